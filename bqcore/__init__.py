@@ -1,0 +1,19 @@
+"""Quantization layer for the vector database you already run.
+
+Data flows train -> encode -> store -> search -> rescore; each word is a module.
+"""
+
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as _version
+
+from bqcore.codes import Codes
+from bqcore.quantizer import Quantizer
+from bqcore.rabitq import RaBitQ
+from bqcore.search import SearchResult, search
+
+try:
+    __version__ = _version("bqcore")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+__all__ = ["Codes", "Quantizer", "RaBitQ", "SearchResult", "__version__", "search"]

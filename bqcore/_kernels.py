@@ -1,0 +1,290 @@
+"""The only file that touches cffi: arrays in, arrays out, statuses turned into exceptions.
+
+Arrays are checked by `bqcore._validation` before they get here; sizes are checked again, because C trusts them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bqcore._native import ffi, lib
+
+Float32Array = npt.NDArray[np.float32]
+
+#: Instruction sets in rising order.
+ISAS = ("scalar", "avx2", "avx512")
+METRICS: dict[str, int] = {"l2": lib.BQK_L2, "ip": lib.BQK_IP, "cosine": lib.BQK_COSINE}
+ROTATIONS: dict[str, int] = {"none": lib.BQK_ROTATION_NONE, "hadamard": lib.BQK_ROTATION_HADAMARD}
+
+#: f_add and f_rescale, as `bqk_factors` lays them out.
+FACTORS_DTYPE = np.dtype([("f_add", "<f4"), ("f_rescale", "<f4")])
+
+
+class ModelFormatError(ValueError):
+    """Bytes that are not a model this version can read."""
+
+
+def _message(status: int) -> str:
+    return str(ffi.string(lib.bqk_strerror(status)).decode())
+
+
+def supported_isas() -> list[str]:
+    """Instruction sets this machine can run."""
+    return [isa for isa in ISAS if lib.bqk_isa_supported(isa.encode())]
+
+
+def active_isa() -> str:
+    """Name of the instruction set in use."""
+    return str(ffi.string(lib.bqk_isa_active()).decode())
+
+
+def select_isa(name: str | None) -> None:
+    """Force an instruction set; None selects the best one this machine has.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or the machine lacks it.
+    """
+    status = lib.bqk_isa_select(ffi.NULL if name is None else name.encode())
+    if status == lib.BQK_EINVAL:
+        raise ValueError(f"isa: expected one of {', '.join(ISAS)}, not {name!r}")
+    if status != lib.BQK_OK:
+        raise ValueError(f"isa: expected one of {', '.join(supported_isas())} on this machine, not {name!r}")
+
+
+def _pointer(ctype: str, array: npt.NDArray[Any], *, writable: bool = False) -> Any:
+    return ffi.from_buffer(f"{ctype}[]", array, require_writable=writable)
+
+
+@dataclass(frozen=True)
+class Query:
+    """One prepared query: corrective terms and 8-bit coordinates in kernel order."""
+
+    struct: Any
+    z: npt.NDArray[np.int8]
+
+
+class Model:
+    """What encodes a vector: dim, bits, metric, rotation seed and centroid, with the C struct over them.
+
+    Parameters
+    ----------
+    bits : {1, 4}
+    metric : {"l2", "ip", "cosine"}
+    rotation : {"hadamard", "none"}
+    seed : int
+        Seed of the rotation, 64 bits.
+    centroid : ndarray of float32, shape (dim,)
+    n_trained : int
+        Rows the centroid was taken from.
+    """
+
+    def __init__(
+        self, *, bits: int, metric: str, rotation: str, seed: int, centroid: Float32Array, n_trained: int
+    ) -> None:
+        self.bits, self.metric, self.rotation, self.seed = bits, metric, rotation, seed
+        self.n_trained = n_trained
+        self.centroid: Float32Array = np.ascontiguousarray(centroid, dtype=np.float32)
+        self.dim = len(self.centroid)
+        self.signs: Float32Array | None = None
+        if rotation != "none":
+            self.signs = np.empty(lib.bqk_signs_count(self.dim), dtype=np.float32)
+            self._check(lib.bqk_signs_init(self.dim, seed, _pointer("float", self.signs, writable=True)))
+        self._struct = ffi.new("bqk_model *")
+        self._struct.dim, self._struct.bits = self.dim, bits
+        self._struct.metric, self._struct.rotation = METRICS[metric], ROTATIONS[rotation]
+        self._struct.seed, self._struct.n_trained = seed, n_trained
+        # The struct borrows both arrays; holding the buffers keeps them alive with it.
+        self._held = [_pointer("float", self.centroid)]
+        self._struct.centroid = self._held[0]
+        self._struct.signs = ffi.NULL
+        if self.signs is not None:
+            self._held.append(_pointer("float", self.signs))
+            self._struct.signs = self._held[1]
+
+    def _check(self, status: int) -> None:
+        if status != lib.BQK_OK:
+            raise ValueError(_message(status))
+
+    @property
+    def code_nbytes(self) -> int:
+        """Bytes of one packed code, without corrective factors."""
+        return int(lib.bqk_code_nbytes(self.dim, self.bits))
+
+    def rotate(self, X: Float32Array) -> Float32Array:
+        """Rotate rows, shape (n, dim)."""
+        out = np.empty_like(X)
+        self._check(
+            lib.bqk_rotate(self._struct, _pointer("float", X), len(X), _pointer("float", out, writable=True))
+        )
+        return out
+
+    def encode(self, X: Float32Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
+        """Encode rows, shape (n, dim), to packed codes (n, code_nbytes) and factors (n,)."""
+        n = len(X)
+        codes = np.empty((n, self.code_nbytes), dtype=np.uint8)
+        factors = np.empty(n, dtype=FACTORS_DTYPE)
+        work = np.empty(self.dim, dtype=np.float32)
+        bad = ffi.new("size_t *")
+        if n == 0:
+            return codes, factors
+        status = lib.bqk_encode(
+            self._struct,
+            _pointer("float", X),
+            n,
+            _pointer("uint8_t", codes, writable=True),
+            ffi.cast("bqk_factors *", _pointer("char", factors.view(np.int8), writable=True)),
+            _pointer("float", work, writable=True),
+            bad,
+        )
+        if status in (lib.BQK_EZERO, lib.BQK_ERANGE):
+            raise ValueError(f"X: row {bad[0]}: {_message(status)}")
+        self._check(status)
+        return codes, factors
+
+    def prepare(self, q: Float32Array) -> Query:
+        """Prepare one query, shape (dim,)."""
+        struct = ffi.new("bqk_query *")
+        z = np.empty(lib.bqk_query_nbytes(self.dim), dtype=np.int8)
+        work = np.empty(self.dim, dtype=np.float32)
+        status = lib.bqk_query_prepare(
+            self._struct,
+            _pointer("float", q),
+            struct,
+            _pointer("int8_t", z, writable=True),
+            _pointer("float", work, writable=True),
+        )
+        self._check(status)
+        return Query(struct, z)
+
+    def estimate(
+        self, query: Query, codes: npt.NDArray[np.uint8], factors: npt.NDArray[np.void]
+    ) -> Float32Array:
+        """Estimated distances of codes to a query, shape (n,)."""
+        out = np.empty(len(codes), dtype=np.float32)
+        if len(codes):
+            self._check(
+                lib.bqk_estimate_n(
+                    self._struct,
+                    query.struct,
+                    _pointer("int8_t", query.z),
+                    _pointer("uint8_t", codes),
+                    ffi.cast("bqk_factors *", _pointer("char", factors.view(np.int8))),
+                    len(codes),
+                    _pointer("float", out, writable=True),
+                )
+            )
+        return out
+
+    def error(
+        self, query: Query, codes: npt.NDArray[np.uint8], factors: npt.NDArray[np.void]
+    ) -> Float32Array:
+        """Half widths of the error bound per unit of eps0, shape (n,)."""
+        out = np.empty(len(codes), dtype=np.float32)
+        if len(codes):
+            self._check(
+                lib.bqk_error_n(
+                    self._struct,
+                    query.struct,
+                    _pointer("uint8_t", codes),
+                    ffi.cast("bqk_factors *", _pointer("char", factors.view(np.int8))),
+                    len(codes),
+                    _pointer("float", out, writable=True),
+                )
+            )
+        return out
+
+    def estimate_sym(
+        self, codes: npt.NDArray[np.uint8], factors: npt.NDArray[np.void], row: int
+    ) -> Float32Array:
+        """Estimated distances of codes to the code in `row`, shape (n,): what a graph build compares."""
+        n = len(codes)
+        sym = self.sym(codes, codes[row])
+        f = ffi.cast("bqk_factors *", _pointer("char", factors.view(np.int8)))
+        metric = METRICS[self.metric]
+        out = [
+            lib.bqk_estimate_sym(self.bits, metric, self.dim, int(sym[i]), f + i, f + row) for i in range(n)
+        ]
+        return np.array(out, dtype=np.float32)
+
+    def dot(self, codes: npt.NDArray[np.uint8], z: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
+        """Sum of level index times query coordinate, shape (n,)."""
+        out = np.empty(len(codes), dtype=np.int32)
+        self._check(
+            lib.bqk_dot(
+                self.bits,
+                self.dim,
+                _pointer("uint8_t", codes),
+                codes.strides[0],
+                len(codes),
+                _pointer("int8_t", z),
+                _pointer("int32_t", out, writable=True),
+            )
+        )
+        return out
+
+    def sym(self, codes: npt.NDArray[np.uint8], code: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+        """Sum of (2 ua - M)(2 ub - M), shape (n,)."""
+        out = np.empty(len(codes), dtype=np.int32)
+        self._check(
+            lib.bqk_sym(
+                self.bits,
+                self.dim,
+                _pointer("uint8_t", codes),
+                codes.strides[0],
+                len(codes),
+                _pointer("uint8_t", np.ascontiguousarray(code)),
+                _pointer("int32_t", out, writable=True),
+            )
+        )
+        return out
+
+    def to_bytes(self) -> bytes:
+        """Serialise: layout in docs/code-format.md."""
+        out = np.empty(lib.bqk_model_nbytes(self._struct), dtype=np.uint8)
+        self._check(lib.bqk_model_write(self._struct, _pointer("uint8_t", out, writable=True), len(out)))
+        return out.tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Model:
+        """Read what `to_bytes` wrote.
+
+        Raises
+        ------
+        ModelFormatError
+            If the bytes are foreign, truncated, damaged or of a newer version.
+        """
+        # float32 storage keeps the centroid that points into it aligned
+        padded = np.zeros(-(-len(data) // 4), dtype=np.float32)
+        buffer = padded.view(np.uint8)
+        buffer[: len(data)] = np.frombuffer(data, dtype=np.uint8)
+        struct = ffi.new("bqk_model *")
+        pointer = _pointer("uint8_t", buffer)
+        announced = lib.bqk_model_announced(pointer, len(data))
+        if announced == 0:
+            raise ModelFormatError(f"expected a bqcore model, not {len(data)} bytes starting {data[:8]!r}")
+        if announced != len(data):
+            raise ModelFormatError(f"truncated model: expected {announced} bytes, not {len(data)}")
+        status = lib.bqk_model_read(pointer, len(data), struct)
+        if status != lib.BQK_OK:
+            version = int.from_bytes(data[4:6], "little")
+            raise ModelFormatError(f"{_message(status)} (format version {version}, {len(data)} bytes)")
+        centroid = np.frombuffer(ffi.buffer(struct.centroid, struct.dim * 4), dtype=np.float32).copy()
+        return cls(
+            bits=struct.bits,
+            metric={v: k for k, v in METRICS.items()}[struct.metric],
+            rotation={v: k for k, v in ROTATIONS.items()}[struct.rotation],
+            seed=struct.seed,
+            centroid=centroid,
+            n_trained=struct.n_trained,
+        )
+
+
+if os.environ.get("BQCORE_ISA"):
+    select_isa(os.environ["BQCORE_ISA"])

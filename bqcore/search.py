@@ -1,0 +1,103 @@
+"""SEARCH and RESCORE: exhaustive scan over codes, then exact distances of the candidates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bqcore._kernels import Float32Array
+from bqcore._validation import as_matrix_or_vector, as_vectors, check_int, check_metric
+from bqcore.codes import Codes
+from bqcore.evaluation import exact_distances
+from bqcore.rabitq import RaBitQ
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Best rows per query, best first.
+
+    Parameters
+    ----------
+    ids : ndarray of int64, shape (n_queries, k)
+    distances : ndarray of float, shape (n_queries, k)
+        In the unit of the metric; exact where vectors were given for rescoring, else estimated.
+    n_rescored : int
+        Exact distances computed per query.
+    """
+
+    ids: npt.NDArray[np.int64]
+    distances: npt.NDArray[np.float64]
+    n_rescored: int
+
+
+def _best(distances: Float32Array, k: int) -> npt.NDArray[np.int64]:
+    """Rows of the k smallest distances, ascending, ties by row."""
+    if k < len(distances):
+        # every row at the k-th distance is kept until ties are settled by row number
+        limit = np.partition(distances, k - 1)[k - 1]
+        rows = np.flatnonzero(distances <= limit)
+    else:
+        rows = np.arange(len(distances))
+    return rows[np.argsort(distances[rows], kind="stable")][:k].astype(np.int64)
+
+
+def search(
+    quantizer: RaBitQ,
+    codes: Codes,
+    Q: npt.ArrayLike,
+    k: int = 10,
+    *,
+    X: npt.ArrayLike | None = None,
+    oversampling: float = 10.0,
+) -> SearchResult:
+    """Search every code; with `X`, rescore the best ones exactly.
+
+    Parameters
+    ----------
+    quantizer : RaBitQ
+        The fitted model that made `codes`.
+    codes : Codes
+    Q : ndarray of float32, shape (n_queries, dim) or (dim,)
+    k : int, default 10
+        Rows wanted, at most ``len(codes)``.
+    X : ndarray of float32, shape (n, dim), optional
+        The vectors behind the codes; without them results are in estimated order.
+    oversampling : float, default 10.0
+        Candidates rescored per wanted row.
+
+    Returns
+    -------
+    SearchResult
+        A single query gives arrays with one row.
+
+    Raises
+    ------
+    ValueError
+        If k exceeds the number of codes, X has another shape than the codes, or oversampling is below 1.
+    """
+    queries, _ = as_matrix_or_vector(Q, dim=quantizer.dim_)
+    k = check_int(k, name="k", low=1, high=len(codes))
+    if not oversampling >= 1:
+        raise ValueError(f"oversampling: expected at least 1, not {oversampling}")
+    metric = check_metric(quantizer.metric)
+    vectors = None
+    if X is not None:
+        vectors = as_vectors(X, dim=quantizer.dim_)
+        if len(vectors) != len(codes):
+            raise ValueError(f"X: expected {len(codes)} rows, one per code, not {len(vectors)}")
+    n_candidates = k if vectors is None else min(len(codes), int(np.ceil(k * oversampling)))
+    rows = np.empty((len(queries), n_candidates), dtype=np.int64)
+    estimates = np.empty((len(queries), n_candidates), dtype=np.float64)
+    for i, q in enumerate(queries):
+        found = quantizer.estimate(codes, q)
+        rows[i] = _best(found, n_candidates)
+        estimates[i] = found[rows[i]]
+    if vectors is None:
+        return SearchResult(rows, estimates, 0)
+    exact = exact_distances(vectors, queries, rows, metric)
+    order = np.lexsort((rows, exact))[:, :k]
+    return SearchResult(
+        np.take_along_axis(rows, order, axis=1), np.take_along_axis(exact, order, axis=1), n_candidates
+    )

@@ -1,0 +1,110 @@
+/* The kernel library's own view of itself: public declarations plus the table
+ * that every instruction set fills. Everything is hidden, because the objects
+ * are linked into a Python module and into a Postgres extension. */
+#ifndef BQK_H
+#define BQK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#pragma GCC visibility push(hidden)
+
+#include "bqk_api.h"
+
+/* Partial sums go to lane i % BQK_LANES and are folded 8, 4, 2, 1: one order on
+ * every ISA, so that float results, and with them codes, are identical. */
+#define BQK_LANES 16
+/* Kernels read queries in blocks of 64 dimensions. */
+#define BQK_BLOCK 64
+#define BQK_ROUNDS 4
+
+typedef struct bqk_sums
+{
+	float n2; /* sum of squares */
+	float l1; /* sum of magnitudes */
+	float max; /* largest magnitude */
+} bqk_sums;
+
+typedef struct bqk_kernels
+{
+	const char *name;
+	int (*supported)(void);
+	/* float kernels, fixed lane order */
+	double (*norm2)(const float *x, size_t dim);
+	float (*dotf)(const float *a, const float *b, size_t dim);
+	void (*residual)(const float *x, float scale, const float *centroid, size_t dim, float *out);
+	void (*rotate)(const float *signs, size_t dim, float *x);
+	void (*sums)(const float *x, size_t dim, bqk_sums *out);
+	void (*pack1)(const float *x, size_t dim, uint8_t *code);
+	/* <k,x> and <k,k> of the 4-bit levels k that x / t rounds to */
+	void (*score4)(const float *x, size_t dim, float inv_t, float *kx, float *kk);
+	void (*pack4)(const float *x, size_t dim, float inv_t, uint8_t *code);
+	/* integer kernels */
+	void (*dot1)(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out);
+	void (*dot4)(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out);
+	void (*sym1)(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t dim, int32_t *out);
+	void (*sym4)(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t dim, int32_t *out);
+} bqk_kernels;
+
+extern const bqk_kernels bqk_kernels_scalar;
+#if defined(__x86_64__)
+extern const bqk_kernels bqk_kernels_avx2;
+extern const bqk_kernels bqk_kernels_avx512;
+#endif
+
+const bqk_kernels *bqk_active(void);
+int bqk_cpu_avx2(void);
+int bqk_cpu_avx512(void);
+
+/* Folds lanes in the one allowed order. */
+static inline float
+bqk_fold(float *lane)
+{
+	for (size_t h = BQK_LANES / 2; h > 0; h /= 2)
+		for (size_t i = 0; i < h; i++)
+			lane[i] += lane[i + h];
+	return lane[0];
+}
+
+static inline double
+bqk_fold_double(double *lane)
+{
+	for (size_t h = BQK_LANES / 2; h > 0; h /= 2)
+		for (size_t i = 0; i < h; i++)
+			lane[i] += lane[i + h];
+	return lane[0];
+}
+
+/* Level index of one 4-bit coordinate: round(x / t + 7.5) clamped to 0..15. */
+static inline int
+bqk_level4(float x, float inv_t)
+{
+	float u = x * inv_t + 8.0f;
+
+	u = u < 0.0f ? 0.0f : (u > 15.0f ? 15.0f : u);
+	return (int) u;
+}
+
+/* Largest power of two <= dim. */
+static inline size_t
+bqk_hadamard_size(size_t dim)
+{
+	size_t p = 1;
+
+	while (p * 2 <= dim)
+		p *= 2;
+	return p;
+}
+
+/* Whether a round ends with the Givens step. Only the middle rounds do: after the last transforms it
+ * would leave unequal energies, and rotated unit vectors at dim 384, 768, 1000, 1536 would have a
+ * kurtosis of 3.6, 4.2, 6.7, 5.0 instead of 3.0, 3.0, 2.8, 3.0. A power of two needs none. */
+static inline int
+bqk_givens_round(size_t dim, size_t hadamard_size, size_t round)
+{
+	return dim != hadamard_size && (round == 1 || round == 2);
+}
+
+#pragma GCC visibility pop
+
+#endif

@@ -1,0 +1,103 @@
+/* Declarations of the kernel library. cffi parses this file as it is, so it
+ * holds declarations only: no conditionals, no includes. Formulas and symbols:
+ * docs/notation.md; byte layouts: docs/code-format.md. */
+
+#define BQK_OK 0
+#define BQK_EINVAL 1
+#define BQK_EUNSUPPORTED 2
+#define BQK_EZERO 3
+#define BQK_ERANGE 4
+#define BQK_EFORMAT 5
+#define BQK_EVERSION 6
+#define BQK_ECHECKSUM 7
+
+#define BQK_L2 0
+#define BQK_IP 1
+#define BQK_COSINE 2
+
+#define BQK_ROTATION_NONE 0
+#define BQK_ROTATION_HADAMARD 1
+
+#define BQK_MAX_DIM 16000
+#define BQK_MODEL_VERSION 1
+#define BQK_MODEL_HEADER_NBYTES 64
+
+/* What encodes a vector. Pointers are borrowed; `signs` is NULL without rotation. */
+typedef struct bqk_model
+{
+	uint32_t dim;
+	uint8_t bits;
+	uint8_t metric;
+	uint8_t rotation;
+	uint64_t seed;
+	uint64_t n_trained;
+	const float *centroid;
+	const float *signs;
+} bqk_model;
+
+/* Per-code corrective factors, in the unit of the metric:
+ * distance ~ f_add + g_add + f_rescale * <level, query>. */
+typedef struct bqk_factors
+{
+	float f_add;
+	float f_rescale;
+} bqk_factors;
+
+/* Per-query terms; the quantised query itself is `padded_dim` int8 beside it. */
+typedef struct bqk_query
+{
+	float g_add;
+	float g_error;
+	float delta;
+	int32_t sum_z;
+} bqk_query;
+
+/* Instruction sets: "scalar", "avx2", "avx512". NULL selects the best one. */
+int bqk_isa_supported(const char *name);
+int bqk_isa_select(const char *name);
+const char *bqk_isa_active(void);
+
+const char *bqk_strerror(int status);
+
+/* Seeded rotation: 4 rounds of sign flip, fast Hadamard transform and Givens. */
+size_t bqk_signs_count(size_t dim);
+int bqk_signs_init(size_t dim, uint64_t seed, float *signs);
+int bqk_rotate(const bqk_model *model, const float *x, size_t n, float *out);
+
+/* Sizes in bytes. A code has no padding beyond its last byte. */
+int bqk_bits_supported(int bits);
+size_t bqk_code_nbytes(size_t dim, int bits);
+size_t bqk_query_nbytes(size_t dim);
+
+/* Encode n vectors (row-major, dim floats each). `work` holds dim floats.
+ * On BQK_EZERO (cosine) or BQK_ERANGE, *bad is the row at fault. */
+int bqk_encode(const bqk_model *model, const float *x, size_t n, uint8_t *codes, bqk_factors *factors,
+			   float *work, size_t *bad);
+/* Prepare one query at 8 bits; z holds bqk_query_nbytes(dim). A zero vector is a query too. */
+int bqk_query_prepare(const bqk_model *model, const float *q, bqk_query *query, int8_t *z, float *work);
+
+/* Integer kernels over n codes of `stride` bytes.
+ * dot: sum of level index times z;  sym: sum of (2 ua - M)(2 ub - M), M = 2^bits - 1. */
+int bqk_dot(int bits, size_t dim, const uint8_t *codes, size_t stride, size_t n, const int8_t *z, int32_t *out);
+int bqk_sym(int bits, size_t dim, const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, int32_t *out);
+
+/* Distances, in the unit of the metric (l2: squared; ip: negative inner product; cosine: 1 - cos). */
+float bqk_estimate(int bits, const bqk_query *query, int32_t dot, const bqk_factors *f);
+float bqk_estimate_sym(int bits, int metric, size_t dim, int32_t sym, const bqk_factors *a, const bqk_factors *b);
+/* Half width of the bound on |estimate - distance| per unit of eps0; self = sym of the code with itself. */
+float bqk_error(int bits, int metric, size_t dim, int32_t self, const bqk_factors *f, const bqk_query *query);
+/* estimate n codes against one query: out[i] as bqk_estimate. */
+int bqk_estimate_n(const bqk_model *model, const bqk_query *query, const int8_t *z, const uint8_t *codes,
+				   const bqk_factors *factors, size_t n, float *out);
+/* error of n codes against one query: out[i] as bqk_error. */
+int bqk_error_n(const bqk_model *model, const bqk_query *query, const uint8_t *codes, const bqk_factors *factors,
+				size_t n, float *out);
+
+/* Serialised model. Reading checks magic, version, length, checksum and every field. */
+size_t bqk_model_nbytes(const bqk_model *model);
+int bqk_model_write(const bqk_model *model, uint8_t *buf, size_t nbytes);
+/* Fills *model; its centroid points into buf (4-byte aligned), its signs are NULL. */
+int bqk_model_read(const uint8_t *buf, size_t nbytes, bqk_model *model);
+/* Total size announced by the first BQK_MODEL_HEADER_NBYTES bytes, 0 if they are not a model. */
+size_t bqk_model_announced(const uint8_t *buf, size_t nbytes);
+uint32_t bqk_crc32c(const uint8_t *buf, size_t nbytes, uint32_t crc);

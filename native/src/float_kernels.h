@@ -1,0 +1,310 @@
+/* Float kernels on vectors of W floats, included by every SIMD file after it has set the target
+ * and W (8 or 16). Each result is bit for bit that of kernels_scalar.c: elementwise steps round alike on any
+ * width, and sums keep BQK_LANES partial sums, folded in one order. No fused multiply-add. */
+#include "bqk.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef float vf __attribute__((vector_size(W * 4), aligned(4), may_alias));
+typedef int32_t vi __attribute__((vector_size(W * 4), aligned(4), may_alias));
+typedef double vd __attribute__((vector_size(W * 4), aligned(8), may_alias));
+
+/* Vectors that make up the lanes of one sum. */
+#define V (BQK_LANES / W)
+
+static inline vf
+load(const float *x)
+{
+	return *(const vf *) x;
+}
+
+static inline void
+store(float *x, vf v)
+{
+	*(vf *) x = v;
+}
+
+static inline vf
+splat(float x)
+{
+	return x - (vf) {0};
+}
+
+static inline vf
+vmax(vf a, vf b)
+{
+	vi m = a > b;
+
+	return (vf) ((m & (vi) a) | (~m & (vi) b));
+}
+
+static inline vf
+vmin(vf a, vf b)
+{
+	vi m = a < b;
+
+	return (vf) ((m & (vi) a) | (~m & (vi) b));
+}
+
+static inline vf
+vabs(vf x)
+{
+	return (vf) ((vi) x & 0x7fffffff);
+}
+
+static double
+norm2(const float *x, size_t dim)
+{
+	double lane[BQK_LANES] = {0};
+	vd acc[2 * V] = {0};
+	size_t i = 0;
+
+	for (; i + BQK_LANES <= dim; i += BQK_LANES)
+		for (size_t v = 0; v < 2 * V; v++)
+		{
+			typedef float half __attribute__((vector_size(W * 2), aligned(4), may_alias));
+			vd d = __builtin_convertvector(*(const half *) (x + i + v * (W / 2)), vd);
+
+			acc[v] += d * d;
+		}
+	memcpy(lane, acc, sizeof(lane));
+	for (; i < dim; i++)
+		lane[i % BQK_LANES] += (double) x[i] * (double) x[i];
+	return bqk_fold_double(lane);
+}
+
+static float
+dotf(const float *a, const float *b, size_t dim)
+{
+	float lane[BQK_LANES];
+	vf acc[V] = {0};
+	size_t i = 0;
+
+	for (; i + BQK_LANES <= dim; i += BQK_LANES)
+		for (size_t v = 0; v < V; v++)
+			acc[v] += load(a + i + v * W) * load(b + i + v * W);
+	memcpy(lane, acc, sizeof(lane));
+	for (; i < dim; i++)
+		lane[i % BQK_LANES] += a[i] * b[i];
+	return bqk_fold(lane);
+}
+
+static void
+residual(const float *x, float scale, const float *centroid, size_t dim, float *out)
+{
+	size_t i = 0;
+
+	for (; i + W <= dim; i += W)
+		store(out + i, load(x + i) * scale - load(centroid + i));
+	for (; i < dim; i++)
+		out[i] = x[i] * scale - centroid[i];
+}
+
+/* Butterflies of span h inside a vector: lane j gets x[j ^ h] + x[j] or x[j ^ h] - x[j]. */
+#define EACH8(f, j, h) f(j, h), f(j + 1, h), f(j + 2, h), f(j + 3, h), f(j + 4, h), f(j + 5, h), f(j + 6, h), f(j + 7, h)
+#define INDEX(j, h) ((j) ^ (h))
+#define SIGN(j, h) ((j) & (h) ? INT32_MIN : 0)
+#if W == 16
+#define EACH(f, h) EACH8(f, 0, h), EACH8(f, 8, h)
+#else
+#define EACH(f, h) EACH8(f, 0, h)
+#endif
+#define SIGNS(h) ((vi) {EACH(SIGN, h)})
+#if defined(__clang__)
+#define SWAP(x, h) __builtin_shufflevector(x, x, EACH(INDEX, h))
+#else
+#define SWAP(x, h) __builtin_shuffle(x, (vi) {EACH(INDEX, h)})
+#endif
+#define BUTTERFLY(x, h) (SWAP(x, h) + (vf) ((vi) (x) ^ SIGNS(h)))
+
+static void
+hadamard(float *x, size_t n)
+{
+	size_t h = 1;
+
+	if (n < W)
+	{
+		for (; h < n; h *= 2)
+			for (size_t i = 0; i < n; i += 2 * h)
+				for (size_t j = i; j < i + h; j++)
+				{
+					float a = x[j], b = x[j + h];
+
+					x[j] = a + b;
+					x[j + h] = a - b;
+				}
+		return;
+	}
+	for (size_t i = 0; i < n; i += W)
+	{
+		vf v = load(x + i);
+
+		v = BUTTERFLY(v, 1);
+		v = BUTTERFLY(v, 2);
+		v = BUTTERFLY(v, 4);
+#if W == 16
+		v = BUTTERFLY(v, 8);
+#endif
+		store(x + i, v);
+	}
+	h = W;
+	/* Two spans at a time halve the passes over memory; each value sees the same additions. */
+	for (; h * 4 <= n; h *= 4)
+		for (size_t i = 0; i < n; i += 4 * h)
+			for (size_t j = i; j < i + h; j += W)
+			{
+				vf a = load(x + j), b = load(x + j + h), c = load(x + j + 2 * h), d = load(x + j + 3 * h);
+				vf ab = a + b, a_b = a - b, cd = c + d, c_d = c - d;
+
+				store(x + j, ab + cd);
+				store(x + j + h, a_b + c_d);
+				store(x + j + 2 * h, ab - cd);
+				store(x + j + 3 * h, a_b - c_d);
+			}
+	for (; h < n; h *= 2)
+		for (size_t i = 0; i < n; i += 2 * h)
+			for (size_t j = i; j < i + h; j += W)
+			{
+				vf a = load(x + j), b = load(x + j + h);
+
+				store(x + j, a + b);
+				store(x + j + h, a - b);
+			}
+}
+
+static void
+flip(float *x, const float *signs, float scale, size_t n)
+{
+	size_t i = 0;
+
+	for (; i + W <= n; i += W)
+		store(x + i, load(x + i) * (load(signs + i) * scale));
+	for (; i < n; i++)
+		x[i] *= signs[i] * scale;
+}
+
+static void
+rotate(const float *signs, size_t dim, float *x)
+{
+	size_t p = bqk_hadamard_size(dim), half = dim / 2;
+	float scale = 1.0f / sqrtf((float) p);
+
+	for (size_t round = 0; round < BQK_ROUNDS; round++)
+	{
+		const float *s = signs + round * dim;
+		size_t from = round % 2 ? dim - p : 0;
+		size_t i = 0;
+
+		flip(x, s, 1.0f, from);
+		flip(x + from, s + from, scale, p);
+		flip(x + from + p, s + from + p, 1.0f, dim - from - p);
+		hadamard(x + from, p);
+		if (!bqk_givens_round(dim, p, round))
+			continue;
+		for (; i + W <= half; i += W)
+		{
+			vf a = load(x + i), b = load(x + i + half);
+
+			store(x + i, (a + b) * 0.70710678f);
+			store(x + i + half, (a - b) * 0.70710678f);
+		}
+		for (; i < half; i++)
+		{
+			float a = x[i], b = x[i + half];
+
+			x[i] = (a + b) * 0.70710678f;
+			x[i + half] = (a - b) * 0.70710678f;
+		}
+	}
+}
+
+static void
+sums(const float *x, size_t dim, bqk_sums *out)
+{
+	float lane_n2[BQK_LANES], lane_l1[BQK_LANES], lane_max[BQK_LANES], max = 0.0f;
+	vf n2[V] = {0}, l1[V] = {0}, mx[V] = {0};
+	size_t i = 0;
+
+	for (; i + BQK_LANES <= dim; i += BQK_LANES)
+		for (size_t v = 0; v < V; v++)
+		{
+			vf a = load(x + i + v * W), b = vabs(a);
+
+			n2[v] += a * a;
+			l1[v] += b;
+			mx[v] = vmax(b, mx[v]);
+		}
+	memcpy(lane_n2, n2, sizeof(n2));
+	memcpy(lane_l1, l1, sizeof(l1));
+	memcpy(lane_max, mx, sizeof(mx));
+	for (size_t j = 0; j < BQK_LANES; j++)
+		max = lane_max[j] > max ? lane_max[j] : max;
+	for (; i < dim; i++)
+	{
+		float a = fabsf(x[i]);
+
+		lane_n2[i % BQK_LANES] += x[i] * x[i];
+		lane_l1[i % BQK_LANES] += a;
+		max = a > max ? a : max;
+	}
+	out->n2 = bqk_fold(lane_n2);
+	out->l1 = bqk_fold(lane_l1);
+	out->max = max;
+}
+
+static inline vi
+level4(vf x, float inv_t)
+{
+	vf u = x * inv_t + 8.0f;
+
+	return __builtin_convertvector(vmin(vmax(u, splat(0.0f)), splat(15.0f)), vi);
+}
+
+static void
+score4(const float *x, size_t dim, float inv_t, float *kx, float *kk)
+{
+	float lane_kx[BQK_LANES], lane_kk[BQK_LANES];
+	vf akx[V] = {0}, akk[V] = {0};
+	size_t i = 0;
+
+	for (; i + BQK_LANES <= dim; i += BQK_LANES)
+		for (size_t v = 0; v < V; v++)
+		{
+			vf a = load(x + i + v * W);
+			vf k = __builtin_convertvector(level4(a, inv_t), vf) - 7.5f;
+
+			akx[v] += k * a;
+			akk[v] += k * k;
+		}
+	memcpy(lane_kx, akx, sizeof(akx));
+	memcpy(lane_kk, akk, sizeof(akk));
+	for (; i < dim; i++)
+	{
+		float k = (float) bqk_level4(x[i], inv_t) - 7.5f;
+
+		lane_kx[i % BQK_LANES] += k * x[i];
+		lane_kk[i % BQK_LANES] += k * k;
+	}
+	*kx = bqk_fold(lane_kx);
+	*kk = bqk_fold(lane_kk);
+}
+
+static void
+pack4(const float *x, size_t dim, float inv_t, uint8_t *code)
+{
+	size_t i = 0;
+
+	for (; i + W <= dim; i += W)
+	{
+		typedef uint8_t bytes __attribute__((vector_size(W)));
+		bytes u = __builtin_convertvector(level4(load(x + i), inv_t), bytes);
+
+		for (size_t j = 0; j < W / 2; j++)
+			code[i / 2 + j] = (uint8_t) (u[2 * j] | u[2 * j + 1] << 4);
+	}
+	if (i < dim)
+		memset(code + i / 2, 0, (dim + 1) / 2 - i / 2);
+	for (; i < dim; i++)
+		code[i / 2] |= (uint8_t) (bqk_level4(x[i], inv_t) << (i % 2 * 4));
+}

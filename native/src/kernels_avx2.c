@@ -1,0 +1,196 @@
+/* AVX2: 8 floats, 32 bytes. Codes are read whole blocks at a time; the last, partial block is
+ * copied to the stack, so that nothing beyond a code's last byte is touched. */
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,popcnt"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,popcnt")
+#endif
+
+#define W 8
+#include "float_kernels.h"
+
+#include <immintrin.h>
+
+static void
+pack1(const float *x, size_t dim, uint8_t *code)
+{
+	size_t i = 0;
+
+	for (; i + 8 <= dim; i += 8)
+		code[i / 8] = (uint8_t) _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(x + i), _mm256_setzero_ps(), _CMP_GT_OQ));
+	if (i < dim)
+		code[i / 8] = 0;
+	for (; i < dim; i++)
+		code[i / 8] |= (uint8_t) ((x[i] > 0.0f) << (i % 8));
+}
+
+static inline int32_t
+add_lanes(__m256i v)
+{
+	__m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+
+	s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+	s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
+	return _mm_cvtsi128_si32(s);
+}
+
+/* Bytes 0xff where the bit of w is set. */
+static inline __m256i
+bits_to_bytes(uint32_t w)
+{
+	const __m256i spread = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+	const __m256i select = _mm256_set1_epi64x((int64_t) 0x8040201008040201);
+	__m256i v = _mm256_shuffle_epi8(_mm256_set1_epi32((int) w), spread);
+
+	return _mm256_cmpeq_epi8(_mm256_and_si256(v, select), select);
+}
+
+/* Adds the sum of the signed bytes z whose bit is set: pairs reach at most 2 * 127. */
+static inline __m256i
+masked_sum(__m256i acc, uint32_t w, const int8_t *z)
+{
+	__m256i v = _mm256_and_si256(bits_to_bytes(w), _mm256_loadu_si256((const __m256i *) z));
+	__m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), v);
+
+	return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+static void
+dot1(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out)
+{
+	size_t nbytes = (dim + 7) / 8;
+
+	for (size_t c = 0; c < n; c++, codes += stride)
+	{
+		__m256i acc = _mm256_setzero_si256();
+		uint32_t w;
+		size_t i = 0;
+
+		for (; i + 4 <= nbytes; i += 4)
+		{
+			memcpy(&w, codes + i, 4);
+			acc = masked_sum(acc, w, z + i * 8);
+		}
+		if (i < nbytes)
+		{
+			w = 0;
+			memcpy(&w, codes + i, nbytes - i);
+			acc = masked_sum(acc, w, z + i * 8);
+		}
+		out[c] = add_lanes(acc);
+	}
+}
+
+/* u4 times i8: a pair reaches at most 2 * 15 * 127 = 3,810, no saturation. */
+static inline __m256i
+nibble_dot(__m256i acc, __m256i codes, const int8_t *z)
+{
+	const __m256i low = _mm256_set1_epi8(15);
+	__m256i even = _mm256_maddubs_epi16(_mm256_and_si256(codes, low), _mm256_loadu_si256((const __m256i *) z));
+	__m256i odd = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(codes, 4), low),
+									   _mm256_loadu_si256((const __m256i *) (z + 32)));
+
+	return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_add_epi16(even, odd), _mm256_set1_epi16(1)));
+}
+
+static inline __m256i
+load_tail(const uint8_t *p, size_t nbytes)
+{
+	uint8_t buf[32] = {0};
+
+	memcpy(buf, p, nbytes);
+	return _mm256_loadu_si256((const __m256i *) buf);
+}
+
+static void
+dot4(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out)
+{
+	size_t nbytes = (dim + 1) / 2;
+
+	for (size_t c = 0; c < n; c++, codes += stride)
+	{
+		__m256i acc = _mm256_setzero_si256();
+		size_t i = 0;
+
+		for (; i + 32 <= nbytes; i += 32)
+			acc = nibble_dot(acc, _mm256_loadu_si256((const __m256i *) (codes + i)), z + i * 2);
+		if (i < nbytes)
+			acc = nibble_dot(acc, load_tail(codes + i, nbytes - i), z + i * 2);
+		out[c] = add_lanes(acc);
+	}
+}
+
+static void
+sym1(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t dim, int32_t *out)
+{
+	size_t nbytes = (dim + 7) / 8;
+
+	for (size_t c = 0; c < n; c++, codes += stride)
+	{
+		uint64_t a, b;
+		int32_t hamming = 0;
+		size_t i = 0;
+
+		for (; i + 8 <= nbytes; i += 8)
+		{
+			memcpy(&a, codes + i, 8);
+			memcpy(&b, code + i, 8);
+			hamming += (int32_t) _mm_popcnt_u64(a ^ b);
+		}
+		if (i < nbytes)
+		{
+			a = b = 0;
+			memcpy(&a, codes + i, nbytes - i);
+			memcpy(&b, code + i, nbytes - i);
+			hamming += (int32_t) _mm_popcnt_u64(a ^ b);
+		}
+		out[c] = (int32_t) dim - 2 * hamming;
+	}
+}
+
+/* Accumulates sum ua ub (pairs at most 450) and sum ua + ub (at most 30 a byte pair). */
+static inline void
+nibble_sym(__m256i *prod, __m256i *sum, __m256i a, __m256i b)
+{
+	const __m256i low = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
+	__m256i al = _mm256_and_si256(a, low), ah = _mm256_and_si256(_mm256_srli_epi16(a, 4), low);
+	__m256i bl = _mm256_and_si256(b, low), bh = _mm256_and_si256(_mm256_srli_epi16(b, 4), low);
+	__m256i p = _mm256_add_epi16(_mm256_maddubs_epi16(al, bl), _mm256_maddubs_epi16(ah, bh));
+	__m256i s = _mm256_add_epi8(_mm256_add_epi8(al, ah), _mm256_add_epi8(bl, bh));
+
+	*prod = _mm256_add_epi32(*prod, _mm256_madd_epi16(p, one));
+	*sum = _mm256_add_epi64(*sum, _mm256_sad_epu8(s, _mm256_setzero_si256()));
+}
+
+static void
+sym4(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t dim, int32_t *out)
+{
+	size_t nbytes = (dim + 1) / 2;
+
+	for (size_t c = 0; c < n; c++, codes += stride)
+	{
+		__m256i prod = _mm256_setzero_si256(), sum = prod;
+		size_t i = 0;
+
+		for (; i + 32 <= nbytes; i += 32)
+			nibble_sym(&prod, &sum, _mm256_loadu_si256((const __m256i *) (codes + i)),
+					   _mm256_loadu_si256((const __m256i *) (code + i)));
+		if (i < nbytes)
+			nibble_sym(&prod, &sum, load_tail(codes + i, nbytes - i), load_tail(code + i, nbytes - i));
+		/* (2a - 15)(2b - 15) = 4ab - 30(a + b) + 225; sums stay below 2^31 in each 32-bit half */
+		out[c] = 4 * add_lanes(prod) - 30 * add_lanes(sum) + 225 * (int32_t) dim;
+	}
+}
+
+const bqk_kernels bqk_kernels_avx2 = {
+	"avx2", bqk_cpu_avx2, norm2, dotf, residual, rotate, sums, pack1, score4, pack4, dot1, dot4, sym1, sym4,
+};
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
