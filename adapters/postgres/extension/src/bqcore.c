@@ -1,0 +1,80 @@
+/* Library start: settings, and the support functions of the operator classes. */
+#include "bqcore.h"
+
+#include "utils/builtins.h"
+#include "utils/guc.h"
+
+PG_MODULE_MAGIC;
+
+int bq_rescore;
+static char *bq_isa;
+
+static bool
+check_isa(char **newval, void **extra, GucSource source)
+{
+	if (strcmp(*newval, "auto") == 0 || bqk_isa_supported(*newval))
+		return true;
+	GUC_check_errdetail("This machine can run \"auto\", \"scalar\"%s%s.", bqk_isa_supported("avx2") ? ", \"avx2\"" : "",
+						bqk_isa_supported("avx512") ? ", \"avx512\"" : "");
+	return false;
+}
+
+static void
+assign_isa(const char *newval, void *extra)
+{
+	bqk_isa_select(strcmp(newval, "auto") == 0 ? NULL : newval);
+}
+
+PGDLLEXPORT void _PG_init(void);
+void
+_PG_init(void)
+{
+	DefineCustomIntVariable("bqcore.rescore", "Candidates whose exact distance is known before a row is returned.",
+							"-1 follows the bits: all of hnsw.ef_search at 1 bit, 10 plus two per returned row at 4 bits.",
+							&bq_rescore, -1, -1, 100000, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("bqcore.isa", "Instruction set of the kernels.", "For tests; results do not depend on it.",
+							   &bq_isa, "auto", PGC_USERSET, GUC_NOT_IN_SAMPLE, check_isa, assign_isa, NULL);
+	MarkGUCPrefixReserved("bqcore");
+	BqInitOptions();
+}
+
+const char *
+BqMetricName(int metric)
+{
+	static const char *const names[] = {"l2", "ip", "cosine"};
+
+	return metric >= 0 && metric <= BQK_COSINE ? names[metric] : "unknown";
+}
+
+const BqTypeInfo *
+BqGetTypeInfo(Relation index)
+{
+	FmgrInfo *proc = index_getprocinfo(index, 1, BQ_TYPE_INFO_PROC);
+
+	return (const BqTypeInfo *) DatumGetPointer(FunctionCall0Coll(proc, InvalidOid));
+}
+
+PG_FUNCTION_INFO_V1(bqhnsw_vector_l2_support);
+Datum
+bqhnsw_vector_l2_support(PG_FUNCTION_ARGS)
+{
+	static const BqTypeInfo info = {.maxDimensions = BQK_MAX_DIM, .normalize = BqNormalize, .metric = BQK_L2};
+
+	PG_RETURN_POINTER(&info);
+}
+
+PG_FUNCTION_INFO_V1(bqhnsw_vector_cosine_support);
+Datum
+bqhnsw_vector_cosine_support(PG_FUNCTION_ARGS)
+{
+	static const BqTypeInfo info = {.maxDimensions = BQK_MAX_DIM, .normalize = BqNormalize, .metric = BQK_COSINE};
+
+	PG_RETURN_POINTER(&info);
+}
+
+PG_FUNCTION_INFO_V1(bqcore_version);
+Datum
+bqcore_version(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(BQCORE_VERSION));
+}

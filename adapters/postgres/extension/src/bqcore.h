@@ -1,0 +1,135 @@
+/* What the files of the extension share. Flow: build (train, encode) -> model_store -> scan -> rescore. */
+#ifndef BQCORE_H
+#define BQCORE_H
+
+#include "postgres.h"
+
+#include "access/amapi.h"
+#include "access/genam.h"
+#include "fmgr.h"
+#include "nodes/execnodes.h"
+#include "utils/rel.h"
+
+#include "bqk.h"
+
+#define BQCORE_VERSION "0.1.0"
+#define BQ_DEFAULT_BITS 1
+
+/* ---- values ---- */
+
+/* pgvector's vector: its header promises `unused` to be zero for ever, which tells it from our values. */
+typedef struct BqVector
+{
+	int32 vl_len_; /* varlena header (do not touch directly!) */
+	int16 dim;
+	int16 unused;
+	float x[FLEXIBLE_ARRAY_MEMBER];
+} BqVector;
+
+#define BQ_TAG_CODE 0xB1
+#define BQ_TAG_QUERY 0xB2
+
+/* First 8 bytes of every value of ours; `tag` lies where a vector has zero. */
+typedef struct BqHeader
+{
+	int32 vl_len_; /* varlena header (do not touch directly!) */
+	uint16 dim;
+	uint8 tag;
+	uint8 kind; /* bits | metric << 4 */
+} BqHeader;
+
+/* Stored in the index in place of the vector. */
+typedef struct BqCode
+{
+	BqHeader h;
+	bqk_factors factors;
+	uint8 code[FLEXIBLE_ARRAY_MEMBER];
+} BqCode;
+
+/* The scan's argument; never stored. */
+typedef struct BqQuery
+{
+	BqHeader h;
+	bqk_query query;
+	int8 z[FLEXIBLE_ARRAY_MEMBER];
+} BqQuery;
+
+#define BqKind(bits, metric) ((uint8) ((bits) | (metric) << 4))
+#define BqBits(h) ((h)->kind & 15)
+#define BqMetric(h) ((h)->kind >> 4)
+#define BQ_CODE_SIZE(dim, bits) (offsetof(BqCode, code) + bqk_code_nbytes(dim, bits))
+#define BQ_QUERY_SIZE(dim) (offsetof(BqQuery, z) + bqk_query_nbytes(dim))
+
+/* ---- pgvector's side ---- */
+
+/* Prefix of pgvector's HnswOptions, which reads m and ef_construction from rd_options; bits are ours. */
+typedef struct BqOptions
+{
+	int32 vl_len_; /* varlena header (do not touch directly!) */
+	int m;
+	int efConstruction;
+	int bits;
+} BqOptions;
+
+/* What support function 3 returns: pgvector's HnswTypeInfo (same from 0.7.0 on), then ours. */
+typedef struct BqTypeInfo
+{
+	int maxDimensions;
+	Datum (*normalize)(PG_FUNCTION_ARGS);
+	void (*checkValue)(Pointer v);
+	int metric;
+} BqTypeInfo;
+
+#define BQ_DISTANCE_PROC 1
+#define BQ_NORM_PROC 2
+#define BQ_TYPE_INFO_PROC 3
+
+/* inner.c */
+extern const IndexAmRoutine *BqInner(void);
+extern void BqCheckPgvector(void);
+extern const char *BqPgvectorVersion(void);
+extern int BqEfSearch(void);
+/* pgvector's hnsw.iterative_scan */
+typedef enum BqIterative
+{
+	BQ_ITERATIVE_OFF,
+	BQ_ITERATIVE_RELAXED,
+	BQ_ITERATIVE_STRICT
+} BqIterative;
+extern BqIterative BqIterativeScan(void);
+
+/* bqcore.c */
+extern int bq_rescore;
+extern const BqTypeInfo *BqGetTypeInfo(Relation index);
+extern const char *BqMetricName(int metric);
+
+/* codes.c */
+extern BqCode *BqEncode(const bqk_model *model, const BqVector *vec);
+extern BqQuery *BqPrepare(const bqk_model *model, const BqVector *vec);
+extern void BqCheckVector(const BqVector *vec, uint32 dim);
+extern bool BqIsZero(const BqVector *vec);
+/* The model that an index build encodes with; NULL outside one. */
+extern const bqk_model *bq_build_model;
+extern Datum BqNormalize(PG_FUNCTION_ARGS);
+
+/* model_store.c */
+extern void BqModelStore(Relation index, ForkNumber fork, const bqk_model *model);
+extern const bqk_model *BqModelGet(Relation index);
+extern bytea *BqModelRead(Relation index);
+
+/* build.c, insert.c, scan.c */
+extern IndexBuildResult *BqBuild(Relation heap, Relation index, IndexInfo *indexInfo);
+extern void BqBuildEmpty(Relation index);
+extern bool BqInsert(Relation index, Datum *values, bool *isnull, ItemPointer tid, Relation heap,
+					 IndexUniqueCheck checkUnique, bool indexUnchanged, IndexInfo *indexInfo);
+extern IndexScanDesc BqBeginScan(Relation index, int nkeys, int norderbys);
+extern void BqRescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int norderbys);
+extern bool BqGetTuple(IndexScanDesc scan, ScanDirection dir);
+extern void BqEndScan(IndexScanDesc scan);
+extern int BqIndexBits(Relation index);
+
+/* handler.c */
+extern void BqInitOptions(void);
+extern Relation BqOpenIndex(Oid indexOid, LOCKMODE lockmode);
+
+#endif

@@ -1,0 +1,159 @@
+/* Values: vectors to codes and queries, and the distances between them that pgvector asks for. */
+#include "bqcore.h"
+
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+const bqk_model *bq_build_model = NULL;
+
+void
+BqCheckVector(const BqVector *vec, uint32 dim)
+{
+	if (vec->unused != 0 || vec->dim <= 0 || VARSIZE(vec) != offsetof(BqVector, x) + sizeof(float) * vec->dim)
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("invalid vector datum of %u bytes", (unsigned) VARSIZE(vec))));
+	if ((uint32) vec->dim != dim)
+		ereport(ERROR, (errcode(ERRCODE_DATA_EXCEPTION), errmsg("expected %u dimensions, not %d", dim, vec->dim)));
+}
+
+bool
+BqIsZero(const BqVector *vec)
+{
+	for (int i = 0; i < vec->dim; i++)
+		if (vec->x[i] != 0.0f)
+			return false;
+	return true;
+}
+
+static void
+check_status(int status)
+{
+	if (status == BQK_OK)
+		return;
+	ereport(ERROR, (errcode(status == BQK_ERANGE ? ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE
+							: status == BQK_EZERO ? ERRCODE_DATA_EXCEPTION
+												  : ERRCODE_INTERNAL_ERROR),
+					errmsg("cannot quantize vector: %s", bqk_strerror(status))));
+}
+
+static void
+set_header(BqHeader *h, Size size, uint8 tag, const bqk_model *model)
+{
+	SET_VARSIZE(h, size);
+	h->dim = (uint16) model->dim;
+	h->tag = tag;
+	h->kind = BqKind(model->bits, model->metric);
+}
+
+/* Zeroed allocation: pgvector recognises equal values byte by byte. */
+BqCode *
+BqEncode(const bqk_model *model, const BqVector *vec)
+{
+	Size size = BQ_CODE_SIZE(model->dim, model->bits);
+	BqCode *code = palloc0(size);
+	float *work = palloc(sizeof(float) * model->dim);
+	size_t bad;
+
+	BqCheckVector(vec, model->dim);
+	set_header(&code->h, size, BQ_TAG_CODE, model);
+	check_status(bqk_encode(model, vec->x, 1, code->code, &code->factors, work, &bad));
+	pfree(work);
+	return code;
+}
+
+BqQuery *
+BqPrepare(const bqk_model *model, const BqVector *vec)
+{
+	Size size = BQ_QUERY_SIZE(model->dim);
+	BqQuery *query = palloc0(size);
+	float *work = palloc(sizeof(float) * model->dim);
+
+	BqCheckVector(vec, model->dim);
+	set_header(&query->h, size, BQ_TAG_QUERY, model);
+	check_status(bqk_query_prepare(model, vec->x, &query->query, query->z, work));
+	pfree(work);
+	return query;
+}
+
+static pg_noinline void
+bad_value(const BqHeader *h, const char *what)
+{
+	ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("bqhnsw: %s", what),
+					errdetail("Value of %u bytes with dimensions %u, tag %02x and kind %02x.", (unsigned) VARSIZE_ANY(h), h->dim, h->tag, h->kind),
+					errhint("REINDEX the index.")));
+}
+
+/* Every datum is checked before it is read: a wrong one must be an error, never a crash. */
+static inline const BqHeader *
+checked(Datum d)
+{
+	const BqHeader *h = (const BqHeader *) DatumGetPointer(d);
+	Size expected;
+
+	if (unlikely(VARATT_IS_EXTENDED(h) || VARSIZE(h) < sizeof(BqHeader)))
+		elog(ERROR, "bqhnsw: expected a plain value");
+	if (unlikely(h->dim == 0 || h->dim > BQK_MAX_DIM || !bqk_bits_supported(BqBits(h)) || BqMetric(h) > BQK_COSINE))
+		bad_value(h, "expected a code or a query");
+	if (h->tag == BQ_TAG_CODE)
+		expected = BQ_CODE_SIZE(h->dim, BqBits(h));
+	else if (h->tag == BQ_TAG_QUERY)
+		expected = BQ_QUERY_SIZE(h->dim);
+	else
+		expected = 0;
+	if (unlikely(VARSIZE(h) != expected))
+		bad_value(h, "expected a code or a query of another size");
+	return h;
+}
+
+/* pgvector passes the query first during scans, and two codes during build, insert and vacuum. */
+PG_FUNCTION_INFO_V1(bqhnsw_distance);
+Datum
+bqhnsw_distance(PG_FUNCTION_ARGS)
+{
+	const BqHeader *a = checked(PG_GETARG_DATUM(0)), *b = checked(PG_GETARG_DATUM(1));
+	const BqCode *code = (const BqCode *) b;
+	int32 sum;
+
+	if (unlikely(a->dim != b->dim || a->kind != b->kind || b->tag != BQ_TAG_CODE))
+		bad_value(b, a->dim != b->dim ? "codes of different dimensions" : "codes of different models");
+	if (a->tag == BQ_TAG_QUERY)
+	{
+		const BqQuery *query = (const BqQuery *) a;
+
+		bqk_dot(BqBits(b), b->dim, code->code, bqk_code_nbytes(b->dim, BqBits(b)), 1, query->z, &sum);
+		PG_RETURN_FLOAT8(bqk_estimate(BqBits(b), &query->query, sum, &code->factors));
+	}
+	else
+	{
+		const BqCode *other = (const BqCode *) a;
+
+		bqk_sym(BqBits(b), b->dim, code->code, bqk_code_nbytes(b->dim, BqBits(b)), 1, other->code, &sum);
+		PG_RETURN_FLOAT8(bqk_estimate_sym(BqBits(b), BqMetric(b), b->dim, sum, &other->factors, &code->factors));
+	}
+}
+
+/* Support function 2. pgvector leaves out values whose norm is not positive: zero vectors under cosine. */
+PG_FUNCTION_INFO_V1(bqhnsw_norm);
+Datum
+bqhnsw_norm(PG_FUNCTION_ARGS)
+{
+	const BqHeader *h = (const BqHeader *) PG_GETARG_POINTER(0);
+
+	if (bq_build_model && bq_build_model->metric == BQK_COSINE && h->tag != BQ_TAG_CODE && BqIsZero((const BqVector *) h))
+		PG_RETURN_FLOAT8(0.0);
+	PG_RETURN_FLOAT8(1.0);
+}
+
+/* pgvector's hook on values. Scans and inserts hand over what the wrapper has encoded already; only
+ * a build hands over vectors. */
+Datum
+BqNormalize(PG_FUNCTION_ARGS)
+{
+	const BqHeader *h = (const BqHeader *) PG_GETARG_POINTER(0);
+
+	if (h->tag == BQ_TAG_CODE || h->tag == BQ_TAG_QUERY)
+		PG_RETURN_POINTER(h);
+	if (bq_build_model == NULL)
+		elog(ERROR, "bqhnsw: vector without a model");
+	PG_RETURN_POINTER(BqEncode(bq_build_model, (const BqVector *) h));
+}

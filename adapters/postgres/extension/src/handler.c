@@ -1,0 +1,76 @@
+/* The access method: pgvector's routine with our build, insert, scan and options in it. */
+#include "bqcore.h"
+
+#include "access/reloptions.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_class.h"
+#include "utils/syscache.h"
+
+/* pgvector's own defaults and ranges */
+#define DEFAULT_M 16
+#define DEFAULT_EF_CONSTRUCTION 64
+
+static relopt_kind bq_relopt_kind;
+
+void
+BqInitOptions(void)
+{
+	bq_relopt_kind = add_reloption_kind();
+	add_int_reloption(bq_relopt_kind, "m", "Max number of connections", DEFAULT_M, 2, 100, AccessExclusiveLock);
+	add_int_reloption(bq_relopt_kind, "ef_construction", "Size of the dynamic candidate list for construction",
+					  DEFAULT_EF_CONSTRUCTION, 4, 1000, AccessExclusiveLock);
+	add_int_reloption(bq_relopt_kind, "bits", "Bits per dimension: 1 or 4", BQ_DEFAULT_BITS, 1, 8, AccessExclusiveLock);
+}
+
+static bytea *
+BqReadOptions(Datum reloptions, bool validate)
+{
+	static const relopt_parse_elt table[] = {
+		{.optname = "m", .opttype = RELOPT_TYPE_INT, .offset = offsetof(BqOptions, m)},
+		{.optname = "ef_construction", .opttype = RELOPT_TYPE_INT, .offset = offsetof(BqOptions, efConstruction)},
+		{.optname = "bits", .opttype = RELOPT_TYPE_INT, .offset = offsetof(BqOptions, bits)},
+	};
+	BqOptions *options = (BqOptions *) build_reloptions(reloptions, validate, bq_relopt_kind, sizeof(BqOptions), table, lengthof(table));
+
+	if (validate && options && !bqk_bits_supported(options->bits))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("bits must be 1 or 4, not %d", options->bits)));
+	return (bytea *) options;
+}
+
+PG_FUNCTION_INFO_V1(bqhnsw_handler);
+Datum
+bqhnsw_handler(PG_FUNCTION_ARGS)
+{
+	IndexAmRoutine *am = makeNode(IndexAmRoutine);
+
+	/* The node is copied, so fields that a newer Postgres adds keep pgvector's values. */
+	*am = *BqInner();
+	am->ambuild = BqBuild;
+	am->ambuildempty = BqBuildEmpty;
+	am->aminsert = BqInsert;
+	am->amoptions = BqReadOptions;
+	am->ambeginscan = BqBeginScan;
+	am->amrescan = BqRescan;
+	am->amgettuple = BqGetTuple;
+	am->amendscan = BqEndScan;
+	/* workers would have no model */
+#if PG_VERSION_NUM >= 170000
+	am->amcanbuildparallel = false;
+#endif
+	PG_RETURN_POINTER(am);
+}
+
+/* Opens an index and makes sure that it is one of ours. */
+Relation
+BqOpenIndex(Oid indexOid, LOCKMODE lockmode)
+{
+	Relation index = index_open(indexOid, lockmode);
+	HeapTuple am = SearchSysCache1(AMOID, ObjectIdGetDatum(index->rd_rel->relam));
+	bool ours = HeapTupleIsValid(am) && strcmp(NameStr(((Form_pg_am) GETSTRUCT(am))->amname), "bqhnsw") == 0;
+
+	if (HeapTupleIsValid(am))
+		ReleaseSysCache(am);
+	if (!ours || index->rd_rel->relkind != RELKIND_INDEX)
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a bqhnsw index", RelationGetRelationName(index))));
+	return index;
+}

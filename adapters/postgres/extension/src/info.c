@@ -1,0 +1,120 @@
+/* Functions that tell what an index holds. */
+#include "bqcore.h"
+
+#include <math.h>
+
+#include "catalog/pg_class.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+/* A centroid is a mean of the table's rows: it is read by those who may read the table. */
+static void
+check_readable(Relation index)
+{
+	Oid heap = index->rd_index->indrelid;
+	AclResult result = pg_class_aclcheck(heap, GetUserId(), ACL_SELECT);
+
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_TABLE, get_rel_name(heap));
+}
+
+PG_FUNCTION_INFO_V1(bqcore_index_info);
+Datum
+bqcore_index_info(PG_FUNCTION_ARGS)
+{
+	Relation index = BqOpenIndex(PG_GETARG_OID(0), AccessShareLock);
+	const bqk_model *model;
+	BqOptions *options;
+	TupleDesc desc;
+	Datum values[13];
+	bool nulls[13] = {0};
+	double norm2 = 0.0;
+	int i = 0;
+
+	check_readable(index);
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != lengthof(values))
+		elog(ERROR, "bqcore_index_info: expected %zu columns; ALTER EXTENSION bqcore UPDATE", lengthof(values));
+	model = BqModelGet(index);
+	options = (BqOptions *) index->rd_options;
+	for (uint32 j = 0; j < model->dim; j++)
+		norm2 += (double) model->centroid[j] * model->centroid[j];
+	values[i++] = CStringGetTextDatum("rabitq");
+	values[i++] = Int32GetDatum(model->bits);
+	values[i++] = CStringGetTextDatum(BqMetricName(model->metric));
+	values[i++] = Int32GetDatum((int32) model->dim);
+	values[i++] = Int32GetDatum(options ? options->m : 16);
+	values[i++] = Int32GetDatum(options ? options->efConstruction : 64);
+	values[i++] = CStringGetTextDatum(model->rotation == BQK_ROTATION_NONE ? "none" : "hadamard");
+	values[i++] = Int64GetDatum((int64) model->seed);
+	values[i++] = Int64GetDatum((int64) model->n_trained);
+	values[i++] = Float8GetDatum(sqrt(norm2));
+	values[i++] = Int32GetDatum((int32) (bqk_code_nbytes(model->dim, model->bits) + sizeof(bqk_factors)));
+	values[i++] = Int64GetDatum((int64) RelationGetNumberOfBlocks(index) * BLCKSZ);
+	values[i++] = CStringGetTextDatum(bqk_isa_active());
+	index_close(index, AccessShareLock);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/* The serialised model: what RaBitQ.from_bytes reads. */
+PG_FUNCTION_INFO_V1(bqcore_index_model);
+Datum
+bqcore_index_model(PG_FUNCTION_ARGS)
+{
+	Relation index = BqOpenIndex(PG_GETARG_OID(0), AccessShareLock);
+	bytea *blob;
+
+	check_readable(index);
+	blob = BqModelRead(index);
+	index_close(index, AccessShareLock);
+	PG_RETURN_BYTEA_P(blob);
+}
+
+/* Code of a vector under an index's model: packed levels, then f_add and f_rescale. */
+PG_FUNCTION_INFO_V1(bqcore_index_encode);
+Datum
+bqcore_index_encode(PG_FUNCTION_ARGS)
+{
+	Relation index = BqOpenIndex(PG_GETARG_OID(0), AccessShareLock);
+	BqVector *vec = (BqVector *) PG_DETOAST_DATUM(PG_GETARG_DATUM(1));
+	Size nbytes;
+	BqCode *code;
+	bytea *out;
+
+	check_readable(index);
+	code = BqEncode(BqModelGet(index), vec);
+	index_close(index, AccessShareLock);
+	nbytes = bqk_code_nbytes(code->h.dim, BqBits(&code->h));
+	out = palloc(VARHDRSZ + nbytes + sizeof(bqk_factors));
+	SET_VARSIZE(out, VARHDRSZ + nbytes + sizeof(bqk_factors));
+	memcpy(VARDATA(out), code->code, nbytes);
+	memcpy(VARDATA(out) + nbytes, &code->factors, sizeof(bqk_factors));
+	PG_RETURN_BYTEA_P(out);
+}
+
+/* Estimated distance of a query to a vector's code under an index's model. */
+PG_FUNCTION_INFO_V1(bqcore_index_estimate);
+Datum
+bqcore_index_estimate(PG_FUNCTION_ARGS)
+{
+	Relation index = BqOpenIndex(PG_GETARG_OID(0), AccessShareLock);
+	BqVector *vec = (BqVector *) PG_DETOAST_DATUM(PG_GETARG_DATUM(1));
+	BqVector *q = (BqVector *) PG_DETOAST_DATUM(PG_GETARG_DATUM(2));
+	BqCode *code;
+	BqQuery *query;
+	int32 dot;
+
+	check_readable(index);
+	code = BqEncode(BqModelGet(index), vec);
+	query = BqPrepare(BqModelGet(index), q);
+	index_close(index, AccessShareLock);
+	bqk_dot(BqBits(&code->h), code->h.dim, code->code, bqk_code_nbytes(code->h.dim, BqBits(&code->h)), 1, query->z, &dot);
+	PG_RETURN_FLOAT4(bqk_estimate(BqBits(&code->h), &query->query, dot, &code->factors));
+}

@@ -1,0 +1,190 @@
+/* The model's home: pages of the index itself.
+ *
+ * They follow the pages of pgvector's build, outside its chain of element pages, so that vacuum and insert
+ * never visit them. A trailer on pgvector's metapage points at the first one; pd_lower is raised over it, so
+ * that WAL replay keeps it. The model is thereby as crash-safe, replicated, dropped and rebuilt as the index is. */
+#include "bqcore.h"
+
+#include "access/xloginsert.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/bufpage.h"
+
+#define METAPAGE 0
+#define HNSW_MAGIC_NUMBER 0xA953A953 /* first word of pgvector's metapage */
+
+/* Room for pgvector's own struct (28 bytes in 0.8) to grow. */
+#define TRAILER_OFFSET 1024
+#define TRAILER_MAGIC 0x42514D50
+
+typedef struct BqTrailer
+{
+	uint32 magic;
+	uint32 version;
+	BlockNumber firstBlock;
+	uint32 nbytes;
+} BqTrailer;
+
+#define TRAILER_VERSION 1
+
+/* Special space as on pgvector's pages, with another page id. */
+typedef struct BqPageOpaque
+{
+	BlockNumber next;
+	uint16 unused;
+	uint16 pageId;
+} BqPageOpaque;
+
+#define MODEL_PAGE_ID 0xBC01
+#define PAYLOAD (BLCKSZ - MAXALIGN(SizeOfPageHeaderData) - MAXALIGN(sizeof(BqPageOpaque)))
+#define Opaque(page) ((BqPageOpaque *) PageGetSpecialPointer(page))
+#define Trailer(page) ((BqTrailer *) ((char *) (page) + TRAILER_OFFSET))
+
+/* Called at the end of a build, when nobody else can see the index. */
+void
+BqModelStore(Relation index, ForkNumber fork, const bqk_model *model)
+{
+	Size nbytes = bqk_model_nbytes(model), done = 0;
+	uint8 *blob = palloc(nbytes);
+	BlockNumber first = RelationGetNumberOfBlocksInFork(index, fork), block = first;
+	Buffer buf;
+	Page page;
+
+	if (bqk_model_write(model, blob, nbytes) != BQK_OK)
+		elog(ERROR, "bqhnsw: cannot write the model");
+	while (done < nbytes)
+	{
+		Size chunk = Min(nbytes - done, PAYLOAD);
+
+		buf = ExtendBufferedRel(BMR_REL(index), fork, NULL, EB_LOCK_FIRST);
+		if (BufferGetBlockNumber(buf) != block)
+			elog(ERROR, "bqhnsw: expected block %u, not %u", block, BufferGetBlockNumber(buf));
+		page = BufferGetPage(buf);
+		PageInit(page, BLCKSZ, sizeof(BqPageOpaque));
+		memcpy(PageGetContents(page), blob + done, chunk);
+		((PageHeader) page)->pd_lower = (LocationIndex) (PageGetContents(page) - (char *) page + chunk);
+		done += chunk;
+		block++;
+		Opaque(page)->next = done < nbytes ? block : InvalidBlockNumber;
+		Opaque(page)->pageId = MODEL_PAGE_ID;
+		MarkBufferDirty(buf);
+		UnlockReleaseBuffer(buf);
+	}
+
+	buf = ReadBufferExtended(index, fork, METAPAGE, RBM_NORMAL, NULL);
+	LockBuffer(buf, BUFFER_LOCK_EXCLUSIVE);
+	page = BufferGetPage(buf);
+	if (((PageHeader) page)->pd_lower > TRAILER_OFFSET || *(uint32 *) PageGetContents(page) != HNSW_MAGIC_NUMBER)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("bqhnsw does not know this pgvector's metapage"),
+						errdetail("It ends at byte %u, expected at most %u.", ((PageHeader) page)->pd_lower, TRAILER_OFFSET)));
+	*Trailer(page) = (BqTrailer) {TRAILER_MAGIC, TRAILER_VERSION, first, (uint32) nbytes};
+	((PageHeader) page)->pd_lower = TRAILER_OFFSET + sizeof(BqTrailer);
+	MarkBufferDirty(buf);
+	UnlockReleaseBuffer(buf);
+
+	if (RelationNeedsWAL(index) || fork == INIT_FORKNUM)
+	{
+		log_newpage_range(index, fork, METAPAGE, METAPAGE + 1, true);
+		log_newpage_range(index, fork, first, block, true);
+	}
+	pfree(blob);
+}
+
+static pg_noinline void
+corrupt(Relation index, const char *what)
+{
+	ereport(ERROR, (errcode(ERRCODE_INDEX_CORRUPTED), errmsg("model of index \"%s\" is damaged: %s", RelationGetRelationName(index), what),
+					errhint("REINDEX INDEX %s.", RelationGetRelationName(index))));
+}
+
+/* The serialised model, palloc'd. */
+bytea *
+BqModelRead(Relation index)
+{
+	BqTrailer trailer = {0};
+	BlockNumber block;
+	Size done = 0;
+	bytea *out;
+	Buffer buf = ReadBuffer(index, METAPAGE);
+	Page page;
+
+	LockBuffer(buf, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(buf);
+	if (((PageHeader) page)->pd_lower >= TRAILER_OFFSET + sizeof(BqTrailer))
+		trailer = *Trailer(page);
+	UnlockReleaseBuffer(buf);
+	if (trailer.magic != TRAILER_MAGIC)
+		corrupt(index, "no pointer on the metapage");
+	if (trailer.version != TRAILER_VERSION)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("index \"%s\" has model pages of version %u, expected %u", RelationGetRelationName(index),
+							   trailer.version, TRAILER_VERSION)));
+	/* A centroid of 16,000 floats and some pages more. */
+	if (trailer.nbytes > 1024 * 1024)
+		corrupt(index, "impossible length");
+
+	out = palloc(VARHDRSZ + trailer.nbytes);
+	SET_VARSIZE(out, VARHDRSZ + trailer.nbytes);
+	block = trailer.firstBlock;
+	while (done < trailer.nbytes)
+	{
+		Size chunk = Min(trailer.nbytes - done, PAYLOAD);
+		bool ok;
+
+		if (block >= RelationGetNumberOfBlocks(index))
+			corrupt(index, "page missing");
+		buf = ReadBuffer(index, block);
+		LockBuffer(buf, BUFFER_LOCK_SHARE);
+		page = BufferGetPage(buf);
+		ok = PageGetSpecialSize(page) == MAXALIGN(sizeof(BqPageOpaque)) && Opaque(page)->pageId == MODEL_PAGE_ID;
+		if (ok)
+		{
+			memcpy(VARDATA(out) + done, PageGetContents(page), chunk);
+			block = Opaque(page)->next;
+		}
+		UnlockReleaseBuffer(buf);
+		if (!ok)
+			corrupt(index, "not a model page");
+		done += chunk;
+	}
+	return out;
+}
+
+/* The index's model, cached in its relcache entry.
+ *
+ * The result lives until the next relcache invalidation of the index: use it before anything that may look
+ * up a catalog or take a lock. */
+const bqk_model *
+BqModelGet(Relation index)
+{
+	bytea *blob;
+	bqk_model *model, parsed;
+	Size nbytes, signs;
+	char *cache;
+	int status;
+
+	if (index->rd_amcache)
+		return (const bqk_model *) index->rd_amcache;
+
+	blob = BqModelRead(index);
+	nbytes = VARSIZE_ANY_EXHDR(blob);
+	/* rd_amcache is freed as one chunk: struct, blob (whose centroid the struct points at), signs */
+	status = bqk_model_read((uint8 *) VARDATA(blob), nbytes, &parsed);
+	if (status != BQK_OK)
+		corrupt(index, bqk_strerror(status));
+	signs = parsed.rotation == BQK_ROTATION_NONE ? 0 : bqk_signs_count(parsed.dim) * sizeof(float);
+	cache = MemoryContextAlloc(index->rd_indexcxt, MAXALIGN(sizeof(bqk_model)) + MAXALIGN(nbytes) + signs);
+	model = (bqk_model *) cache;
+	memcpy(cache + MAXALIGN(sizeof(bqk_model)), VARDATA(blob), nbytes);
+	bqk_model_read((uint8 *) cache + MAXALIGN(sizeof(bqk_model)), nbytes, model);
+	if (signs)
+	{
+		float *s = (float *) (cache + MAXALIGN(sizeof(bqk_model)) + MAXALIGN(nbytes));
+
+		bqk_signs_init(model->dim, model->seed, s);
+		model->signs = s;
+	}
+	pfree(blob);
+	index->rd_amcache = cache;
+	return model;
+}

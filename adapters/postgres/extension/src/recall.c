@@ -1,0 +1,215 @@
+/* bqcore_recall: an index against exact search, on the table's own rows. */
+#include "rescore.h"
+
+#include <math.h>
+
+#include "access/genam.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/pg_class.h"
+#include "common/pg_prng.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/datum.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
+
+#define SEED 42
+#define MAX_QUERIES 10000
+#define MAX_K 1000
+
+/* A row of the table taken as query; it does not count as its own neighbour. */
+typedef struct Sampled
+{
+	Datum value;
+	ItemPointerData tid;
+	double *nearest; /* k smallest exact distances, ascending */
+	int n;
+} Sampled;
+
+/* The next row of a sequential scan that the index holds. */
+static bool
+next_row(TableScanDesc scan, BqReader *reader, int metric, Datum *value)
+{
+	bool isnull;
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, reader->slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!BqReaderMatches(reader))
+			continue;
+		*value = BqReaderValue(reader, &isnull);
+		if (isnull)
+			continue;
+		*value = PointerGetDatum(PG_DETOAST_DATUM(*value));
+		if (metric == BQK_COSINE && BqIsZero((BqVector *) DatumGetPointer(*value)))
+			continue;
+		return true;
+	}
+	return false;
+}
+
+/* Reservoir sample (Vitter 1985, algorithm R), the same for the same table. */
+static int
+sample_queries(Relation heap, BqReader *reader, int metric, Sampled *queries, int wanted, MemoryContext tmp)
+{
+	MemoryContext out = MemoryContextSwitchTo(tmp);
+	TableScanDesc scan = table_beginscan(heap, GetActiveSnapshot(), 0, NULL);
+	pg_prng_state prng;
+	uint64 seen = 0;
+	Datum value;
+
+	pg_prng_seed(&prng, SEED);
+	while (next_row(scan, reader, metric, &value))
+	{
+		uint64 at = seen < (uint64) wanted ? seen : pg_prng_uint64_range(&prng, 0, seen);
+
+		seen++;
+		if (at < (uint64) wanted)
+		{
+			MemoryContextSwitchTo(out);
+			if (queries[at].value)
+				pfree(DatumGetPointer(queries[at].value));
+			queries[at].value = datumCopy(value, false, -1);
+			queries[at].tid = reader->slot->tts_tid;
+		}
+		MemoryContextSwitchTo(tmp);
+		MemoryContextReset(tmp);
+	}
+	table_endscan(scan);
+	MemoryContextSwitchTo(out);
+	return (int) Min(seen, (uint64) wanted);
+}
+
+static void
+keep_nearest(Sampled *q, int k, double distance)
+{
+	int i;
+
+	if (isnan(distance) || (q->n == k && !(distance < q->nearest[k - 1])))
+		return;
+	i = q->n < k ? q->n++ : k - 1;
+	for (; i > 0 && q->nearest[i - 1] > distance; i--)
+		q->nearest[i] = q->nearest[i - 1];
+	q->nearest[i] = distance;
+}
+
+static void
+exact_search(Relation heap, BqReader *reader, int metric, FmgrInfo *distance, Oid collation, Sampled *queries, int n, int k,
+			 MemoryContext tmp)
+{
+	MemoryContext old = MemoryContextSwitchTo(tmp);
+	TableScanDesc scan = table_beginscan(heap, GetActiveSnapshot(), 0, NULL);
+	Datum value;
+
+	while (next_row(scan, reader, metric, &value))
+	{
+		for (int i = 0; i < n; i++)
+			if (!ItemPointerEquals(&queries[i].tid, &reader->slot->tts_tid))
+				keep_nearest(&queries[i], k, DatumGetFloat8(FunctionCall2Coll(distance, collation, value, queries[i].value)));
+		MemoryContextReset(tmp);
+	}
+	table_endscan(scan);
+	MemoryContextSwitchTo(old);
+}
+
+/* Rows among the first k that the index returns whose distance is not above the k-th exact one. */
+static int
+index_hits(Relation heap, Relation index, BqReader *reader, FmgrInfo *distance, Oid collation, Sampled *q, int k)
+{
+	IndexScanDesc scan;
+	ScanKeyData key;
+	int returned = 0, hits = 0;
+
+	if (q->n == 0)
+		return 0;
+	ScanKeyEntryInitializeWithInfo(&key, SK_ORDER_BY, 1, 1, InvalidOid, collation, distance, q->value);
+#if PG_VERSION_NUM >= 180000
+	scan = index_beginscan(heap, index, GetActiveSnapshot(), NULL, 0, 1);
+#else
+	scan = index_beginscan(heap, index, GetActiveSnapshot(), 0, 1);
+#endif
+	index_rescan(scan, NULL, 0, &key, 1);
+	while (returned < k && index_getnext_slot(scan, ForwardScanDirection, reader->slot))
+	{
+		bool isnull;
+		Datum value;
+
+		CHECK_FOR_INTERRUPTS();
+		if (ItemPointerEquals(&q->tid, &reader->slot->tts_tid))
+			continue;
+		value = BqReaderValue(reader, &isnull);
+		returned++;
+		if (!isnull && DatumGetFloat8(FunctionCall2Coll(distance, collation, value, q->value)) <= q->nearest[q->n - 1])
+			hits++;
+	}
+	index_endscan(scan);
+	return Min(hits, q->n);
+}
+
+PG_FUNCTION_INFO_V1(bqcore_recall);
+Datum
+bqcore_recall(PG_FUNCTION_ARGS)
+{
+	int k = PG_GETARG_INT32(1), wanted = PG_GETARG_INT32(2), n;
+	Relation index, heap;
+	MemoryContext tmp, old;
+	BqReader reader;
+	FmgrInfo distance;
+	Sampled *queries;
+	int64 hits = 0, possible = 0;
+	Oid operator, collation, type;
+	int metric;
+
+	if (k < 1 || k > MAX_K)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("k must be between 1 and %d, not %d", MAX_K, k)));
+	if (wanted < 1 || wanted > MAX_QUERIES)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("n_queries must be between 1 and %d, not %d", MAX_QUERIES, wanted)));
+	index = BqOpenIndex(PG_GETARG_OID(0), AccessShareLock);
+	heap = table_open(index->rd_index->indrelid, AccessShareLock);
+	if (pg_class_aclcheck(RelationGetRelid(heap), GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, RelationGetRelationName(heap));
+	if (check_enable_rls(RelationGetRelid(heap), InvalidOid, true) == RLS_ENABLED)
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("bqcore_recall cannot read table \"%s\": row-level security applies to this user", RelationGetRelationName(heap))));
+	if (!index->rd_index->indisvalid)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("index \"%s\" is not valid", RelationGetRelationName(index)),
+						errhint("REINDEX or drop it.")));
+
+	collation = index->rd_indcollation[0];
+	type = index->rd_opcintype[0];
+	operator = get_opfamily_member(index->rd_opfamily[0], type, type, 1);
+	if (!OidIsValid(operator))
+		elog(ERROR, "no distance operator for index \"%s\"", RelationGetRelationName(index));
+	fmgr_info(get_opcode(operator), &distance);
+	metric = BqGetTypeInfo(index)->metric;
+
+	old = MemoryContextSwitchTo(AllocSetContextCreate(CurrentMemoryContext, "bqcore_recall", ALLOCSET_DEFAULT_SIZES));
+	tmp = AllocSetContextCreate(CurrentMemoryContext, "bqcore_recall row", ALLOCSET_DEFAULT_SIZES);
+	queries = palloc0(sizeof(Sampled) * wanted);
+	BqReaderBegin(&reader, heap, index, true);
+	n = sample_queries(heap, &reader, metric, queries, wanted, tmp);
+	for (int i = 0; i < n; i++)
+		queries[i].nearest = palloc(sizeof(double) * k);
+	exact_search(heap, &reader, metric, &distance, collation, queries, n, k, tmp);
+	for (int i = 0; i < n; i++)
+	{
+		MemoryContextSwitchTo(tmp);
+		hits += index_hits(heap, index, &reader, &distance, collation, &queries[i], k);
+		possible += queries[i].n;
+		MemoryContextReset(tmp);
+	}
+	BqReaderEnd(&reader);
+	MemoryContextDelete(MemoryContextGetParent(tmp));
+	MemoryContextSwitchTo(old);
+	table_close(heap, AccessShareLock);
+	index_close(index, AccessShareLock);
+	if (possible == 0)
+		PG_RETURN_NULL();
+	PG_RETURN_FLOAT8((double) hits / (double) possible);
+}

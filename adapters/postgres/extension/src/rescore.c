@@ -1,0 +1,166 @@
+/* Rescoring: the operator's own function on the heap's own rows. */
+#include "rescore.h"
+
+#include <math.h>
+
+#include "access/genam.h"
+#include "catalog/index.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+typedef struct Row
+{
+	pairingheap_node node;
+	double distance;
+	ItemPointerData tid;
+} Row;
+
+/* NaN sorts last, as in Postgres; ties go by position, so that answers do not depend on the heap's shape. */
+static int
+nearest_first(const pairingheap_node *a, const pairingheap_node *b, void *arg)
+{
+	const Row *x = pairingheap_const_container(Row, node, a), *y = pairingheap_const_container(Row, node, b);
+	bool xnan = isnan(x->distance), ynan = isnan(y->distance);
+	ItemPointerData xtid = x->tid, ytid = y->tid;
+
+	if (xnan != ynan)
+		return ynan ? 1 : -1;
+	if (!xnan && x->distance != y->distance)
+		return x->distance < y->distance ? 1 : -1;
+	return ItemPointerCompare(&ytid, &xtid);
+}
+
+void
+BqReaderBegin(BqReader *r, Relation heap, Relation index, bool predicate)
+{
+	r->attnum = index->rd_index->indkey.values[0];
+	r->slot = table_slot_create(heap, NULL);
+	r->estate = NULL;
+	r->predicate = NULL;
+	if (r->attnum != 0 && !predicate)
+		return;
+	r->indexInfo = BuildIndexInfo(index);
+	r->estate = CreateExecutorState();
+	GetPerTupleExprContext(r->estate)->ecxt_scantuple = r->slot;
+	if (predicate)
+		r->predicate = ExecPrepareQual(r->indexInfo->ii_Predicate, r->estate);
+}
+
+bool
+BqReaderMatches(BqReader *r)
+{
+	ResetPerTupleExprContext(r->estate);
+	return ExecQual(r->predicate, GetPerTupleExprContext(r->estate));
+}
+
+Datum
+BqReaderValue(BqReader *r, bool *isnull)
+{
+	Datum values[INDEX_MAX_KEYS];
+	bool isnulls[INDEX_MAX_KEYS];
+
+	if (r->attnum != 0)
+		return slot_getattr(r->slot, r->attnum, isnull);
+	ResetPerTupleExprContext(r->estate);
+	FormIndexDatum(r->indexInfo, r->slot, r->estate, values, isnulls);
+	*isnull = isnulls[0];
+	return values[0];
+}
+
+void
+BqReaderEnd(BqReader *r)
+{
+	ExecDropSingleTupleTableSlot(r->slot);
+	if (r->estate)
+		FreeExecutorState(r->estate);
+}
+
+/* Everything is allocated in the current memory context, which is the scan's. */
+void
+BqRescorerBegin(BqRescorer *r, Relation heap, Relation index, ScanKey orderby)
+{
+	BqReaderBegin(&r->reader, heap, index, false);
+	r->orderby = orderby;
+	r->fetch = table_index_fetch_begin(heap);
+	r->tmp = AllocSetContextCreate(CurrentMemoryContext, "bqhnsw rescore", ALLOCSET_DEFAULT_SIZES);
+	r->rows = pairingheap_allocate(nearest_first, NULL);
+}
+
+/* The rows' memory is reset by the caller. */
+void
+BqRescorerReset(BqRescorer *r)
+{
+	pairingheap_reset(r->rows);
+	r->n_rescored = 0;
+	table_index_fetch_reset(r->fetch);
+}
+
+static int
+by_tid(const void *a, const void *b)
+{
+	return ItemPointerCompare((ItemPointer) a, (ItemPointer) b);
+}
+
+/* Fetches candidates in block order and computes their exact distances. Rows that the snapshot does
+ * not see are dropped here. */
+void
+BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n)
+{
+	MemoryContext scan = CurrentMemoryContext;
+
+	qsort(tids, n, sizeof(ItemPointerData), by_tid);
+	MemoryContextSwitchTo(r->tmp);
+	for (int i = 0; i < n; i++)
+	{
+		ItemPointerData tid = tids[i]; /* the fetch follows HOT chains and changes it */
+		bool again = false, dead = false, isnull = true;
+		double distance = 0.0;
+		Datum value;
+		Row *row;
+
+		CHECK_FOR_INTERRUPTS();
+		r->n_rescored++;
+		if (!table_index_fetch_tuple(r->fetch, &tid, snapshot, r->reader.slot, &again, &dead))
+			continue;
+		/* ORDER BY embedding <-> NULL: every distance is NULL, any order is right */
+		if (!(r->orderby->sk_flags & SK_ISNULL))
+		{
+			value = BqReaderValue(&r->reader, &isnull);
+			/* a HOT update cannot change an indexed value, so a visible row has the value that was indexed */
+			if (isnull)
+				continue;
+			distance = DatumGetFloat8(FunctionCall2Coll(&r->orderby->sk_func, r->orderby->sk_collation, value, r->orderby->sk_argument));
+		}
+		MemoryContextReset(r->tmp);
+		row = MemoryContextAlloc(scan, sizeof(Row));
+		row->distance = distance;
+		row->tid = tids[i];
+		pairingheap_add(r->rows, &row->node);
+	}
+	MemoryContextSwitchTo(scan);
+	MemoryContextReset(r->tmp);
+	ExecClearTuple(r->reader.slot);
+}
+
+bool
+BqRescorerNext(BqRescorer *r, ItemPointerData *tid, double *distance)
+{
+	Row *row;
+
+	if (pairingheap_is_empty(r->rows))
+		return false;
+	row = pairingheap_container(Row, node, pairingheap_remove_first(r->rows));
+	*tid = row->tid;
+	*distance = row->distance;
+	pfree(row);
+	return true;
+}
+
+void
+BqRescorerEnd(BqRescorer *r)
+{
+	table_index_fetch_end(r->fetch);
+	BqReaderEnd(&r->reader);
+	MemoryContextDelete(r->tmp);
+}

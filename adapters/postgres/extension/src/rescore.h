@@ -1,0 +1,43 @@
+/* Rescoring: candidates in estimated order in, rows in exact order out. */
+#ifndef BQCORE_RESCORE_H
+#define BQCORE_RESCORE_H
+
+#include "bqcore.h"
+
+#include "access/relscan.h"
+#include "access/tableam.h"
+#include "lib/pairingheap.h"
+
+/* Reads the indexed value, a column or an expression, from heap rows in its slot. */
+typedef struct BqReader
+{
+	AttrNumber attnum; /* 0 for an expression */
+	IndexInfo *indexInfo;
+	EState *estate;
+	ExprState *predicate; /* of a partial index, if asked for */
+	TupleTableSlot *slot;
+} BqReader;
+
+extern void BqReaderBegin(BqReader *r, Relation heap, Relation index, bool predicate);
+extern bool BqReaderMatches(BqReader *r);
+extern Datum BqReaderValue(BqReader *r, bool *isnull);
+extern void BqReaderEnd(BqReader *r);
+
+/* Heap access for one scan. */
+typedef struct BqRescorer
+{
+	BqReader reader;
+	ScanKey orderby; /* the user's own ORDER BY: operator and argument */
+	IndexFetchTableData *fetch;
+	MemoryContext tmp;
+	pairingheap *rows; /* rescored, not yet returned; nearest first */
+	int64 n_rescored;
+} BqRescorer;
+
+extern void BqRescorerBegin(BqRescorer *r, Relation heap, Relation index, ScanKey orderby);
+extern void BqRescorerReset(BqRescorer *r);
+extern void BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n);
+extern bool BqRescorerNext(BqRescorer *r, ItemPointerData *tid, double *distance);
+extern void BqRescorerEnd(BqRescorer *r);
+
+#endif

@@ -1,0 +1,106 @@
+"""The picture of an index comparison: recall against time, size and build time as bars."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bqcore.cli.tables import Result, clock_of, indexes, megabytes, query_ms
+
+# Okabe and Ito's colours, distinct for colour-blind readers; shapes differ too, for print.
+_COLOURS = ("#000000", "#0072B2", "#999999", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+def require_matplotlib() -> None:
+    """Raise an ImportError that names the extra if matplotlib is missing."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("the picture needs matplotlib: pip install 'bqcore[plot]'")
+
+
+def save_comparison(results: Sequence[Result], path: Path, title: str) -> None:
+    """Draw recall@10 against CPU time per query, and the sizes of the indexes.
+
+    Parameters
+    ----------
+    results : sequence of Result
+    path : Path
+        Where the PNG goes; folders are created.
+    title : str
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is missing.
+    ValueError
+        If there is nothing to draw.
+    """
+    if not results:
+        raise ValueError("expected at least one measurement to draw, not 0")
+    require_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    groups = indexes(results)
+    figure = Figure(figsize=(12.5, 5.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    curve, bars = figure.subplots(1, 2, width_ratios=(1.35, 1))
+    _draw_recall(curve, groups, clock_of(results))
+    _draw_sizes(bars, groups)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def _draw_recall(axes: Any, groups: dict[str, list[Result]], clock: str) -> None:
+    for number, (name, rows) in enumerate(groups.items()):
+        rows = sorted(rows, key=lambda row: row.ef_search)
+        axes.plot(
+            [query_ms(row, clock) for row in rows],
+            [row.recall_at_10 for row in rows],
+            color=_COLOURS[number % len(_COLOURS)],
+            marker=_MARKERS[number % len(_MARKERS)],
+            linewidth=1.8,
+            markersize=7,
+            label=name,
+        )
+        is_above = number % 2 == 1
+        for row in rows:
+            axes.annotate(
+                str(row.ef_search),
+                (query_ms(row, clock), row.recall_at_10),
+                xytext=(-6, 6) if is_above else (6, -11),
+                ha="right" if is_above else "left",
+                textcoords="offset points",
+                fontsize=7.5,
+                color=_COLOURS[number % len(_COLOURS)],
+            )
+    axes.set_xlim(left=0)
+    axes.margins(x=0.06, y=0.08)
+    time_name = "CPU time of the server" if clock == "CPU" else "median wall time"
+    axes.set_xlabel(f"{time_name} per query, ms (at the points: ef_search)")
+    axes.set_ylabel("recall@10 against exact search")
+    axes.set_title("Recall against time: up and to the left is better", loc="left", fontsize=10)
+    axes.grid(color="#dddddd", linewidth=0.7)
+    axes.legend(loc="lower right", frameon=True, fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_sizes(axes: Any, groups: dict[str, list[Result]]) -> None:
+    rows = [group[0] for group in groups.values()]
+    sizes = [row.size_bytes / 1e6 for row in rows]
+    positions = range(len(rows))
+    axes.barh(positions, sizes, color=[_COLOURS[i % len(_COLOURS)] for i in positions], height=0.62)
+    for position, row, size in zip(positions, rows, sizes, strict=True):
+        label = f" {megabytes(row.size_bytes)}, built in {row.build_s:.1f} s"
+        axes.text(size, position, label, va="center", fontsize=9)
+    axes.set_yticks(positions, list(groups))
+    axes.invert_yaxis()
+    axes.set_xlim(0, max(sizes) * 1.6)
+    axes.set_xlabel("index size, MB")
+    axes.set_title("Size on disk: shorter is better", loc="left", fontsize=10)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

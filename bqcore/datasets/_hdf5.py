@@ -1,0 +1,71 @@
+"""HDF5 files of ann-benchmarks: ``train``, ``test``, ``neighbors`` and an attribute ``distance``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bqcore._validation import Metric
+from bqcore.datasets._dataset import Dataset, assemble, import_extra, require_metric
+
+_METRICS: dict[str, Metric] = {
+    "angular": "cosine",
+    "cosine": "cosine",
+    "euclidean": "l2",
+    "l2": "l2",
+    "dot": "ip",
+    "ip": "ip",
+}
+
+
+def _stored_metric(attribute: Any, path: Path) -> Metric | None:
+    if attribute is None:
+        return None
+    distance = attribute.decode() if isinstance(attribute, bytes) else str(attribute)
+    if distance not in _METRICS:
+        raise ValueError(f"{path}: expected a distance of {', '.join(_METRICS)}, not {distance!r}")
+    return _METRICS[distance]
+
+
+def read_hdf5(path: Path, *, metric: str | None, rows: int | None) -> Dataset:
+    """Read an ann-benchmarks file.
+
+    Parameters
+    ----------
+    path : Path
+        The file; ``test`` and ``neighbors`` may be missing.
+    metric, rows
+        As in `read`.
+
+    Returns
+    -------
+    Dataset
+        With ground truth where the file holds ``test`` and ``neighbors``.
+
+    Raises
+    ------
+    ImportError
+        If h5py is not installed.
+    ValueError
+        If it is not a whole HDF5 file, has no ``train``, or its distance is not one of the three metrics.
+    """
+    h5py = import_extra("h5py")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        size = path.stat().st_size
+        raise ValueError(f"{path}: expected a whole HDF5 file, not these {size} bytes: {error}") from error
+    with file:
+        if "train" not in file:
+            raise ValueError(f"{path}: expected a dataset 'train', not only {sorted(file)}")
+        stored = _stored_metric(file.attrs.get("distance"), path)
+        has_queries = "test" in file
+        return assemble(
+            path.stem,
+            file["train"][()],
+            file["test"][()] if has_queries else None,
+            metric=require_metric(metric or stored, path),
+            stored_metric=stored,
+            ground_truth=file["neighbors"][()] if has_queries and "neighbors" in file else None,
+            rows=rows,
+        )
