@@ -11,6 +11,8 @@ from bqcore.cli.tables import Result, clock_of, indexes, megabytes, query_ms
 
 # Okabe and Ito's colours, distinct for colour-blind readers; shapes differ too, for print.
 _COLOURS = ("#000000", "#0072B2", "#999999", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Points, per line, so that labels of neighbouring lines do not meet.
+_LABEL_OFFSETS = ((7, -11), (-6, 6), (7, -11), (6, 6), (-6, -12))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
@@ -66,13 +68,13 @@ def _draw_recall(axes: Any, groups: dict[str, list[Result]], clock: str) -> None
             markersize=7,
             label=name,
         )
-        is_above = number % 2 == 1
+        x, y = _LABEL_OFFSETS[number % len(_LABEL_OFFSETS)]
         for row in rows:
             axes.annotate(
                 str(row.ef_search),
                 (query_ms(row, clock), row.recall_at_10),
-                xytext=(-6, 6) if is_above else (6, -11),
-                ha="right" if is_above else "left",
+                xytext=(x, y),
+                ha="right" if x < 0 else "left",
                 textcoords="offset points",
                 fontsize=7.5,
                 color=_COLOURS[number % len(_COLOURS)],

@@ -105,7 +105,7 @@ def clock_of(results: Sequence[Result]) -> str:
 
 
 def legend(results: Sequence[Result]) -> str:
-    """Explain the columns of the table in a line."""
+    """Explain the columns of the table, and how far to trust small differences."""
     wall = "wall: median per query, as the client sees it"
     clock = "CPU: of the server process per query" if clock_of(results) == "CPU" else wall
     return (

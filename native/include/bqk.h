@@ -4,6 +4,7 @@
 #ifndef BQK_H
 #define BQK_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -52,9 +53,33 @@ extern const bqk_kernels bqk_kernels_avx2;
 extern const bqk_kernels bqk_kernels_avx512;
 #endif
 
-const bqk_kernels *bqk_active(void);
+extern const bqk_kernels *_Atomic bqk_kernels_active;
+const bqk_kernels *bqk_activate(void);
+
+/* The table in use; chosen on first use. */
+static inline const bqk_kernels *
+bqk_active(void)
+{
+	const bqk_kernels *k = atomic_load_explicit(&bqk_kernels_active, memory_order_relaxed);
+
+	return __builtin_expect(k != NULL, 1) ? k : bqk_activate();
+}
+
 int bqk_cpu_avx2(void);
 int bqk_cpu_avx512(void);
+
+/* bqk_bits_supported and bqk_code_nbytes for use inside the library and the extension. */
+static inline int
+bqk_bits_ok(int bits)
+{
+	return bits == 1 || bits == 4;
+}
+
+static inline size_t
+bqk_nbytes(size_t dim, int bits)
+{
+	return (dim * (size_t) bits + 7) / 8;
+}
 
 /* Folds lanes in the one allowed order. */
 static inline float

@@ -84,6 +84,11 @@ int bqk_sym(int bits, size_t dim, const uint8_t *codes, size_t stride, size_t n,
 /* Distances, in the unit of the metric (l2: squared; ip: negative inner product; cosine: 1 - cos). */
 float bqk_estimate(int bits, const bqk_query *query, int32_t dot, const bqk_factors *f);
 float bqk_estimate_sym(int bits, int metric, size_t dim, int32_t sym, const bqk_factors *a, const bqk_factors *b);
+/* Kernel and estimate for one code, the pair that a graph walk asks for; arguments are not checked. */
+float bqk_distance(int bits, size_t dim, const bqk_query *query, const int8_t *z, const uint8_t *code,
+				   const bqk_factors *f);
+float bqk_distance_sym(int bits, int metric, size_t dim, const uint8_t *code_a, const bqk_factors *a,
+					   const uint8_t *code_b, const bqk_factors *b);
 /* Half width of the bound on |estimate - distance| per unit of eps0; self = sym of the code with itself. */
 float bqk_error(int bits, int metric, size_t dim, int32_t self, const bqk_factors *f, const bqk_query *query);
 /* estimate n codes against one query: out[i] as bqk_estimate. */

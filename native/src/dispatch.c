@@ -1,7 +1,6 @@
 /* Chooses the kernel table once; a new ISA is a new row. */
 #include "bqk.h"
 
-#include <stdatomic.h>
 #include <string.h>
 
 /* Rising order: the last supported row wins. */
@@ -15,7 +14,7 @@ static const bqk_kernels *const rows[] = {
 
 #define N_ROWS (sizeof(rows) / sizeof(rows[0]))
 
-static _Atomic(const bqk_kernels *) active = NULL;
+const bqk_kernels *_Atomic bqk_kernels_active = NULL;
 
 static const bqk_kernels *
 best(void)
@@ -26,17 +25,13 @@ best(void)
 	return rows[0];
 }
 
+/* Two threads may both get here; they store the same pointer. */
 const bqk_kernels *
-bqk_active(void)
+bqk_activate(void)
 {
-	const bqk_kernels *k = atomic_load_explicit(&active, memory_order_relaxed);
+	const bqk_kernels *k = best();
 
-	if (__builtin_expect(k == NULL, 0))
-	{
-		/* Two threads may both get here; they store the same pointer. */
-		k = best();
-		atomic_store_explicit(&active, k, memory_order_relaxed);
-	}
+	atomic_store_explicit(&bqk_kernels_active, k, memory_order_relaxed);
 	return k;
 }
 
@@ -66,7 +61,7 @@ bqk_isa_select(const char *name)
 		return BQK_EINVAL;
 	if (!k->supported())
 		return BQK_EUNSUPPORTED;
-	atomic_store_explicit(&active, k, memory_order_relaxed);
+	atomic_store_explicit(&bqk_kernels_active, k, memory_order_relaxed);
 	return BQK_OK;
 }
 

@@ -14,13 +14,13 @@
 int
 bqk_bits_supported(int bits)
 {
-	return bits == 1 || bits == 4;
+	return bqk_bits_ok(bits);
 }
 
 size_t
 bqk_code_nbytes(size_t dim, int bits)
 {
-	return (dim * (size_t) bits + 7) / 8;
+	return bqk_nbytes(dim, bits);
 }
 
 static int

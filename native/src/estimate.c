@@ -21,43 +21,54 @@ bqk_estimate(int bits, const bqk_query *query, int32_t dot, const bqk_factors *f
 	return f->f_add + query->g_add + f->f_rescale * kq;
 }
 
-/* cos(pi t) for t in [0, 1], Taylor about 1/2 to degree 11: |error| < 6e-8 in exact arithmetic.
- * Not libm's, whose last bit differs between versions. */
+/* sin(pi s / 2) for s in [-1, 1]: minimax polynomial, |error| < 6e-7. Not libm's, whose last bit differs
+ * between versions. */
 static inline float
-cos_pi(float t)
+sin_half_pi(float s)
 {
-	float x = 3.14159265f * (0.5f - t), y = x * x;
+	float y = s * s;
 
-	return x * (1.0f + y * (-1.6666667e-1f + y * (8.3333333e-3f + y * (-1.9841270e-4f + y * (2.7557319e-6f + y * -2.5052108e-8f)))));
+	return s * (1.57079101f + y * (-0.64589285f + y * (0.0794343446f + y * -0.00433309529f)));
 }
 
-/* |o| from the stored factors. For ip f_add is -<c,o>, so |o| comes from f_rescale through the
- * expected cosine between a 1-bit code and a rotated vector, sqrt(2/pi), which |o| matches
- * within 1 % at dim >= 100. */
-static inline float
-residual_norm(int bits, int metric, size_t dim, const bqk_factors *f)
-{
-	if (metric != BQK_IP)
-		return sqrtf(metric == BQK_L2 ? f->f_add : 2.0f * f->f_add);
-	if (bits == 1)
-		return -f->f_rescale * 0.5f * 0.79788456f * sqrtf((float) dim);
-	return 0.0f;
-}
+/* (c1 / 2)^2 with c1 = sqrt(2 / pi): see below. */
+#define HALF_C1_SQUARED 0.159154943f
 
+/* 1 bit: the angle between residuals is pi Hamming / dim (Goemans & Williamson 1995), and sym = dim - 2 Hamming,
+ * so cos = sin(pi/2 sym / dim). |o| comes from f_rescale alone, without a square root: a code's cosine with a
+ * rotated vector is c1, so |o| = |f_rescale / w| c1 sqrt(dim) / 2, within 1 % at dim >= 100; the angle is far
+ * less certain. Several bits: the estimates f k of both residuals. */
 float
 bqk_estimate_sym(int bits, int metric, size_t dim, int32_t sym, const bqk_factors *a, const bqk_factors *b)
 {
-	float w = metric == BQK_L2 ? -2.0f : -1.0f;
+	float inv_w = metric == BQK_L2 ? -0.5f : -1.0f;
+	float inv_dim = 1.0f / (float) dim;
+	float ff = a->f_rescale * b->f_rescale * inv_w;
 
 	if (bits == 1)
-	{
-		/* sym = dim - 2 Hamming; the angle between residuals is pi Hamming / dim (Goemans & Williamson). */
-		float t = 0.5f - 0.5f * (float) sym / (float) dim;
-		float oo = residual_norm(bits, metric, dim, a) * residual_norm(bits, metric, dim, b) * cos_pi(t);
+		return a->f_add + b->f_add + ff * (HALF_C1_SQUARED * (float) dim) * sin_half_pi((float) sym * inv_dim);
+	return a->f_add + b->f_add + ff * (0.25f * (float) sym);
+}
 
-		return a->f_add + b->f_add + w * oo;
-	}
-	return a->f_add + b->f_add + a->f_rescale * b->f_rescale * (0.25f * (float) sym) / w;
+float
+bqk_distance(int bits, size_t dim, const bqk_query *query, const int8_t *z, const uint8_t *code, const bqk_factors *f)
+{
+	const bqk_kernels *k = bqk_active();
+	int32_t dot;
+
+	(bits == 1 ? k->dot1 : k->dot4)(code, 0, 1, z, dim, &dot);
+	return bqk_estimate(bits, query, dot, f);
+}
+
+float
+bqk_distance_sym(int bits, int metric, size_t dim, const uint8_t *code_a, const bqk_factors *a, const uint8_t *code_b,
+				 const bqk_factors *b)
+{
+	const bqk_kernels *k = bqk_active();
+	int32_t sym;
+
+	(bits == 1 ? k->sym1 : k->sym4)(code_b, 0, 1, code_a, dim, &sym);
+	return bqk_estimate_sym(bits, metric, dim, sym, a, b);
 }
 
 /* Gao & Long 2024, theorem 3.2: |<o,q> - estimate| <= |o| |q| sqrt((1 - c^2) / c^2) eps0 / sqrt(dim - 1)

@@ -1,11 +1,11 @@
 /* AVX-512 with VNNI and VPOPCNTDQ: 16 floats, 64 bytes. Masked loads read no byte beyond a code. */
 #if defined(__x86_64__)
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vpopcntdq"))), \
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vpopcntdq,popcnt"))), \
 							 apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vpopcntdq")
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vpopcntdq,popcnt")
 #endif
 
 #define W 16
@@ -95,6 +95,47 @@ dot4(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim,
 	}
 }
 
+/* Up to this many bytes, eight at a time beat a vector and its horizontal sum. */
+#define SYM1_WORDS 128
+
+static inline int32_t
+hamming_words(const uint8_t *pa, const uint8_t *pb, size_t nbytes)
+{
+	uint64_t a, b;
+	int64_t hamming = 0;
+	size_t i = 0;
+
+	for (; i + 8 <= nbytes; i += 8)
+	{
+		memcpy(&a, pa + i, 8);
+		memcpy(&b, pb + i, 8);
+		hamming += _mm_popcnt_u64(a ^ b);
+	}
+	if (i < nbytes)
+	{
+		a = b = 0;
+		memcpy(&a, pa + i, nbytes - i);
+		memcpy(&b, pb + i, nbytes - i);
+		hamming += _mm_popcnt_u64(a ^ b);
+	}
+	return (int32_t) hamming;
+}
+
+static inline int32_t
+hamming_vectors(const uint8_t *pa, const uint8_t *pb, size_t nbytes)
+{
+	__m512i acc = _mm512_setzero_si512();
+
+	for (size_t i = 0; i < nbytes; i += 64)
+	{
+		__mmask64 live = nbytes - i >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << (nbytes - i)) - 1;
+		__m512i a = _mm512_maskz_loadu_epi8(live, pa + i), b = _mm512_maskz_loadu_epi8(live, pb + i);
+
+		acc = _mm512_add_epi64(acc, _mm512_popcnt_epi64(_mm512_xor_si512(a, b)));
+	}
+	return (int32_t) _mm512_reduce_add_epi64(acc);
+}
+
 static void
 sym1(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t dim, int32_t *out)
 {
@@ -102,16 +143,9 @@ sym1(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t 
 
 	for (size_t c = 0; c < n; c++, codes += stride)
 	{
-		__m512i acc = _mm512_setzero_si512();
+		int32_t h = nbytes <= SYM1_WORDS ? hamming_words(codes, code, nbytes) : hamming_vectors(codes, code, nbytes);
 
-		for (size_t i = 0; i < nbytes; i += 64)
-		{
-			__mmask64 live = nbytes - i >= 64 ? ~UINT64_C(0) : (UINT64_C(1) << (nbytes - i)) - 1;
-			__m512i a = _mm512_maskz_loadu_epi8(live, codes + i), b = _mm512_maskz_loadu_epi8(live, code + i);
-
-			acc = _mm512_add_epi64(acc, _mm512_popcnt_epi64(_mm512_xor_si512(a, b)));
-		}
-		out[c] = (int32_t) dim - 2 * (int32_t) _mm512_reduce_add_epi64(acc);
+		out[c] = (int32_t) dim - 2 * h;
 	}
 }
 

@@ -57,7 +57,7 @@ typedef struct BqQuery
 #define BqKind(bits, metric) ((uint8) ((bits) | (metric) << 4))
 #define BqBits(h) ((h)->kind & 15)
 #define BqMetric(h) ((h)->kind >> 4)
-#define BQ_CODE_SIZE(dim, bits) (offsetof(BqCode, code) + bqk_code_nbytes(dim, bits))
+#define BQ_CODE_SIZE(dim, bits) (offsetof(BqCode, code) + bqk_nbytes(dim, bits))
 #define BQ_QUERY_SIZE(dim) (offsetof(BqQuery, z) + bqk_query_nbytes(dim))
 
 /* ---- pgvector's side ---- */

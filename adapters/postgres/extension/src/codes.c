@@ -92,7 +92,7 @@ checked(Datum d)
 
 	if (unlikely(VARATT_IS_EXTENDED(h) || VARSIZE(h) < sizeof(BqHeader)))
 		elog(ERROR, "bqhnsw: expected a plain value");
-	if (unlikely(h->dim == 0 || h->dim > BQK_MAX_DIM || !bqk_bits_supported(BqBits(h)) || BqMetric(h) > BQK_COSINE))
+	if (unlikely(h->dim == 0 || h->dim > BQK_MAX_DIM || !bqk_bits_ok(BqBits(h)) || BqMetric(h) > BQK_COSINE))
 		bad_value(h, "expected a code or a query");
 	if (h->tag == BQ_TAG_CODE)
 		expected = BQ_CODE_SIZE(h->dim, BqBits(h));
@@ -112,7 +112,6 @@ bqhnsw_distance(PG_FUNCTION_ARGS)
 {
 	const BqHeader *a = checked(PG_GETARG_DATUM(0)), *b = checked(PG_GETARG_DATUM(1));
 	const BqCode *code = (const BqCode *) b;
-	int32 sum;
 
 	if (unlikely(a->dim != b->dim || a->kind != b->kind || b->tag != BQ_TAG_CODE))
 		bad_value(b, a->dim != b->dim ? "codes of different dimensions" : "codes of different models");
@@ -120,15 +119,13 @@ bqhnsw_distance(PG_FUNCTION_ARGS)
 	{
 		const BqQuery *query = (const BqQuery *) a;
 
-		bqk_dot(BqBits(b), b->dim, code->code, bqk_code_nbytes(b->dim, BqBits(b)), 1, query->z, &sum);
-		PG_RETURN_FLOAT8(bqk_estimate(BqBits(b), &query->query, sum, &code->factors));
+		PG_RETURN_FLOAT8(bqk_distance(BqBits(b), b->dim, &query->query, query->z, code->code, &code->factors));
 	}
 	else
 	{
 		const BqCode *other = (const BqCode *) a;
 
-		bqk_sym(BqBits(b), b->dim, code->code, bqk_code_nbytes(b->dim, BqBits(b)), 1, other->code, &sum);
-		PG_RETURN_FLOAT8(bqk_estimate_sym(BqBits(b), BqMetric(b), b->dim, sum, &other->factors, &code->factors));
+		PG_RETURN_FLOAT8(bqk_distance_sym(BqBits(b), BqMetric(b), b->dim, other->code, &other->factors, code->code, &code->factors));
 	}
 }
 
