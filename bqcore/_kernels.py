@@ -1,6 +1,6 @@
 """The only file that touches cffi: arrays in, arrays out, statuses turned into exceptions.
 
-Arrays are checked by `bqcore._validation` before they get here; sizes are checked again, because C trusts them.
+Arrays are checked by `bqcore._validation` before they get here.
 """
 
 from __future__ import annotations
@@ -119,14 +119,26 @@ class Model:
 
     def rotate(self, X: Float32Array) -> Float32Array:
         """Rotate rows, shape (n, dim)."""
+        self._check_rows("X", X, self.dim)
         out = np.empty_like(X)
         self._check(
             lib.bqk_rotate(self._struct, _pointer("float", X), len(X), _pointer("float", out, writable=True))
         )
         return out
 
+    def _check_rows(self, name: str, array: npt.NDArray[Any], width: int) -> None:
+        """C trusts widths and contiguity: refuse anything else here."""
+        if array.ndim != 2 or array.shape[1] != width or not array.flags.c_contiguous:
+            raise ValueError(f"{name}: expected contiguous rows of {width}, not shape {array.shape}")
+
+    def _check_codes(self, codes: npt.NDArray[np.uint8], factors: npt.NDArray[np.void]) -> None:
+        self._check_rows("codes", codes, self.code_nbytes)
+        if factors.shape != (len(codes),) or not factors.flags.c_contiguous:
+            raise ValueError(f"factors: expected contiguous {(len(codes),)}, not shape {factors.shape}")
+
     def encode(self, X: Float32Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
         """Encode rows, shape (n, dim), to packed codes (n, code_nbytes) and factors (n,)."""
+        self._check_rows("X", X, self.dim)
         n = len(X)
         codes = np.empty((n, self.code_nbytes), dtype=np.uint8)
         factors = np.empty(n, dtype=FACTORS_DTYPE)
@@ -150,6 +162,7 @@ class Model:
 
     def prepare(self, q: Float32Array) -> Query:
         """Prepare one query, shape (dim,)."""
+        self._check_rows("q", q[np.newaxis], self.dim)
         struct = ffi.new("bqk_query *")
         z = np.empty(lib.bqk_query_nbytes(self.dim), dtype=np.int8)
         work = np.empty(self.dim, dtype=np.float32)
@@ -167,6 +180,7 @@ class Model:
         self, query: Query, codes: npt.NDArray[np.uint8], factors: npt.NDArray[np.void]
     ) -> Float32Array:
         """Estimated distances of codes to a query, shape (n,)."""
+        self._check_codes(codes, factors)
         out = np.empty(len(codes), dtype=np.float32)
         if len(codes):
             self._check(
@@ -186,6 +200,7 @@ class Model:
         self, query: Query, codes: npt.NDArray[np.uint8], factors: npt.NDArray[np.void]
     ) -> Float32Array:
         """Half widths of the error bound per unit of eps0, shape (n,)."""
+        self._check_codes(codes, factors)
         out = np.empty(len(codes), dtype=np.float32)
         if len(codes):
             self._check(
@@ -204,6 +219,7 @@ class Model:
         self, codes: npt.NDArray[np.uint8], factors: npt.NDArray[np.void], row: int
     ) -> Float32Array:
         """Estimated distances of codes to the code in `row`, shape (n,): what a graph build compares."""
+        self._check_codes(codes, factors)
         n = len(codes)
         sym = self.sym(codes, codes[row])
         f = ffi.cast("bqk_factors *", _pointer("char", factors.view(np.int8)))
@@ -215,6 +231,8 @@ class Model:
 
     def dot(self, codes: npt.NDArray[np.uint8], z: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
         """Sum of level index times query coordinate, shape (n,)."""
+        self._check_rows("codes", codes, self.code_nbytes)
+        self._check_rows("z", z[np.newaxis], lib.bqk_query_nbytes(self.dim))
         out = np.empty(len(codes), dtype=np.int32)
         self._check(
             lib.bqk_dot(
@@ -231,6 +249,8 @@ class Model:
 
     def sym(self, codes: npt.NDArray[np.uint8], code: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
         """Sum of (2 ua - M)(2 ub - M), shape (n,)."""
+        self._check_rows("codes", codes, self.code_nbytes)
+        self._check_rows("code", code[np.newaxis], self.code_nbytes)
         out = np.empty(len(codes), dtype=np.int32)
         self._check(
             lib.bqk_sym(

@@ -99,10 +99,16 @@ class Codes:
                     raise ValueError(f"expected format {FORMAT!r}, not {header.get('format')!r}")
                 if header["version"] > FORMAT_VERSION:
                     raise ValueError(f"expected version <= {FORMAT_VERSION}, not {header['version']}")
-                return cls(
-                    file["packed"], file["factors"], header["dim"], header["bits"], header["model_id"]
-                )
+                return cls(file["packed"], file["factors"], header["dim"], header["bits"], header["model_id"])
         except FileNotFoundError:
             raise
-        except (OSError, EOFError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
+        except (
+            OSError,
+            EOFError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            ValueError,
+            zipfile.BadZipFile,
+        ) as error:
             raise ValueError(f"{path}: not a readable file of bqcore codes: {error}") from error

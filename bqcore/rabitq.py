@@ -75,7 +75,7 @@ class RaBitQ:
         return f"RaBitQ({parameters})"
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Constructor parameters by name (scikit-learn's convention)."""
+        """Return constructor parameters by name (scikit-learn's convention)."""
         return {
             "bits": self.bits,
             "metric": self.metric,
@@ -124,7 +124,9 @@ class RaBitQ:
         check_bits(self.bits, BITS)
         check_random_state(self.random_state)
         if self.rotation not in _kernels.ROTATIONS:
-            raise ValueError(f"rotation: expected one of {', '.join(_kernels.ROTATIONS)}, not {self.rotation!r}")
+            raise ValueError(
+                f"rotation: expected one of {', '.join(_kernels.ROTATIONS)}, not {self.rotation!r}"
+            )
         vectors = as_vectors(X)
         if metric == "cosine":
             vectors = normalize(vectors)
@@ -157,7 +159,9 @@ class RaBitQ:
     def _check_codes(self, codes: Codes) -> _kernels.Model:
         model = self._fitted()
         if codes.model_id != self._model_id:
-            raise ValueError(f"codes: expected codes of model {self._model_id}, not of model {codes.model_id}")
+            raise ValueError(
+                f"codes: expected codes of model {self._model_id}, not of model {codes.model_id}"
+            )
         return model
 
     @property

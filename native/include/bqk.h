@@ -21,8 +21,8 @@
 
 typedef struct bqk_sums
 {
-	float n2; /* sum of squares */
-	float l1; /* sum of magnitudes */
+	float n2;  /* sum of squares */
+	float l1;  /* sum of magnitudes */
 	float max; /* largest magnitude */
 } bqk_sums;
 

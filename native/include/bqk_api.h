@@ -71,8 +71,8 @@ size_t bqk_query_nbytes(size_t dim);
 
 /* Encode n vectors (row-major, dim floats each). `work` holds dim floats.
  * On BQK_EZERO (cosine) or BQK_ERANGE, *bad is the row at fault. */
-int bqk_encode(const bqk_model *model, const float *x, size_t n, uint8_t *codes, bqk_factors *factors,
-			   float *work, size_t *bad);
+int bqk_encode(const bqk_model *model, const float *x, size_t n, uint8_t *codes, bqk_factors *factors, float *work,
+			   size_t *bad);
 /* Prepare one query at 8 bits; z holds bqk_query_nbytes(dim). A zero vector is a query too. */
 int bqk_query_prepare(const bqk_model *model, const float *q, bqk_query *query, int8_t *z, float *work);
 
@@ -85,8 +85,8 @@ int bqk_sym(int bits, size_t dim, const uint8_t *codes, size_t stride, size_t n,
 float bqk_estimate(int bits, const bqk_query *query, int32_t dot, const bqk_factors *f);
 float bqk_estimate_sym(int bits, int metric, size_t dim, int32_t sym, const bqk_factors *a, const bqk_factors *b);
 /* Kernel and estimate for one code, the pair that a graph walk asks for; arguments are not checked. */
-float bqk_distance(int bits, size_t dim, const bqk_query *query, const int8_t *z, const uint8_t *code,
-				   const bqk_factors *f);
+float
+bqk_distance(int bits, size_t dim, const bqk_query *query, const int8_t *z, const uint8_t *code, const bqk_factors *f);
 float bqk_distance_sym(int bits, int metric, size_t dim, const uint8_t *code_a, const bqk_factors *a,
 					   const uint8_t *code_b, const bqk_factors *b);
 /* Half width of the bound on |estimate - distance| per unit of eps0; self = sym of the code with itself. */

@@ -76,22 +76,22 @@ bqk_strerror(int status)
 {
 	switch (status)
 	{
-		case BQK_OK:
-			return "success";
-		case BQK_EINVAL:
-			return "invalid argument";
-		case BQK_EUNSUPPORTED:
-			return "instruction set not supported by this machine";
-		case BQK_EZERO:
-			return "zero vector under the cosine metric";
-		case BQK_ERANGE:
-			return "vector too large: its squared distance to the centroid overflows float32";
-		case BQK_EFORMAT:
-			return "not a bqcore model, or truncated";
-		case BQK_EVERSION:
-			return "model was written by a newer version";
-		case BQK_ECHECKSUM:
-			return "model checksum does not match its contents";
+	case BQK_OK:
+		return "success";
+	case BQK_EINVAL:
+		return "invalid argument";
+	case BQK_EUNSUPPORTED:
+		return "instruction set not supported by this machine";
+	case BQK_EZERO:
+		return "zero vector under the cosine metric";
+	case BQK_ERANGE:
+		return "vector too large: its squared distance to the centroid overflows float32";
+	case BQK_EFORMAT:
+		return "not a bqcore model, or truncated";
+	case BQK_EVERSION:
+		return "model was written by a newer version";
+	case BQK_ECHECKSUM:
+		return "model checksum does not match its contents";
 	}
 	return "unknown status";
 }

@@ -77,7 +77,7 @@ float
 bqk_error(int bits, int metric, size_t dim, int32_t self, const bqk_factors *f, const bqk_query *query)
 {
 	float w = metric == BQK_L2 ? 2.0f : 1.0f;
-	float ratio = fabsf(f->f_rescale) / w; /* |o|^2 / <o,k> */
+	float ratio = fabsf(f->f_rescale) / w;    /* |o|^2 / <o,k> */
 	float knorm = 0.5f * sqrtf((float) self); /* |k| */
 	float tail;
 
@@ -87,7 +87,8 @@ bqk_error(int bits, int metric, size_t dim, int32_t self, const bqk_factors *f, 
 	{
 		/* |o| / c = ratio |k|; 1 - c^2 at its expectation, the distortion of the best uniform
 		 * quantiser of a Gaussian (Max 1960). */
-		static const float one_minus_c2[9] = {0, .3634f, .1188f, .03744f, .01154f, .003495f, .001040f, .0003043f, .0000876f};
+		static const float one_minus_c2[9] = {0,        .3634f,   .1188f,    .03744f,  .01154f,
+											  .003495f, .001040f, .0003043f, .0000876f};
 
 		tail = ratio * knorm * sqrtf(one_minus_c2[bits]);
 	}

@@ -102,7 +102,8 @@ residual(const float *x, float scale, const float *centroid, size_t dim, float *
 }
 
 /* Butterflies of span h inside a vector: lane j gets x[j ^ h] + x[j] or x[j ^ h] - x[j]. */
-#define EACH8(f, j, h) f(j, h), f(j + 1, h), f(j + 2, h), f(j + 3, h), f(j + 4, h), f(j + 5, h), f(j + 6, h), f(j + 7, h)
+#define EACH8(f, j, h)                                                                                                 \
+	f(j, h), f(j + 1, h), f(j + 2, h), f(j + 3, h), f(j + 4, h), f(j + 5, h), f(j + 6, h), f(j + 7, h)
 #define INDEX(j, h) ((j) ^ (h))
 #define SIGN(j, h) ((j) & (h) ? INT32_MIN : 0)
 #if W == 16

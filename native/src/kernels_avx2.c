@@ -19,7 +19,8 @@ pack1(const float *x, size_t dim, uint8_t *code)
 	size_t i = 0;
 
 	for (; i + 8 <= dim; i += 8)
-		code[i / 8] = (uint8_t) _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(x + i), _mm256_setzero_ps(), _CMP_GT_OQ));
+		code[i / 8] =
+			(uint8_t) _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(x + i), _mm256_setzero_ps(), _CMP_GT_OQ));
 	if (i < dim)
 		code[i / 8] = 0;
 	for (; i < dim; i++)

@@ -1,8 +1,9 @@
 /* AVX-512 with VNNI and VPOPCNTDQ: 16 floats, 64 bytes. Masked loads read no byte beyond a code. */
 #if defined(__x86_64__)
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vpopcntdq,popcnt"))), \
-							 apply_to = function)
+#pragma clang attribute push(                                                                                          \
+	__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vpopcntdq,popcnt"))),                   \
+	apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vpopcntdq,popcnt")

@@ -29,11 +29,13 @@ PGDLLEXPORT void _PG_init(void);
 void
 _PG_init(void)
 {
-	DefineCustomIntVariable("bqcore.rescore", "Candidates whose exact distance is known before a row is returned.",
-							"-1 follows the bits: all of hnsw.ef_search at 1 bit, 10 plus two per returned row at 4 bits.",
-							&bq_rescore, -1, -1, 100000, PGC_USERSET, 0, NULL, NULL, NULL);
-	DefineCustomStringVariable("bqcore.isa", "Instruction set of the kernels.", "For tests; results do not depend on it.",
-							   &bq_isa, "auto", PGC_USERSET, GUC_NOT_IN_SAMPLE, check_isa, assign_isa, NULL);
+	DefineCustomIntVariable(
+		"bqcore.rescore", "Candidates whose exact distance is known before a row is returned.",
+		"-1 follows the bits: all of hnsw.ef_search at 1 bit, 10 plus two per returned row at 4 bits.", &bq_rescore, -1,
+		-1, 100000, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("bqcore.isa", "Instruction set of the kernels.",
+							   "For tests; results do not depend on it.", &bq_isa, "auto", PGC_USERSET,
+							   GUC_NOT_IN_SAMPLE, check_isa, assign_isa, NULL);
 	MarkGUCPrefixReserved("bqcore");
 	BqInitOptions();
 }

@@ -21,8 +21,9 @@
 /* Room that pgvector needs on a page beside the value: its element tuple's fields, then header, special space
  * and line pointer of the page. */
 #define HNSW_ELEMENT_HEADER 72
-#define HNSW_VALUE_MAX                                                                                         \
-	(BLCKSZ - MAXALIGN(SizeOfPageHeaderData) - MAXALIGN(8) - sizeof(ItemIdData) - HNSW_ELEMENT_HEADER - (MAXIMUM_ALIGNOF - 1))
+#define HNSW_VALUE_MAX                                                                                                 \
+	(BLCKSZ - MAXALIGN(SizeOfPageHeaderData) - MAXALIGN(8) - sizeof(ItemIdData) - HNSW_ELEMENT_HEADER -                \
+	 (MAXIMUM_ALIGNOF - 1))
 
 typedef struct Sample
 {
@@ -96,7 +97,8 @@ take_centroid(Relation heap, Relation index, IndexInfo *indexInfo, Sample *s)
 	for (uint64 i = 0; i < blocks && s->rows < SAMPLE_ROWS; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		table_index_build_range_scan(heap, index, indexInfo, false, true, false, (BlockNumber) block, 1, add_row, s, NULL);
+		table_index_build_range_scan(heap, index, indexInfo, false, true, false, (BlockNumber) block, 1, add_row, s,
+									 NULL);
 		block = (block + stride) % blocks;
 	}
 }
@@ -163,7 +165,8 @@ BqBuild(Relation heap, Relation index, IndexInfo *indexInfo)
 
 	/* Workers of a parallel build would have no model: pgvector's build stays in this process. */
 	nest = NewGUCNestLevel();
-	(void) set_config_option("max_parallel_maintenance_workers", "0", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("max_parallel_maintenance_workers", "0", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
+							 0, false);
 	PG_TRY();
 	{
 		bq_build_model = model;

@@ -11,7 +11,8 @@ void
 BqCheckVector(const BqVector *vec, uint32 dim)
 {
 	if (vec->unused != 0 || vec->dim <= 0 || VARSIZE(vec) != offsetof(BqVector, x) + sizeof(float) * vec->dim)
-		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("invalid vector datum of %u bytes", (unsigned) VARSIZE(vec))));
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED), errmsg("invalid vector datum of %u bytes", (unsigned) VARSIZE(vec))));
 	if ((uint32) vec->dim != dim)
 		ereport(ERROR, (errcode(ERRCODE_DATA_EXCEPTION), errmsg("expected %u dimensions, not %d", dim, vec->dim)));
 }
@@ -30,7 +31,7 @@ check_status(int status)
 {
 	if (status == BQK_OK)
 		return;
-	ereport(ERROR, (errcode(status == BQK_ERANGE ? ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE
+	ereport(ERROR, (errcode(status == BQK_ERANGE  ? ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE
 							: status == BQK_EZERO ? ERRCODE_DATA_EXCEPTION
 												  : ERRCODE_INTERNAL_ERROR),
 					errmsg("cannot quantize vector: %s", bqk_strerror(status))));
@@ -79,7 +80,8 @@ static pg_noinline void
 bad_value(const BqHeader *h, const char *what)
 {
 	ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("bqhnsw: %s", what),
-					errdetail("Value of %u bytes with dimensions %u, tag %02x and kind %02x.", (unsigned) VARSIZE_ANY(h), h->dim, h->tag, h->kind),
+					errdetail("Value of %u bytes with dimensions %u, tag %02x and kind %02x.",
+							  (unsigned) VARSIZE_ANY(h), h->dim, h->tag, h->kind),
 					errhint("REINDEX the index.")));
 }
 
@@ -125,7 +127,8 @@ bqhnsw_distance(PG_FUNCTION_ARGS)
 	{
 		const BqCode *other = (const BqCode *) a;
 
-		PG_RETURN_FLOAT8(bqk_distance_sym(BqBits(b), BqMetric(b), b->dim, other->code, &other->factors, code->code, &code->factors));
+		PG_RETURN_FLOAT8(
+			bqk_distance_sym(BqBits(b), BqMetric(b), b->dim, other->code, &other->factors, code->code, &code->factors));
 	}
 }
 
@@ -136,7 +139,8 @@ bqhnsw_norm(PG_FUNCTION_ARGS)
 {
 	const BqHeader *h = (const BqHeader *) PG_GETARG_POINTER(0);
 
-	if (bq_build_model && bq_build_model->metric == BQK_COSINE && h->tag != BQ_TAG_CODE && BqIsZero((const BqVector *) h))
+	if (bq_build_model && bq_build_model->metric == BQK_COSINE && h->tag != BQ_TAG_CODE &&
+		BqIsZero((const BqVector *) h))
 		PG_RETURN_FLOAT8(0.0);
 	PG_RETURN_FLOAT8(1.0);
 }

@@ -30,10 +30,12 @@ BqReadOptions(Datum reloptions, bool validate)
 		{.optname = "ef_construction", .opttype = RELOPT_TYPE_INT, .offset = offsetof(BqOptions, efConstruction)},
 		{.optname = "bits", .opttype = RELOPT_TYPE_INT, .offset = offsetof(BqOptions, bits)},
 	};
-	BqOptions *options = (BqOptions *) build_reloptions(reloptions, validate, bq_relopt_kind, sizeof(BqOptions), table, lengthof(table));
+	BqOptions *options =
+		(BqOptions *) build_reloptions(reloptions, validate, bq_relopt_kind, sizeof(BqOptions), table, lengthof(table));
 
 	if (validate && options && !bqk_bits_supported(options->bits))
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("bits must be 1 or 4, not %d", options->bits)));
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("bits must be 1 or 4, not %d", options->bits)));
 	return (bytea *) options;
 }
 
@@ -71,6 +73,7 @@ BqOpenIndex(Oid indexOid, LOCKMODE lockmode)
 	if (HeapTupleIsValid(am))
 		ReleaseSysCache(am);
 	if (!ours || index->rd_rel->relkind != RELKIND_INDEX)
-		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is not a bqhnsw index", RelationGetRelationName(index))));
+		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+						errmsg("\"%s\" is not a bqhnsw index", RelationGetRelationName(index))));
 	return index;
 }

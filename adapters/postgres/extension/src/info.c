@@ -115,6 +115,7 @@ bqcore_index_estimate(PG_FUNCTION_ARGS)
 	code = BqEncode(BqModelGet(index), vec);
 	query = BqPrepare(BqModelGet(index), q);
 	index_close(index, AccessShareLock);
-	bqk_dot(BqBits(&code->h), code->h.dim, code->code, bqk_code_nbytes(code->h.dim, BqBits(&code->h)), 1, query->z, &dot);
+	bqk_dot(BqBits(&code->h), code->h.dim, code->code, bqk_code_nbytes(code->h.dim, BqBits(&code->h)), 1, query->z,
+			&dot);
 	PG_RETURN_FLOAT4(bqk_estimate(BqBits(&code->h), &query->query, dot, &code->factors));
 }

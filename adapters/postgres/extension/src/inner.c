@@ -52,7 +52,8 @@ BqCheckPgvector(void)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("extension \"vector\" is not installed")));
 	if (major == BQ_PGVECTOR_MIN_MAJOR && minor < BQ_PGVECTOR_MIN_MINOR)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("bqhnsw needs pgvector %d.%d or later, not %s", BQ_PGVECTOR_MIN_MAJOR, BQ_PGVECTOR_MIN_MINOR, version),
+						errmsg("bqhnsw needs pgvector %d.%d or later, not %s", BQ_PGVECTOR_MIN_MAJOR,
+							   BQ_PGVECTOR_MIN_MINOR, version),
 						errhint("ALTER EXTENSION vector UPDATE, after installing a newer pgvector.")));
 	if (am->amsupport != 3 || am->amoptsprocnum != 0 || !am->amcanorderbyop || am->amcanmulticol || am->amstorage)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -75,8 +75,9 @@ BqModelStore(Relation index, ForkNumber fork, const bqk_model *model)
 	LockBuffer(buf, BUFFER_LOCK_EXCLUSIVE);
 	page = BufferGetPage(buf);
 	if (((PageHeader) page)->pd_lower > TRAILER_OFFSET || *(uint32 *) PageGetContents(page) != HNSW_MAGIC_NUMBER)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("bqhnsw does not know this pgvector's metapage"),
-						errdetail("It ends at byte %u, expected at most %u.", ((PageHeader) page)->pd_lower, TRAILER_OFFSET)));
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("bqhnsw does not know this pgvector's metapage"),
+				 errdetail("It ends at byte %u, expected at most %u.", ((PageHeader) page)->pd_lower, TRAILER_OFFSET)));
 	*Trailer(page) = (BqTrailer) {TRAILER_MAGIC, TRAILER_VERSION, first, (uint32) nbytes};
 	((PageHeader) page)->pd_lower = TRAILER_OFFSET + sizeof(BqTrailer);
 	MarkBufferDirty(buf);
@@ -93,7 +94,8 @@ BqModelStore(Relation index, ForkNumber fork, const bqk_model *model)
 static pg_noinline void
 corrupt(Relation index, const char *what)
 {
-	ereport(ERROR, (errcode(ERRCODE_INDEX_CORRUPTED), errmsg("model of index \"%s\" is damaged: %s", RelationGetRelationName(index), what),
+	ereport(ERROR, (errcode(ERRCODE_INDEX_CORRUPTED),
+					errmsg("model of index \"%s\" is damaged: %s", RelationGetRelationName(index), what),
 					errhint("REINDEX INDEX %s.", RelationGetRelationName(index))));
 }
 
@@ -117,8 +119,8 @@ BqModelRead(Relation index)
 		corrupt(index, "no pointer on the metapage");
 	if (trailer.version != TRAILER_VERSION)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("index \"%s\" has model pages of version %u, expected %u", RelationGetRelationName(index),
-							   trailer.version, TRAILER_VERSION)));
+						errmsg("index \"%s\" has model pages of version %u, expected %u",
+							   RelationGetRelationName(index), trailer.version, TRAILER_VERSION)));
 	/* A centroid of 16,000 floats and some pages more. */
 	if (trailer.nbytes > 1024 * 1024)
 		corrupt(index, "impossible length");

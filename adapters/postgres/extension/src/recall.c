@@ -99,8 +99,8 @@ keep_nearest(Sampled *q, int k, double distance)
 }
 
 static void
-exact_search(Relation heap, BqReader *reader, int metric, FmgrInfo *distance, Oid collation, Sampled *queries, int n, int k,
-			 MemoryContext tmp)
+exact_search(Relation heap, BqReader *reader, int metric, FmgrInfo *distance, Oid collation, Sampled *queries, int n,
+			 int k, MemoryContext tmp)
 {
 	MemoryContext old = MemoryContextSwitchTo(tmp);
 	TableScanDesc scan = table_beginscan(heap, GetActiveSnapshot(), 0, NULL);
@@ -110,7 +110,8 @@ exact_search(Relation heap, BqReader *reader, int metric, FmgrInfo *distance, Oi
 	{
 		for (int i = 0; i < n; i++)
 			if (!ItemPointerEquals(&queries[i].tid, &reader->slot->tts_tid))
-				keep_nearest(&queries[i], k, DatumGetFloat8(FunctionCall2Coll(distance, collation, value, queries[i].value)));
+				keep_nearest(&queries[i], k,
+							 DatumGetFloat8(FunctionCall2Coll(distance, collation, value, queries[i].value)));
 		MemoryContextReset(tmp);
 	}
 	table_endscan(scan);
@@ -162,11 +163,12 @@ bqcore_recall(PG_FUNCTION_ARGS)
 	FmgrInfo distance;
 	Sampled *queries;
 	int64 hits = 0, possible = 0;
-	Oid operator, collation, type;
+	Oid op, collation, type;
 	int metric;
 
 	if (k < 1 || k > MAX_K)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("k must be between 1 and %d, not %d", MAX_K, k)));
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("k must be between 1 and %d, not %d", MAX_K, k)));
 	if (wanted < 1 || wanted > MAX_QUERIES)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("n_queries must be between 1 and %d, not %d", MAX_QUERIES, wanted)));
@@ -176,17 +178,19 @@ bqcore_recall(PG_FUNCTION_ARGS)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, RelationGetRelationName(heap));
 	if (check_enable_rls(RelationGetRelid(heap), InvalidOid, true) == RLS_ENABLED)
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-						errmsg("bqcore_recall cannot read table \"%s\": row-level security applies to this user", RelationGetRelationName(heap))));
+						errmsg("bqcore_recall cannot read table \"%s\": row-level security applies to this user",
+							   RelationGetRelationName(heap))));
 	if (!index->rd_index->indisvalid)
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("index \"%s\" is not valid", RelationGetRelationName(index)),
-						errhint("REINDEX or drop it.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("index \"%s\" is not valid", RelationGetRelationName(index)), errhint("REINDEX or drop it.")));
 
 	collation = index->rd_indcollation[0];
 	type = index->rd_opcintype[0];
-	operator = get_opfamily_member(index->rd_opfamily[0], type, type, 1);
-	if (!OidIsValid(operator))
+	op = get_opfamily_member(index->rd_opfamily[0], type, type, 1);
+	if (!OidIsValid(op))
 		elog(ERROR, "no distance operator for index \"%s\"", RelationGetRelationName(index));
-	fmgr_info(get_opcode(operator), &distance);
+	fmgr_info(get_opcode(op), &distance);
 	metric = BqGetTypeInfo(index)->metric;
 
 	old = MemoryContextSwitchTo(AllocSetContextCreate(CurrentMemoryContext, "bqcore_recall", ALLOCSET_DEFAULT_SIZES));

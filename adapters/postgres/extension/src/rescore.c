@@ -130,7 +130,8 @@ BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n)
 			/* a HOT update cannot change an indexed value, so a visible row has the value that was indexed */
 			if (isnull)
 				continue;
-			distance = DatumGetFloat8(FunctionCall2Coll(&r->orderby->sk_func, r->orderby->sk_collation, value, r->orderby->sk_argument));
+			distance = DatumGetFloat8(
+				FunctionCall2Coll(&r->orderby->sk_func, r->orderby->sk_collation, value, r->orderby->sk_argument));
 		}
 		MemoryContextReset(r->tmp);
 		row = MemoryContextAlloc(scan, sizeof(Row));

@@ -24,7 +24,7 @@ typedef struct BqScan
 	int64 returned;
 	int ahead;
 	int slope;
-	MemoryContext ctx; /* one rescan */
+	MemoryContext ctx;     /* one rescan */
 	MemoryContext scanCtx; /* the whole scan */
 } BqScan;
 

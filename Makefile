@@ -1,0 +1,68 @@
+# make demo, make test: on a machine with Python 3.11+, a C compiler and make, nothing else is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DATA_DIR ?= ../shared/data/A_minilm_wordnet
+
+C_SOURCES := $(wildcard native/src/*.[ch] native/include/*.h native/test/*.[ch])
+EXTENSION_SOURCES := $(wildcard adapters/postgres/extension/src/*.[ch])
+ASAN := build/native-asan
+export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
+# The extension's builds stay inside the checkout.
+export BQCORE_CACHE ?= $(CURDIR)/.cache
+
+.PHONY: demo test bench lint format native-test slow clean help
+
+help:
+	@echo 'make demo    compare pgvector indexes with bqhnsw on real text, with a picture'
+	@echo 'make test    linters, C tests under sanitizers, Python and server tests'
+	@echo 'make bench   DATA_DIR=folder: the table of the README'
+	@echo 'make slow    tests that take longer than a minute'
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and f"expected Python 3.11 or later, not {v[0]}.{v[1]}")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5,<1'
+
+# The locked versions through uv; where its index cannot be reached, pip's own index and the ranges of pyproject.toml.
+$(READY): $(BIN)/uv pyproject.toml uv.lock native/CMakeLists.txt $(C_SOURCES) $(EXTENSION_SOURCES)
+	$(BIN)/uv sync --quiet --frozen --inexact --all-extras || \
+	  { $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' && \
+	    $(BIN)/python -m pip install --quiet --editable '.[datasets,demo]' --group dev; }
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/bqcore demo $(DEMO_ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES) $(EXTENSION_SOURCES)
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(C_SOURCES) $(EXTENSION_SOURCES)
+
+native-test: $(READY)
+	$(BIN)/cmake -S native -B $(ASAN) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBQK_SANITIZE=ON -DBQK_WERROR=ON
+	$(BIN)/cmake --build $(ASAN)
+	$(BIN)/ctest --test-dir $(ASAN) --output-on-failure
+
+test: lint native-test
+	$(BIN)/pytest -m 'not slow'
+
+slow: $(READY)
+	$(BIN)/pytest -m slow
+
+bench: $(READY)
+	@test -d '$(DATA_DIR)' || { echo 'no folder $(DATA_DIR): make bench DATA_DIR=/path/to/vectors (see README)' >&2; exit 2; }
+	mkdir -p benchmarks/results
+	$(BIN)/python benchmarks/postgres_indexes.py '$(DATA_DIR)' --builds 3 \
+	  --json benchmarks/results/postgres_indexes_$(notdir $(DATA_DIR:%/=%)).json
+
+clean:
+	rm -rf build .cache $(VENV)
