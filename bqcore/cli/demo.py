@@ -22,7 +22,8 @@ from bqcore.cli.progress import Bar, Stages
 if TYPE_CHECKING:
     import psycopg
 
-    from bqcore_postgres.measure import IndexSpec, Measurement
+    from bqcore_postgres.candidates import IndexSpec
+    from bqcore_postgres.measure import Measurement
 
 DEFAULT_EF = (40, 100, 200)
 HITS = 4
@@ -157,11 +158,11 @@ def _connection(
     """Connect to a private server, or to a scratch schema of the user's."""
     import psycopg
 
-    from bqcore_postgres import embedded, install, measure
+    from bqcore_postgres import candidates, embedded, install
 
     if dsn is not None:
         with psycopg.connect(dsn, autocommit=True) as conn, _scratch_schema(conn):
-            for name, value in measure.tuned_settings(*problem.base.shape).items():
+            for name, value in candidates.tuned_settings(*problem.base.shape).items():
                 # Of this session only; what needs a restart stays as the server has it.
                 if name != "shared_buffers":
                     conn.execute("SELECT set_config(%s, %s, false)", [name, value])
@@ -171,7 +172,7 @@ def _connection(
         extension = install.build(embedded.embedded_pg_config())
     with contextlib.ExitStack() as stack:
         with stages.stage("start a private Postgres"):
-            settings = measure.tuned_settings(*problem.base.shape)
+            settings = candidates.tuned_settings(*problem.base.shape)
             server = embedded.EmbeddedServer(settings=settings, extension_dirs=[extension])
             conn = stack.enter_context(stack.enter_context(server).connect())
             conn.execute("CREATE EXTENSION bqcore CASCADE")
@@ -200,15 +201,15 @@ def _measure(
     conn: psycopg.Connection[Any], dsn: str, problem: Problem, ef_searches: Sequence[int], stages: Stages
 ) -> tuple[list[Measurement], list[Answer], str]:
     """Build and measure one index at a time, so that the planner has no choice."""
-    from bqcore_postgres import measure
+    from bqcore_postgres import candidates, measure
 
-    specs = [spec for spec in measure.DEFAULT_SPECS if _fits(spec, problem, stages)]
+    specs = [spec for spec in candidates.DEFAULT_SPECS if _fits(spec, problem, stages)]
     if not specs:
         raise ValueError(f"no index of this comparison takes {problem.base.shape[1]} dimensions")
-    measure.check_supported(conn, specs, problem.metric)
+    candidates.check_supported(conn, specs, problem.metric)
     asked = next((spec for spec in specs if (spec.index, spec.bits) == SAMPLE_INDEX), specs[-1])
     with stages.stage("copy vectors into a table"):
-        measure.load_table(conn, problem.base, table=TABLE)
+        candidates.load_table(conn, problem.base, table=TABLE)
     results: list[Measurement] = []
     answers: list[Answer] = []
     for spec in specs:
@@ -228,7 +229,7 @@ def _measure(
                     progress=bar.describe,
                 )
             if spec == asked:
-                statement = measure.query_sql(spec, problem.metric, problem.base.shape[1], TABLE, HITS)
+                statement = candidates.query_sql(spec, problem.metric, problem.base.shape[1], TABLE, HITS)
                 answers = _answer(conn, statement, problem)
     return results, answers, statement.replace("%(q)b", "$1")
 

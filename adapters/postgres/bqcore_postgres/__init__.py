@@ -1,7 +1,7 @@
 """Postgres adapter of bqcore: build and install the extension, run a private server, measure indexes.
 
-The modules are `install` (compile the C extension), `embedded` (a throw-away server from PyPI) and `measure`
-(what the demo and the benchmarks share). Drivers are imported when they are first needed.
+The modules are `install` (compile the C extension), `embedded` (a throw-away server from PyPI), `candidates`
+and `measure` (shared by demo and benchmarks). Drivers are imported when they are first needed.
 """
 
 from .embedded import EmbeddedServer, embedded_pg_config

@@ -209,8 +209,8 @@ bqcore_recall(PG_FUNCTION_ARGS)
 		MemoryContextReset(tmp);
 	}
 	BqReaderEnd(&reader);
-	MemoryContextDelete(MemoryContextGetParent(tmp));
 	MemoryContextSwitchTo(old);
+	MemoryContextDelete(MemoryContextGetParent(tmp));
 	table_close(heap, AccessShareLock);
 	index_close(index, AccessShareLock);
 	if (possible == 0)

@@ -120,7 +120,6 @@ BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n)
 		Row *row;
 
 		CHECK_FOR_INTERRUPTS();
-		r->n_rescored++;
 		if (!table_index_fetch_tuple(r->fetch, &tid, snapshot, r->reader.slot, &again, &dead))
 			continue;
 		/* ORDER BY embedding <-> NULL: every distance is NULL, any order is right */
@@ -133,6 +132,7 @@ BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n)
 			distance = DatumGetFloat8(
 				FunctionCall2Coll(&r->orderby->sk_func, r->orderby->sk_collation, value, r->orderby->sk_argument));
 		}
+		r->n_rescored++;
 		MemoryContextReset(r->tmp);
 		row = MemoryContextAlloc(scan, sizeof(Row));
 		row->distance = distance;
