@@ -166,7 +166,7 @@ BqGetTuple(IndexScanDesc scan, ScanDirection dir)
 		{
 			if (s->exhausted)
 				return false;
-			/* every candidate so far was invisible: look further */
+			/* all that were rescored came too late: look further */
 			s->ahead += s->slope;
 			continue;
 		}
