@@ -65,14 +65,14 @@ def index_count(conn: Connection) -> int:
         ("lists = 10", 'unrecognized parameter "lists"'),
     ],
 )
-def test_a_wrong_option_is_refused(conn: Connection, options: str, message: str) -> None:
-    create_table(conn, DATA.base[:10])
+def test_a_wrong_option_is_refused(session: Connection, options: str, message: str) -> None:
+    before = index_count(session)
     with pytest.raises(psycopg.Error, match=message):
-        execute(conn, f"CREATE INDEX ON items USING bqhnsw (embedding) WITH ({options})")
-    assert index_count(conn) == 0
-    create_index(conn)
-    with pytest.raises(psycopg.Error):
-        execute(conn, f"ALTER INDEX items_bq SET ({options.replace('m = 40', 'm = 1')})")
+        execute(session, f"CREATE INDEX ON l2_1 USING bqhnsw (embedding) WITH ({options})")
+    assert index_count(session) == before
+    if "ef_construction must" not in message:  # pgvector compares the two when it builds
+        with pytest.raises(psycopg.Error, match=message):
+            execute(session, f"ALTER INDEX l2_1_bq SET ({options})")
 
 
 @both_bits

@@ -143,17 +143,15 @@ def test_recall_without_neighbours_is_null(conn: Connection, rows: int) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("'items_bq', 0", "k must be between 1 and 1000, not 0"),
-        ("'items_bq', 1001", "k must be between 1 and 1000, not 1001"),
-        ("'items_bq', 10, 0", "n_queries must be between 1 and 10000, not 0"),
-        ("'items_bq', 10, 10001", "n_queries must be between 1 and 10000, not 10001"),
+        ("0", "k must be between 1 and 1000, not 0"),
+        ("1001", "k must be between 1 and 1000, not 1001"),
+        ("10, 0", "n_queries must be between 1 and 10000, not 0"),
+        ("10, 10001", "n_queries must be between 1 and 10000, not 10001"),
     ],
 )
-def test_recall_parameters_out_of_range(conn: Connection, arguments: str, message: str) -> None:
-    create_table(conn, DATA.base[:10])
-    create_index(conn)
+def test_recall_parameters_out_of_range(session: Connection, arguments: str, message: str) -> None:
     with pytest.raises(psycopg.errors.InvalidParameterValue, match=message):
-        execute(conn, f"SELECT bqcore_recall({arguments})")
+        execute(session, f"SELECT bqcore_recall('l2_1_bq', {arguments})")
 
 
 @pytest.mark.parametrize(
@@ -283,10 +281,10 @@ def test_a_zero_query_has_an_estimate_under_cosine(conn: Connection) -> None:
         "bqhnsw_handler(NULL)",
     ],
 )
-def test_support_functions_cannot_be_called(conn: Connection, call: str) -> None:
+def test_support_functions_cannot_be_called(session: Connection, call: str) -> None:
     with pytest.raises((psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported)):
-        execute(conn, f"SELECT {call}")
-    assert value(conn, "SELECT 1") == 1
+        execute(session, f"SELECT {call}")
+    assert value(session, "SELECT 1") == 1
 
 
 def test_models_are_read_from_the_index_of_this_moment(conn: Connection) -> None:

@@ -364,7 +364,7 @@ def test_concurrent_inserts_deletes_scans_and_vacuum(
 
     def write(first: int) -> Any:
         def work(own: Connection) -> None:
-            for i in range(first, first + 200):
+            for i in range(first, first + 120):
                 execute(own, "INSERT INTO items VALUES (%s, %s)", [i, DATA.base[i]])
                 own.execute("DELETE FROM items WHERE id = %s", [i - 500])
 
@@ -381,7 +381,7 @@ def test_concurrent_inserts_deletes_scans_and_vacuum(
         while not done.is_set():
             own.execute("VACUUM items")
 
-    writers = [guarded(write(500)), guarded(write(700))]
+    writers = [guarded(write(500)), guarded(write(620))]
     others = [guarded(read), guarded(vacuum)]
     for thread in writers:
         thread.join(30)
