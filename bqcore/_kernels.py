@@ -75,7 +75,7 @@ class Model:
 
     Parameters
     ----------
-    bits : {1, 4}
+    bits : {1, 2, 4, 8}
     metric : {"l2", "ip", "cosine"}
     rotation : {"hadamard", "none"}
     seed : int

@@ -22,15 +22,15 @@ from bqcore._validation import (
 )
 from bqcore.codes import Codes
 
-BITS = (1, 4)
+BITS = (1, 2, 4, 8)
 
 
 class RaBitQ:
-    """RaBitQ codes at 1 or 4 bits per dimension, with an unbiased distance estimate and its error bound.
+    """RaBitQ codes at 1, 2, 4 or 8 bits per dimension, with an unbiased distance estimate and its error bound.
 
     Parameters
     ----------
-    bits : {1, 4}, default 1
+    bits : {1, 2, 4, 8}, default 1
         Bits per dimension.
     metric : {"l2", "ip", "cosine"}, default "l2"
         Squared Euclidean distance, negative inner product, or 1 - cosine.
