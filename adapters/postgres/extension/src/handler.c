@@ -19,7 +19,8 @@ BqInitOptions(void)
 	add_int_reloption(bq_relopt_kind, "m", "Max number of connections", DEFAULT_M, 2, 100, AccessExclusiveLock);
 	add_int_reloption(bq_relopt_kind, "ef_construction", "Size of the dynamic candidate list for construction",
 					  DEFAULT_EF_CONSTRUCTION, 4, 1000, AccessExclusiveLock);
-	add_int_reloption(bq_relopt_kind, "bits", "Bits per dimension: 1 or 4", BQ_DEFAULT_BITS, 1, 8, AccessExclusiveLock);
+	add_int_reloption(bq_relopt_kind, "bits", "Bits per dimension: 1, 2, 4 or 8", BQ_DEFAULT_BITS, 1, 8,
+					  AccessExclusiveLock);
 }
 
 static bytea *
@@ -35,7 +36,7 @@ BqReadOptions(Datum reloptions, bool validate)
 
 	if (validate && options && !bqk_bits_supported(options->bits))
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("bits must be 1 or 4, not %d", options->bits)));
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("bits must be 1, 2, 4 or 8, not %d", options->bits)));
 	return (bytea *) options;
 }
 
@@ -55,10 +56,6 @@ bqhnsw_handler(PG_FUNCTION_ARGS)
 	am->amrescan = BqRescan;
 	am->amgettuple = BqGetTuple;
 	am->amendscan = BqEndScan;
-	/* workers would have no model */
-#if PG_VERSION_NUM >= 170000
-	am->amcanbuildparallel = false;
-#endif
 	PG_RETURN_POINTER(am);
 }
 

@@ -89,7 +89,7 @@ bqcore_index_encode(PG_FUNCTION_ARGS)
 	bytea *out;
 
 	check_readable(index);
-	code = BqEncode(BqModelGet(index), vec);
+	code = BqEncode(BqModelGet(index), vec, BQ_VECTOR);
 	index_close(index, AccessShareLock);
 	nbytes = bqk_code_nbytes(code->h.dim, BqBits(&code->h));
 	out = palloc(VARHDRSZ + nbytes + sizeof(bqk_factors));
@@ -112,8 +112,8 @@ bqcore_index_estimate(PG_FUNCTION_ARGS)
 	int32 dot;
 
 	check_readable(index);
-	code = BqEncode(BqModelGet(index), vec);
-	query = BqPrepare(BqModelGet(index), q);
+	code = BqEncode(BqModelGet(index), vec, BQ_VECTOR);
+	query = BqPrepare(BqModelGet(index), q, BQ_VECTOR);
 	index_close(index, AccessShareLock);
 	bqk_dot(BqBits(&code->h), code->h.dim, code->code, bqk_code_nbytes(code->h.dim, BqBits(&code->h)), 1, query->z,
 			&dot);
