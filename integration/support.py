@@ -1,0 +1,141 @@
+"""Tables, indexes and searches that the tests of the extension share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from pgvector.psycopg import register_vector
+
+Connection = psycopg.Connection[Any]
+FloatArray = NDArray[np.float32]
+
+BITS = (1, 4)
+METRICS = ("l2", "cosine")
+OPERATORS = {"l2": "<->", "cosine": "<=>"}
+ISAS = ("scalar", "avx2", "avx512")
+
+
+def execute(conn: Connection, text: str, parameters: Sequence[Any] | None = None) -> psycopg.Cursor[Any]:
+    """Run SQL that the test put together from its parameters; psycopg's types take literals only."""
+    return conn.execute(text.encode(), parameters)
+
+
+def value(conn: Connection, text: str, parameters: Sequence[Any] | None = None) -> Any:
+    """Return the only value of a query."""
+    row = execute(conn, text, parameters).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def column(conn: Connection, text: str, parameters: Sequence[Any] | None = None) -> list[Any]:
+    """Return the first column of a query."""
+    return [row[0] for row in execute(conn, text, parameters).fetchall()]
+
+
+def configure(conn: Connection, **settings: object) -> None:
+    """Set hnsw_ef_search, bqcore_rescore, enable_seqscan, ...: "_" after "hnsw" or "bqcore" means a dot."""
+    for name, setting in settings.items():
+        for prefix in ("hnsw_", "bqcore_"):
+            if name.startswith(prefix):
+                name = f"{prefix[:-1]}.{name.removeprefix(prefix)}"
+        conn.execute("SELECT set_config(%s, %s, false)", [name, str(setting)])
+
+
+def insert(conn: Connection, table: str, ids: Iterable[int], X: FloatArray) -> None:
+    """Append rows (id, embedding) by binary COPY."""
+    register_vector(conn)
+    statement = f"COPY {table} (id, embedding) FROM STDIN WITH (FORMAT BINARY)".encode()
+    with conn.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.set_types(["int4", "vector"])
+        for i, x in zip(ids, X, strict=True):
+            copy.write_row((int(i), x))
+
+
+def create_table(
+    conn: Connection, X: FloatArray, table: str = "items", *, kind: str = "", columns: str = ""
+) -> None:
+    """Create a table (id integer, embedding vector(dim)) that holds X, its row numbers as ids."""
+    columns = f"id integer, embedding vector({X.shape[1]})" + columns
+    execute(conn, f"CREATE {kind} TABLE {table} ({columns})")
+    insert(conn, table, range(len(X)), X)
+
+
+def create_index(
+    conn: Connection,
+    bits: int = 1,
+    metric: str = "l2",
+    table: str = "items",
+    *,
+    name: str = "",
+    target: str = "embedding",
+    options: str = "",
+    where: str = "",
+    concurrently: bool = False,
+) -> str:
+    """Create a bqhnsw index, analyse the table, and return the index's name."""
+    name = name or f"{table}_bq"
+    execute(
+        conn,
+        f"CREATE INDEX {'CONCURRENTLY' * concurrently} {name} ON {table} "
+        f"USING bqhnsw ({target} vector_{metric}_ops) WITH (bits = {bits}{options}) {where}",
+    )
+    execute(conn, f"ANALYZE {table}")
+    return name
+
+
+def search_sql(metric: str = "l2", table: str = "items", where: str = "", limit: int | None = 10) -> str:
+    """Return a query for (id, distance) of the nearest rows with the query vector as parameter."""
+    distance = f"embedding {OPERATORS[metric]} %(q)s"
+    tail = "" if limit is None else f" LIMIT {limit}"
+    return f"SELECT id, {distance} FROM {table} {where} ORDER BY {distance}{tail}"
+
+
+def search(
+    conn: Connection,
+    q: Any,
+    limit: int | None = 10,
+    metric: str = "l2",
+    table: str = "items",
+    where: str = "",
+) -> list[tuple[int, float]]:
+    """Return (id, distance) of the rows nearest to q."""
+    return conn.execute(search_sql(metric, table, where, limit).encode(), {"q": q}).fetchall()
+
+
+def search_ids(conn: Connection, q: Any, limit: int | None = 10, *args: Any, **kwargs: Any) -> list[int]:
+    """Return the ids of the rows nearest to q."""
+    return [row[0] for row in search(conn, q, limit, *args, **kwargs)]
+
+
+def plan(conn: Connection, text: str, parameters: Any = None) -> str:
+    """Return the plan of a query."""
+    return "\n".join(row[0] for row in conn.execute(f"EXPLAIN {text}".encode(), parameters).fetchall())
+
+
+def force_index(conn: Connection) -> None:
+    """Leave the planner only index scans; for tables too small for them at default costs."""
+    configure(conn, enable_seqscan="off", enable_sort="off")
+
+
+def size(conn: Connection, relation: str) -> int:
+    """Bytes of a relation's main fork."""
+    return int(value(conn, "SELECT pg_relation_size(%s::regclass)", [relation]))
+
+
+def model(conn: Connection, index: str = "items_bq") -> bytes:
+    """Serialised model of an index."""
+    return bytes(value(conn, "SELECT bqcore_index_model(%s)", [index]))
+
+
+def trained_rows(conn: Connection, index: str = "items_bq") -> int:
+    """Rows that an index's centroid was taken from."""
+    return int(value(conn, "SELECT trained_rows FROM bqcore_index_info(%s)", [index]))
+
+
+def hits(found: Iterable[int], truth: Iterable[int]) -> int:
+    """How many of the true neighbours were found."""
+    return len({int(i) for i in found} & {int(i) for i in truth})

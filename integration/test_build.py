@@ -1,0 +1,308 @@
+"""CREATE INDEX: options, the model it takes, limits of size and memory, and builds that fail."""
+
+from __future__ import annotations
+
+import numpy as np
+import psycopg
+import pytest
+from support import (
+    BITS,
+    METRICS,
+    Connection,
+    configure,
+    create_index,
+    create_table,
+    execute,
+    force_index,
+    hits,
+    insert,
+    model,
+    search,
+    search_ids,
+    trained_rows,
+    value,
+)
+
+from bqcore import RaBitQ
+from bqcore.datasets import clustered, gaussian
+from bqcore.evaluation import exact_search
+
+pytestmark = pytest.mark.postgres
+
+both_bits = pytest.mark.parametrize("bits", BITS)
+both_metrics = pytest.mark.parametrize("metric", METRICS)
+
+DATA = clustered(3000, 24, n_queries=20, random_state=17)
+
+
+def recall(conn: Connection, n: int, metric: str = "l2") -> float:
+    configure(conn, hnsw_ef_search=200)
+    force_index(conn)
+    truths = exact_search(DATA.base[:n], DATA.queries, 10, metric)[0]
+    return (
+        sum(hits(search_ids(conn, q, 10, metric), t) for q, t in zip(DATA.queries, truths, strict=True)) / 200
+    )
+
+
+def index_count(conn: Connection) -> int:
+    count = "SELECT count(*) FROM pg_class JOIN pg_am a ON a.oid = relam WHERE amname = 'bqhnsw'"
+    return int(value(conn, count))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("bits = 3", "bits must be 1 or 4, not 3"),
+        ("bits = 2", "bits must be 1 or 4, not 2"),
+        ("bits = 8", "bits must be 1 or 4, not 8"),
+        ("bits = 0", 'value 0 out of bounds for option "bits"'),
+        ("bits = 9", 'value 9 out of bounds for option "bits"'),
+        ("bits = one", "invalid value for integer option"),
+        ("m = 1", 'value 1 out of bounds for option "m"'),
+        ("m = 101", 'value 101 out of bounds for option "m"'),
+        ("ef_construction = 3", 'value 3 out of bounds for option "ef_construction"'),
+        ("m = 40", r"ef_construction must be greater than or equal to 2 \* m"),
+        ("lists = 10", 'unrecognized parameter "lists"'),
+    ],
+)
+def test_a_wrong_option_is_refused(conn: Connection, options: str, message: str) -> None:
+    create_table(conn, DATA.base[:10])
+    with pytest.raises(psycopg.Error, match=message):
+        execute(conn, f"CREATE INDEX ON items USING bqhnsw (embedding) WITH ({options})")
+    assert index_count(conn) == 0
+    create_index(conn)
+    with pytest.raises(psycopg.Error):
+        execute(conn, f"ALTER INDEX items_bq SET ({options.replace('m = 40', 'm = 1')})")
+
+
+@both_bits
+def test_graph_options_reach_pgvector(conn: Connection, bits: int) -> None:
+    create_table(conn, DATA.base[:1000])
+    sizes = []
+    for m, ef_construction in ((2, 4), (16, 64), (48, 100)):
+        options = f", m = {m}, ef_construction = {ef_construction}"
+        create_index(conn, bits, name=f"with{m}", options=options)
+        info = f"SELECT bits, m, ef_construction FROM bqcore_index_info('with{m}')"
+        assert execute(conn, info).fetchone() == (bits, m, ef_construction)
+        sizes.append(value(conn, f"SELECT pg_relation_size('with{m}')"))
+    assert sizes == sorted(sizes)
+    # 2 m neighbours of 6 bytes per row more
+    assert sizes[2] - sizes[1] >= 1000 * 2 * 32 * 6
+
+
+def test_altered_options_hold_from_the_next_reindex_on(conn: Connection) -> None:
+    create_table(conn, DATA.base[:500])
+    create_index(conn)
+    info = "SELECT bits, m, ef_construction FROM bqcore_index_info('items_bq')"
+    conn.execute("ALTER INDEX items_bq SET (bits = 4, m = 8, ef_construction = 32)")
+    insert(conn, "items", range(500, 600), DATA.base[500:600])
+    assert recall(conn, 600) >= 0.8
+    assert execute(conn, info).fetchone() == (1, 16, 64)
+    conn.execute("REINDEX INDEX items_bq")
+    assert execute(conn, info).fetchone() == (4, 8, 32)
+    assert recall(conn, 600) >= 0.95
+
+
+def test_a_column_without_dimensions_is_refused(conn: Connection) -> None:
+    conn.execute("CREATE TABLE items (id integer, embedding vector)")
+    with pytest.raises(psycopg.Error, match="column does not have dimensions") as failure:
+        create_index(conn)
+    assert failure.value.diag.message_hint == "Declare it as vector(n)."
+
+
+@both_metrics
+def test_the_model_is_the_mean_of_the_rows(conn: Connection, metric: str) -> None:
+    create_table(conn, DATA.base[:1000] * 3)
+    create_index(conn, 4, metric)
+    stored = RaBitQ.from_bytes(model(conn))
+    fitted = RaBitQ(bits=4, metric=metric, random_state=stored.random_state).fit(DATA.base[:1000] * 3)
+    assert stored.get_params() == fitted.get_params()
+    assert stored.n_trained_ == 1000
+    np.testing.assert_allclose(stored.centroid_, fitted.centroid_, atol=1e-6)
+    create_index(conn, 4, metric, name="again")
+    assert model(conn, "again") == model(conn)
+
+
+def test_the_centroid_of_a_large_table_comes_from_a_sample(conn: Connection) -> None:
+    """Rows are sorted, so a sample of the table's beginning would have another mean."""
+    X = np.sort(gaussian(20_000, 2, n_queries=1, random_state=3).base, axis=0)
+    create_table(conn, X)
+    create_index(conn, options=", m = 2, ef_construction = 4")
+    per_block = 20_000 / value(conn, "SELECT pg_relation_size('items') / 8192")
+    assert 10_000 <= trained_rows(conn) <= 10_000 + 2 * per_block
+    centroid = RaBitQ.from_bytes(model(conn)).centroid_
+    # the mean of the first half is -.8
+    np.testing.assert_allclose(centroid, X.mean(axis=0), atol=0.1)
+
+
+def test_only_rows_of_a_partial_index_are_trained_on(conn: Connection) -> None:
+    create_table(conn, DATA.base[:900])
+    create_index(conn, where="WHERE id % 3 = 0")
+    assert trained_rows(conn) == 300
+    np.testing.assert_allclose(
+        RaBitQ.from_bytes(model(conn)).centroid_, DATA.base[:900:3].mean(axis=0), atol=1e-6
+    )
+
+
+@both_bits
+def test_a_graph_larger_than_maintenance_work_mem(conn: Connection, bits: int) -> None:
+    create_table(conn, DATA.base[:2000])
+    configure(conn, maintenance_work_mem="1MB")
+    notices: list[str] = []
+    conn.add_notice_handler(lambda diagnostic: notices.append(diagnostic.message_primary or ""))
+    create_index(conn, bits)
+    assert any("no longer fits into maintenance_work_mem" in notice for notice in notices)
+    assert trained_rows(conn) == 2000
+    assert recall(conn, 2000) >= (0.9 if bits == 1 else 0.97)
+
+
+def test_a_build_asked_to_be_parallel_is_right_and_keeps_the_setting(conn: Connection) -> None:
+    create_table(conn, DATA.base)
+    conn.execute("ALTER TABLE items SET (parallel_workers = 2)")
+    configure(conn, max_parallel_maintenance_workers=2, min_parallel_table_scan_size=0)
+    create_index(conn, 4)
+    assert value(conn, "SHOW max_parallel_maintenance_workers") == "2"
+    assert recall(conn, 3000) >= 0.97
+    with pytest.raises(psycopg.Error, match="ef_construction"):
+        create_index(conn, name="broken", options=", m = 40")
+    assert value(conn, "SHOW max_parallel_maintenance_workers") == "2"
+
+
+def check_next_build(conn: Connection) -> None:
+    """The session's next indexes are right, and none is left of the failed build."""
+    configure(conn, statement_timeout=0)
+    assert index_count(conn) == 0
+    conn.execute("DROP TABLE items")
+    create_table(conn, DATA.base[:1000])
+    create_index(conn, 4, "cosine")
+    # outside a build a zero vector is left out by the insert itself
+    insert(conn, "items", [7000], np.zeros((1, 24), np.float32))
+    assert recall(conn, 1000, "cosine") >= 0.97
+    assert trained_rows(conn) == 1000
+
+
+def test_a_cancelled_build_leaves_a_usable_session(conn: Connection) -> None:
+    create_table(conn, DATA.base)
+    configure(conn, statement_timeout=100)
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        create_index(conn, options=", m = 64, ef_construction = 1000")
+    check_next_build(conn)
+
+
+@both_bits
+def test_a_vector_too_large_to_quantize_fails_the_build_only(conn: Connection, bits: int) -> None:
+    create_table(conn, DATA.base)
+    execute(conn, "INSERT INTO items VALUES (9000, %s)", [np.full(24, 3e38, np.float32)])
+    with pytest.raises(psycopg.errors.NumericValueOutOfRange, match=r"cannot quantize vector: .*too large"):
+        create_index(conn, bits)
+    check_next_build(conn)
+
+
+@pytest.mark.parametrize("call", [300, 700], ids=["in the sample", "in the graph"])
+def test_a_failing_expression_fails_the_build_only(conn: Connection, call: int) -> None:
+    """Every row is read twice, once for the centroid and once for the graph."""
+    create_table(conn, DATA.base[:500])
+    conn.execute("SET test.calls = 0")
+    execute(
+        conn,
+        f"""
+        CREATE FUNCTION fussy(v vector) RETURNS vector LANGUAGE plpgsql IMMUTABLE AS $$
+        BEGIN
+            PERFORM set_config('test.calls', (current_setting('test.calls')::int + 1)::text, false);
+            IF current_setting('test.calls')::int = {call} THEN RAISE 'call {call}'; END IF;
+            RETURN v;
+        END $$""",
+    )
+    with pytest.raises(psycopg.errors.RaiseException, match=f"call {call}"):
+        create_index(conn, target="(fussy(embedding)::vector(24))")
+    check_next_build(conn)
+
+
+def test_a_vector_too_large_to_quantize_is_refused_by_inserts(conn: Connection) -> None:
+    create_table(conn, DATA.base[:100])
+    create_index(conn)
+    huge = np.full(24, 3e38, np.float32)
+    with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="cannot quantize vector"):
+        execute(conn, "INSERT INTO items VALUES (9000, %s)", [huge])
+    force_index(conn)
+    with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="cannot quantize vector"):
+        search(conn, huge)
+    assert value(conn, "SELECT count(*) FROM items") == 100
+    assert search_ids(conn, DATA.base[5], 1) == [5]
+
+
+@pytest.mark.parametrize("scale", [1e-45, 1e-39, 1e-30, 1e37])
+def test_lengths_that_pgvector_takes_under_cosine_are_no_error(conn: Connection, scale: float) -> None:
+    """pgvector's own distance is NaN for most of these rows; one of them must not spoil a build or a scan."""
+    X = np.tile(DATA.base[:50], (2, 1))
+    X[50] *= np.float32(scale) / np.abs(X[50]).max()
+    assert X[50].any()
+    create_table(conn, X)
+    create_index(conn, 4, "cosine")
+    insert(conn, "items", [100], X[50:51])
+    force_index(conn)
+    assert len(search(conn, X[50], 5, "cosine")) == 5
+    assert sorted(search_ids(conn, X[7], 2, "cosine")) == [7, 57]
+
+
+def test_a_build_may_search_and_fill_another_index(conn: Connection) -> None:
+    """The expression of the outer index scans an inner one and inserts into it."""
+    create_table(conn, DATA.base[:200], "inner_items")
+    create_index(conn, 4, "cosine", "inner_items")
+    inner = model(conn, "inner_items_bq")
+    conn.execute("""
+        CREATE FUNCTION busy(v vector) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+        BEGIN
+            PERFORM id FROM public.inner_items ORDER BY embedding OPERATOR(public.<=>) v LIMIT 1;
+            INSERT INTO public.inner_items VALUES (1000, v);
+        END $$""")
+    # a lie to the planner, but nothing stops a user from telling it
+    conn.execute("""
+        CREATE FUNCTION quiet(v vector) RETURNS vector LANGUAGE plpgsql IMMUTABLE AS
+        $$ BEGIN PERFORM public.busy(v); RETURN v; END $$""")
+    create_table(conn, DATA.base[:300])
+    create_index(conn, 1, target="(quiet(embedding)::vector(24))")
+    assert value(conn, "SELECT count(*) FROM inner_items WHERE id = 1000") >= 300
+    assert model(conn, "inner_items_bq") == inner
+    configure(conn, hnsw_ef_search=200, hnsw_iterative_scan="strict_order")
+    force_index(conn)
+    assert search(conn, DATA.base[250], 1, "cosine", "inner_items")[0][1] == pytest.approx(0, abs=1e-6)
+    expression = "quiet(embedding)::vector(24) <-> %(q)s"
+    text = f"SELECT id FROM items ORDER BY {expression} LIMIT 1"
+    assert conn.execute(text.encode(), {"q": DATA.base[250]}).fetchone() == (250,)
+
+
+@both_bits
+def test_16000_dimensions(conn: Connection, bits: int) -> None:
+    X = gaussian(8, 16_000, n_queries=1, random_state=8).base
+    create_table(conn, X[:5])
+    create_index(conn, bits, "cosine")
+    insert(conn, "items", range(5, 8), X[5:])
+    force_index(conn)
+    for i in range(8):
+        assert search_ids(conn, X[i], 8, "cosine")[0] == i
+    assert sorted(search_ids(conn, X[0], 8, "cosine")) == list(range(8))
+    stored = RaBitQ.from_bytes(model(conn))
+    assert (stored.dim_, stored.bits, stored.n_trained_) == (16_000, bits, 5)
+    conn.execute("DELETE FROM items WHERE id < 4")
+    conn.execute("VACUUM items")
+    assert sorted(search_ids(conn, X[0], 8, "cosine")) == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("storage", ["EXTERNAL", "EXTENDED", "MAIN"])
+@both_metrics
+def test_toasted_and_compressed_vectors(conn: Connection, metric: str, storage: str) -> None:
+    X, queries = np.zeros((400, 1024), np.float32), np.zeros((20, 1024), np.float32)
+    X[:, :24], queries[:, :24] = DATA.base[:400], DATA.queries
+    create_table(conn, X[:0])
+    execute(conn, f"ALTER TABLE items ALTER embedding SET STORAGE {storage}")
+    insert(conn, "items", range(300), X[:300])
+    create_index(conn, 4, metric)
+    insert(conn, "items", range(300, 400), X[300:])
+    compressed = value(conn, "SELECT avg(pg_column_size(embedding)) FROM items") < 4096
+    assert compressed == (storage != "EXTERNAL")
+    force_index(conn)
+    truths = exact_search(X, queries, 10, metric)[0]
+    found = [search(conn, q, 10, metric) for q in queries]
+    assert all([d for _, d in rows] == sorted(d for _, d in rows) for rows in found)
+    assert sum(hits([i for i, _ in rows], t) for rows, t in zip(found, truths, strict=True)) >= 180

@@ -1,0 +1,300 @@
+"""The extension's SQL functions, against Python's implementation of the same definitions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+from support import (
+    BITS,
+    METRICS,
+    Connection,
+    FloatArray,
+    column,
+    configure,
+    create_index,
+    create_table,
+    execute,
+    force_index,
+    insert,
+    model,
+    search_ids,
+    size,
+    value,
+)
+
+import bqcore
+from bqcore import RaBitQ
+from bqcore.datasets import clustered, gaussian
+from bqcore.evaluation import exact_distances
+
+pytestmark = pytest.mark.postgres
+
+both_bits = pytest.mark.parametrize("bits", BITS)
+both_metrics = pytest.mark.parametrize("metric", METRICS)
+
+DATA = clustered(600, 24, n_queries=10, random_state=19)
+
+
+def test_versions_agree(conn: Connection) -> None:
+    installed = value(conn, "SELECT extversion FROM pg_extension WHERE extname = 'bqcore'")
+    assert value(conn, "SELECT bqcore_version()") == installed == bqcore.__version__
+
+
+@both_bits
+@both_metrics
+def test_index_info(conn: Connection, metric: str, bits: int) -> None:
+    create_table(conn, DATA.base)
+    create_index(conn, bits, metric)
+    cursor = execute(conn, "SELECT * FROM bqcore_index_info('items_bq')")
+    names, row = [c.name for c in cursor.description or []], cursor.fetchone()
+    info = dict(zip(names, row or [], strict=True))
+    assert info.pop("isa") in ("scalar", "avx2", "avx512")
+    stored = RaBitQ.from_bytes(model(conn))
+    assert info.pop("centroid_norm") == pytest.approx(np.linalg.norm(stored.centroid_), rel=1e-6)
+    assert info == {
+        "codec": "rabitq",
+        "bits": bits,
+        "metric": metric,
+        "dim": 24,
+        "m": 16,
+        "ef_construction": 64,
+        "rotation": "hadamard",
+        "seed": stored.random_state,
+        "trained_rows": 600,
+        "code_bytes": {1: 3, 4: 12}[bits] + 8,
+        "index_bytes": size(conn, "items_bq"),
+    }
+    assert info["code_bytes"] == stored.bytes_per_vector
+
+
+def self_recall(conn: Connection, ids: list[int], metric: str, k: int) -> float:
+    """Recall@k with every row of ids as a query that does not count as its own neighbour; ties are hits."""
+    found = possible = 0
+    X = DATA.base[ids]
+    for i, x in zip(ids, X, strict=True):
+        distances = exact_distances(X, x[None], np.arange(len(ids))[None], metric)[0]
+        exact = dict(zip(ids, distances, strict=True))
+        del exact[i]
+        kth = sorted(exact.values())[: min(k, len(exact))][-1]
+        returned = [j for j in search_ids(conn, x, k + 1, metric) if j != i][:k]
+        found += sum(exact[j] <= kth + 1e-6 * abs(kth) for j in returned)
+        possible += min(k, len(exact))
+    return found / possible
+
+
+@both_bits
+@both_metrics
+def test_recall_follows_its_definition(conn: Connection, metric: str, bits: int) -> None:
+    create_table(conn, DATA.base[:400])
+    create_index(conn, bits, metric, options=", m = 4, ef_construction = 16")
+    force_index(conn)
+    configure(conn, hnsw_ef_search=15)
+    measured = {}
+    for k in (1, 5, 10):
+        measured[k] = value(conn, "SELECT bqcore_recall('items_bq', %s, 400)", [k])
+        assert measured[k] == pytest.approx(self_recall(conn, list(range(400)), metric, k), abs=0.005)
+    assert measured[10] < 1
+    assert value(conn, "SELECT bqcore_recall('items_bq', 10, 100)") == pytest.approx(measured[10], abs=0.05)
+    assert value(conn, "SELECT bqcore_recall('items_bq')") == value(conn, "SELECT bqcore_recall('items_bq')")
+    # a scan returns ef_search rows at most
+    assert value(conn, "SELECT bqcore_recall('items_bq', 30, 400)") <= 15 / 30
+    configure(conn, hnsw_ef_search=200)
+    assert value(conn, "SELECT bqcore_recall('items_bq')") > measured[10]
+
+
+def test_recall_counts_what_the_index_holds(conn: Connection) -> None:
+    """Rows that are NULL, zero, deleted or outside the predicate are neither queries nor neighbours."""
+    create_table(conn, DATA.base)
+    create_index(conn, 4, "cosine", where="WHERE id < 200")
+    conn.execute("UPDATE items SET embedding = NULL WHERE id % 10 = 1")
+    execute(conn, "UPDATE items SET embedding = %s WHERE id %% 10 = 2", [np.zeros(24)])
+    conn.execute("DELETE FROM items WHERE id % 10 = 3")
+    kept = [i for i in range(200) if i % 10 not in (1, 2, 3)]
+    configure(conn, hnsw_ef_search=400)
+    assert value(conn, "SELECT bqcore_recall('items_bq', 10, 1000)") >= 0.99
+    # with 139 neighbours wanted and present, every one of them has to be returned
+    assert value(conn, "SELECT bqcore_recall('items_bq', 139, 1000)") >= 0.99
+    assert len(kept) == 140
+
+
+def test_recall_takes_ties_for_hits(conn: Connection) -> None:
+    create_table(conn, np.tile(DATA.base[:1], (300, 1)))
+    create_index(conn)
+    assert value(conn, "SELECT bqcore_recall('items_bq', 5, 50)") == 1
+
+
+def test_recall_of_an_expression_index(conn: Connection) -> None:
+    create_table(conn, DATA.base)
+    create_index(conn, 4, target="(subvector(embedding, 1, 12)::vector(12))")
+    configure(conn, hnsw_ef_search=200)
+    assert value(conn, "SELECT bqcore_recall('items_bq', 10, 50)") >= 0.97
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_recall_without_neighbours_is_null(conn: Connection, rows: int) -> None:
+    create_table(conn, DATA.base[:rows])
+    create_index(conn)
+    assert value(conn, "SELECT bqcore_recall('items_bq')") is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("'items_bq', 0", "k must be between 1 and 1000, not 0"),
+        ("'items_bq', 1001", "k must be between 1 and 1000, not 1001"),
+        ("'items_bq', 10, 0", "n_queries must be between 1 and 10000, not 0"),
+        ("'items_bq', 10, 10001", "n_queries must be between 1 and 10000, not 10001"),
+    ],
+)
+def test_recall_parameters_out_of_range(conn: Connection, arguments: str, message: str) -> None:
+    create_table(conn, DATA.base[:10])
+    create_index(conn)
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=message):
+        execute(conn, f"SELECT bqcore_recall({arguments})")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "index_info({})",
+        "recall({})",
+        "index_model({})",
+        "index_encode({}, '[1]')",
+        "index_estimate({}, '[1]', '[1]')",
+    ],
+)
+def test_only_bqhnsw_indexes_are_accepted(conn: Connection, call: str) -> None:
+    create_table(conn, DATA.base[:10])
+    conn.execute("CREATE INDEX by_id ON items (id)")
+    conn.execute("CREATE INDEX graph ON items USING hnsw (embedding vector_l2_ops)")
+    conn.execute("CREATE TABLE parted (embedding vector(24)) PARTITION BY LIST (embedding)")
+    conn.execute("CREATE INDEX parted_bq ON parted USING bqhnsw (embedding)")
+    for name in ("by_id", "graph", "items", "parted_bq"):
+        with pytest.raises(psycopg.errors.WrongObjectType, match=f'"{name}" is not an? (bqhnsw )?index'):
+            execute(conn, f"SELECT bqcore_{call.format(repr(name))}")
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        execute(conn, f"SELECT bqcore_{call.format(repr('nothing'))}")
+    assert value(conn, f"SELECT bqcore_{call.format('NULL')}") is None
+
+
+def test_an_index_of_a_failed_concurrent_build_is_named(conn: Connection) -> None:
+    create_table(conn, DATA.base[:50])
+    execute(conn, "INSERT INTO items VALUES (9000, %s)", [np.full(24, 3e38, np.float32)])
+    with pytest.raises(psycopg.errors.NumericValueOutOfRange):
+        create_index(conn, concurrently=True)
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match='"items_bq" is not valid'):
+        conn.execute("SELECT bqcore_recall('items_bq')")
+    for call in ("index_info('items_bq')", "index_model('items_bq')"):
+        with pytest.raises(psycopg.Error, match="items_bq"):
+            execute(conn, f"SELECT bqcore_{call}")
+    conn.execute("DELETE FROM items WHERE id = 9000")
+    conn.execute("REINDEX INDEX CONCURRENTLY items_bq")
+    assert value(conn, "SELECT trained_rows FROM bqcore_index_info('items_bq')") == 50
+
+
+def probes(dim: int, metric: str, centroid: FloatArray) -> FloatArray:
+    """Vectors that quantizers stumble over; all of them can be encoded."""
+    rng = np.random.default_rng(dim)
+    drawn = gaussian(12, dim, n_queries=1, random_state=dim).base
+    rows = [
+        *drawn,
+        drawn[0] * np.float32(1e-6),
+        drawn[1] * np.float32(1e-15),
+        drawn[2] * np.float32(1e16),
+        np.full(dim, 1.0),
+        -np.full(dim, 3.0),
+        np.where(np.arange(dim) % 2, 1.0, -1.0),
+        np.where(rng.random(dim) < 0.1, 1.0, 0.0) + np.eye(1, dim)[0],
+        np.eye(1, dim)[0],
+        np.eye(1, dim, dim - 1)[0] * 1e10,
+        np.arange(dim) + 1.0,
+        np.exp(np.linspace(-20, 20, dim)),
+        centroid,
+        centroid * (1 + 1e-6),
+        centroid + np.eye(1, dim)[0] * 1e-7,
+    ]
+    if metric == "l2":
+        rows += [np.zeros(dim), np.full(dim, 1e-45), drawn[3] * np.float32(1e-40)]
+    return np.array(rows, dtype=np.float32)
+
+
+@pytest.mark.parametrize("dim", [3, 24, 25, 100, 384, 1024])
+@both_metrics
+@both_bits
+def test_codes_and_estimates_equal_pythons(conn: Connection, bits: int, metric: str, dim: int) -> None:
+    X = gaussian(40, dim, n_queries=1, random_state=1).base + np.float32(0.3)
+    create_table(conn, X)
+    create_index(conn, bits, metric)
+    quantizer = RaBitQ.from_bytes(model(conn))
+    rows = probes(dim, metric, quantizer.centroid_)
+    create_table(conn, rows, "probes")
+    codes = quantizer.encode(rows)
+    expected = [p.tobytes() + f.tobytes() for p, f in zip(codes.packed, codes.factors, strict=True)]
+    encoded = column(conn, "SELECT bqcore_index_encode('items_bq', embedding) FROM probes ORDER BY id")
+    assert encoded == expected
+    statement = """
+        SELECT bqcore_index_estimate('items_bq', v.embedding, q.embedding)
+        FROM probes q CROSS JOIN probes v ORDER BY q.id, v.id"""
+    estimates = np.array(column(conn, statement), dtype=np.float32).reshape(len(rows), len(rows))
+    assert np.isfinite(estimates).all()
+    np.testing.assert_array_equal(estimates, quantizer.estimate(codes, rows))
+
+
+def test_what_python_refuses_to_encode_the_server_refuses(conn: Connection) -> None:
+    create_table(conn, DATA.base[:20])
+    create_index(conn, 1, "l2", name="l2")
+    create_index(conn, 4, "cosine", name="cosine")
+    for index, row, reason in (
+        ("l2", np.full(24, 3e38), "too large"),
+        ("cosine", np.zeros(24), "zero vector"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            RaBitQ.from_bytes(model(conn, index)).encode(row[None].astype(np.float32))
+        with pytest.raises(psycopg.Error, match=f"cannot quantize vector: .*{reason}"):
+            execute(conn, f"SELECT bqcore_index_encode('{index}', %s)", [row])
+    for call in ("encode('l2', '[1,2]')", "estimate('l2', '[1,2]', '[1,2]')"):
+        with pytest.raises(psycopg.errors.DataException, match="expected 24 dimensions, not 2"):
+            execute(conn, f"SELECT bqcore_index_{call}")
+
+
+def test_a_zero_query_has_an_estimate_under_cosine(conn: Connection) -> None:
+    create_table(conn, DATA.base)
+    create_index(conn, 4, "cosine")
+    quantizer = RaBitQ.from_bytes(model(conn))
+    expected = quantizer.estimate(quantizer.encode(DATA.base[:1]), np.zeros((1, 24), np.float32))[0, 0]
+    statement = "SELECT bqcore_index_estimate('items_bq', %s, %s)"
+    assert np.float32(value(conn, statement, [DATA.base[0], np.zeros(24)])) == expected
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "bqhnsw_distance('[1]'::vector, '[1]'::vector)",
+        "bqhnsw_norm('[1]'::vector)",
+        "bqhnsw_vector_l2_support('[1]'::vector)",
+        "bqhnsw_vector_cosine_support()",
+        "bqhnsw_distance('[1]', '[1]')",
+        "bqhnsw_distance(NULL, NULL)",
+        "bqhnsw_norm(NULL)",
+        "bqhnsw_vector_l2_support(NULL)",
+        "bqhnsw_handler(NULL)",
+    ],
+)
+def test_support_functions_cannot_be_called(conn: Connection, call: str) -> None:
+    with pytest.raises((psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported)):
+        execute(conn, f"SELECT {call}")
+    assert value(conn, "SELECT 1") == 1
+
+
+def test_models_are_read_from_the_index_of_this_moment(conn: Connection) -> None:
+    create_table(conn, DATA.base[:0])
+    create_index(conn)
+    insert(conn, "items", range(50), DATA.base[:50])
+    models: list[Any] = [model(conn)]
+    conn.execute("REINDEX INDEX items_bq")
+    models.append(model(conn))
+    assert [RaBitQ.from_bytes(m).n_trained_ for m in models] == [0, 50]
+    assert RaBitQ.from_bytes(models[0]).centroid_.tolist() == [0.0] * 24

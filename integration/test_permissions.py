@@ -1,0 +1,135 @@
+"""What roles without privileges may learn from an index, and whose functions run."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from conftest import Server
+from pgvector.psycopg import register_vector
+from support import (
+    Connection,
+    create_index,
+    create_table,
+    execute,
+    force_index,
+    search_ids,
+    value,
+)
+
+from bqcore.datasets import clustered
+
+pytestmark = pytest.mark.postgres
+
+DATA = clustered(300, 24, n_queries=1, random_state=23)
+
+CALLS = [
+    "bqcore_recall('items_bq')",
+    "bqcore_index_model('items_bq')",
+    "bqcore_index_info('items_bq')",
+    "bqcore_index_encode('items_bq', (SELECT v FROM given))",
+    "bqcore_index_estimate('items_bq', (SELECT v FROM given), (SELECT v FROM given))",
+]
+
+
+@pytest.fixture
+def role(server: Server, conn: Connection) -> Iterator[str]:
+    """A login role without any privileges."""
+    name = f"bqcore_role_{uuid.uuid4().hex[:12]}"
+    execute(conn, f"CREATE ROLE {name} LOGIN")
+    yield name
+    conn.execute("RESET SESSION AUTHORIZATION")
+    execute(conn, f"DROP OWNED BY {name} CASCADE")
+    execute(conn, f"DROP ROLE {name}")
+
+
+@pytest.fixture
+def items(conn: Connection) -> Connection:
+    create_table(conn, DATA.base)
+    create_index(conn)
+    conn.execute("CREATE TABLE given AS SELECT embedding AS v FROM items WHERE id = 1")
+    conn.execute("GRANT SELECT ON given TO PUBLIC")
+    return conn
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_who_cannot_read_the_table_learns_nothing_from_its_index(
+    items: Connection, role: str, call: str
+) -> None:
+    execute(items, f"SET SESSION AUTHORIZATION {role}")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied for table items"):
+        execute(items, f"SELECT {call}")
+    items.execute("RESET SESSION AUTHORIZATION")
+    # one column is not enough: a centroid says something about rows as a whole
+    execute(items, f"GRANT SELECT (id) ON items TO {role}")
+    execute(items, f"SET SESSION AUTHORIZATION {role}")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied for table items"):
+        execute(items, f"SELECT {call}")
+    items.execute("RESET SESSION AUTHORIZATION")
+    execute(items, f"GRANT SELECT ON items TO {role}")
+    execute(items, f"SET SESSION AUTHORIZATION {role}")
+    assert value(items, f"SELECT {call}") is not None
+
+
+def test_recall_is_refused_under_row_level_security(items: Connection, role: str) -> None:
+    execute(items, f"GRANT SELECT ON items TO {role}")
+    items.execute("ALTER TABLE items ENABLE ROW LEVEL SECURITY")
+    items.execute("CREATE POLICY even ON items USING (id % 2 = 0)")
+    assert value(items, "SELECT bqcore_recall('items_bq')") > 0  # the owner sees every row
+    execute(items, f"SET SESSION AUTHORIZATION {role}")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+        items.execute("SELECT bqcore_recall('items_bq')")
+
+
+def test_scans_respect_row_level_security(items: Connection, role: str) -> None:
+    execute(items, f"GRANT SELECT ON items TO {role}")
+    items.execute("ALTER TABLE items ENABLE ROW LEVEL SECURITY")
+    items.execute("CREATE POLICY even ON items USING (id % 2 = 0)")
+    execute(items, f"SET SESSION AUTHORIZATION {role}")
+    items.execute("SET hnsw.iterative_scan = strict_order")
+    force_index(items)
+    ids = search_ids(items, DATA.queries[0], 10)
+    assert len(ids) == 10
+    assert all(i % 2 == 0 for i in ids)
+
+
+def test_an_ordinary_role_owns_and_uses_its_indexes(
+    server: Server, conn: Connection, database: str, role: str
+) -> None:
+    execute(conn, f"GRANT CREATE ON SCHEMA public TO {role}")
+    with server.connect(database) as own:
+        execute(own, f"SET SESSION AUTHORIZATION {role}")
+        register_vector(own)
+        create_table(own, DATA.base)
+        create_index(own, 4, "cosine")
+        force_index(own)
+        assert search_ids(own, DATA.base[7], 1, "cosine") == [7]
+        assert value(own, "SELECT bqcore_recall('items_bq')") > 0.9
+
+
+@pytest.mark.parametrize("where", ["expression", "predicate"])
+def test_recall_does_not_run_the_owners_functions_as_the_caller(
+    conn: Connection, role: str, where: str
+) -> None:
+    """A superuser who asks for the recall of an index must not lend its owner his rights."""
+    execute(conn, f"GRANT CREATE ON SCHEMA public TO {role}")
+    execute(conn, f"SET SESSION AUTHORIZATION {role}")
+    conn.execute("CREATE TABLE seen (who text)")
+    conn.execute("GRANT INSERT ON seen TO PUBLIC")
+    conn.execute("""
+        CREATE FUNCTION note() RETURNS void LANGUAGE plpgsql VOLATILE AS
+        $$ BEGIN INSERT INTO public.seen VALUES (current_user); END $$""")
+    conn.execute("""
+        CREATE FUNCTION trojan(v vector) RETURNS vector LANGUAGE plpgsql IMMUTABLE AS
+        $$ BEGIN PERFORM public.note(); RETURN v; END $$""")
+    create_table(conn, DATA.base[:50])
+    if where == "expression":
+        create_index(conn, target="(trojan(embedding)::vector(24))")
+    else:
+        create_index(conn, where="WHERE trojan(embedding) IS NOT NULL")
+    conn.execute("TRUNCATE seen")
+    conn.execute("RESET SESSION AUTHORIZATION")
+    assert value(conn, "SELECT bqcore_recall('items_bq')") > 0.9
+    assert {row[0] for row in conn.execute("SELECT who FROM seen").fetchall()} <= {role}

@@ -1,0 +1,182 @@
+/* Float kernels of every instruction set against the scalar table, bit for bit, and the choice of a table.
+ * Inputs and outputs touch guard pages: a kernel that reads or writes one byte too many dies here. */
+#include "check.h"
+
+#define MAX_CODE_NBYTES (BQK_MAX_DIM / 2)
+
+enum
+{
+	NORMAL,
+	ZERO,
+	NEGATIVE_ZERO,
+	ALL_MAX,
+	ALTERNATING,
+	ONE_HOT,
+	LEVEL_BOUNDARIES,
+	WIDE,
+	TINY,
+	DENORMAL,
+	N_FLOAT_KINDS
+};
+
+static float
+float_value(int kind, size_t i, size_t dim, uint64_t *state)
+{
+	switch (kind)
+	{
+	case NORMAL:
+		return random_normal(state);
+	case NEGATIVE_ZERO:
+		return i % 3 ? -0.0f : 0.0f;
+	case ALL_MAX:
+		return 1e18f;
+	case ALTERNATING:
+		return i % 2 ? -1.0f : 1.0f;
+	case ONE_HOT:
+		return i == dim / 2 ? 3.0f : 0.0f;
+	case LEVEL_BOUNDARIES: /* x / t + 8 is a whole number for t = 1: the step between two levels */
+		return (float) (int) (random_bits(state) % 20) - 10.0f;
+	case WIDE:
+		return random_normal(state) * (float) (UINT64_C(1) << random_bits(state) % 50) * 0x1p-25f;
+	case TINY:
+		return random_normal(state) * 1e-25f;
+	case DENORMAL:
+		return random_normal(state) * 1e-41f;
+	}
+	return 0.0f;
+}
+
+typedef struct float_results
+{
+	double norm2;
+	float dot, kx, kk;
+	bqk_sums sums;
+	float residual[BQK_MAX_DIM], rotated[BQK_MAX_DIM];
+	uint8_t code1[MAX_CODE_NBYTES], code4[MAX_CODE_NBYTES];
+} float_results;
+
+static const float scales[] = {1.0f, 0.37f};
+static float x[BQK_MAX_DIM], y[BQK_MAX_DIM], signs[BQK_ROUNDS * BQK_MAX_DIM];
+static guarded gx, gy, gsigns, gout, gcode;
+
+static float
+inverse_step(const float *v, size_t dim, int kind)
+{
+	bqk_sums s;
+
+	if (kind == LEVEL_BOUNDARIES)
+		return 1.0f;
+	bqk_kernels_scalar.sums(v, dim, &s);
+	return s.max > 1e-30f ? 1.0f / (s.max / 7.5f * 0.77f) : 1.0f;
+}
+
+static void
+float_run(const bqk_kernels *k, size_t dim, float scale, float inv_t, side at, float_results *r)
+{
+	const float *px = guard_copy(&gx, x, dim * sizeof(float), at);
+	const float *py = guard_copy(&gy, y, dim * sizeof(float), at);
+	const float *ps = guard_copy(&gsigns, signs, BQK_ROUNDS * dim * sizeof(float), at);
+	float *out = guard_place(&gout, dim * sizeof(float), at);
+	uint8_t *code;
+
+	r->norm2 = k->norm2(px, dim);
+	r->dot = k->dotf(px, py, dim);
+	k->residual(px, scale, py, dim, out);
+	memcpy(r->residual, out, dim * sizeof(float));
+	memcpy(out, x, dim * sizeof(float));
+	k->rotate(ps, dim, out);
+	memcpy(r->rotated, out, dim * sizeof(float));
+	k->sums(px, dim, &r->sums);
+	k->score4(px, dim, inv_t, &r->kx, &r->kk);
+	/* Codes are written whole, whatever was there. */
+	code = guard_place(&gcode, bqk_nbytes(dim, 1), at);
+	memset(code, 0xee, bqk_nbytes(dim, 1));
+	k->pack1(px, dim, code);
+	memcpy(r->code1, code, bqk_nbytes(dim, 1));
+	code = guard_place(&gcode, bqk_nbytes(dim, 4), at);
+	memset(code, 0xee, bqk_nbytes(dim, 4));
+	k->pack4(px, dim, inv_t, code);
+	memcpy(r->code4, code, bqk_nbytes(dim, 4));
+}
+
+static void
+float_compare(const float_results *r, const float_results *oracle, size_t dim)
+{
+	CHECK_SAME(&r->norm2, &oracle->norm2, sizeof(double));
+	CHECK_SAME(&r->dot, &oracle->dot, sizeof(float));
+	CHECK_SAME(&r->kx, &oracle->kx, sizeof(float));
+	CHECK_SAME(&r->kk, &oracle->kk, sizeof(float));
+	CHECK_SAME(&r->sums, &oracle->sums, sizeof(bqk_sums));
+	CHECK_SAME(r->residual, oracle->residual, dim * sizeof(float));
+	CHECK_SAME(r->rotated, oracle->rotated, dim * sizeof(float));
+	CHECK_SAME(r->code1, oracle->code1, bqk_nbytes(dim, 1));
+	CHECK_SAME(r->code4, oracle->code4, bqk_nbytes(dim, 4));
+}
+
+static void
+float_kernels_match_scalar_and_stay_in_bounds(void)
+{
+	static float_results oracle, found;
+	uint64_t state = 1;
+	size_t dim;
+
+	for (size_t d = 0; (dim = test_dim(d)) != 0; d++)
+		for (int kind = 0; kind < N_FLOAT_KINDS; kind++)
+		{
+			float scale = scales[kind % COUNT(scales)], inv_t;
+
+			for (size_t i = 0; i < dim; i++)
+			{
+				x[i] = float_value(kind, i, dim, &state);
+				y[i] = float_value(kind % 2 ? NORMAL : kind, i, dim, &state);
+			}
+			bqk_signs_init(dim, d, signs);
+			inv_t = inverse_step(x, dim, kind);
+			with("oracle dim=%zu kind=%d", dim, kind);
+			float_run(&bqk_kernels_scalar, dim, scale, inv_t, AT_END, &oracle);
+			for (const bqk_kernels *const *k = tables(); *k; k++)
+				for (side at = 0; at < N_SIDES; at++)
+				{
+					with("%s dim=%zu kind=%d at=%s", (*k)->name, dim, kind, side_names[at]);
+					float_run(*k, dim, scale, inv_t, at, &found);
+					float_compare(&found, &oracle, dim);
+				}
+		}
+}
+
+static void
+selection_takes_the_named_isa_and_refuses_others(void)
+{
+	const char *last = NULL;
+
+	CHECK_INT(bqk_isa_select("neon"), BQK_EINVAL);
+	CHECK_INT(bqk_isa_supported("neon"), 0);
+	CHECK_INT(bqk_isa_supported("scalar"), 1);
+	for (const bqk_kernels *const *k = tables(); *k; k++)
+	{
+		last = (*k)->name;
+		with("%s", last);
+		CHECK_INT(bqk_isa_supported(last), 1);
+		CHECK_INT(bqk_isa_select(last), BQK_OK);
+		CHECK(bqk_isa_active() == last);
+		CHECK_INT(bqk_isa_select("neon"), BQK_EINVAL);
+		CHECK(bqk_isa_active() == last);
+	}
+	CHECK_INT(bqk_isa_select(NULL), BQK_OK);
+	CHECK(bqk_isa_active() == last);
+	for (size_t i = 0; i < COUNT(all_tables); i++)
+		CHECK_INT(bqk_isa_select(all_tables[i]->name), all_tables[i]->supported() ? BQK_OK : BQK_EUNSUPPORTED);
+}
+
+int
+main(void)
+{
+	gx = guard_new(sizeof(x));
+	gy = guard_new(sizeof(y));
+	gsigns = guard_new(sizeof(signs));
+	gout = guard_new(sizeof(x));
+	gcode = guard_new(MAX_CODE_NBYTES);
+	RUN(selection_takes_the_named_isa_and_refuses_others);
+	RUN(float_kernels_match_scalar_and_stay_in_bounds);
+	return finish();
+}

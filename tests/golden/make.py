@@ -1,0 +1,103 @@
+"""Write golden vectors with the scalar kernels: ``python tests/golden/make.py``.
+
+The file carries the format version in its name and is never overwritten. Codes in a database were made by
+the version that wrote them, so a change of any byte here is a change of format: raise BQK_MODEL_VERSION, keep
+the old file under test, and let this script write the next one.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from bqcore import RaBitQ, _kernels
+from bqcore._kernels import Model
+
+FOLDER = Path(__file__).parent
+SEED = 0x9E3779B97F4A7C15
+#: One code byte, odd dims, a whole block, a block and a tail, and the dims of small text models.
+DIMS = (1, 3, 25, 64, 127, 384)
+CASES = [
+    *[
+        (dim, bits, metric, "hadamard")
+        for dim in DIMS[:-1]
+        for bits in (1, 4)
+        for metric in ("l2", "ip", "cosine")
+    ],
+    *[(25, bits, "l2", "none") for bits in (1, 4)],
+    *[(384, 1, "l2", "hadamard"), (384, 4, "ip", "hadamard"), (384, 1, "cosine", "hadamard")],
+    *[(384, 4, "cosine", "hadamard")],
+]
+
+
+def inputs(dim):
+    """Vectors, queries and a centroid of dim, with the awkward ones among them."""
+    rng = np.random.default_rng(dim)
+    mean = rng.standard_normal(dim)
+    X = (rng.standard_normal((5, dim)) + mean).astype(np.float32)
+    X[3] *= np.float32(1e-3)
+    X[4] *= np.float32(1e6)
+    Q = (rng.standard_normal((2, dim)) + mean).astype(np.float32)
+    Q[1, dim // 2] = 30
+    centroid = (mean / (1 + np.linalg.norm(mean))).astype(np.float32)
+    X[2] = centroid  # a residual of zero, but for cosine
+    return X, Q, centroid
+
+
+def answers(model, X, Q):
+    """Encode X and answer Q: what a database stores, and what it makes of it."""
+    codes, factors = model.encode(X)
+    found = {"codes": codes, "factors": factors}
+    if model.metric == "l2":
+        found["rotated"] = model.rotate(X[:1])
+    for i, q in enumerate(Q):
+        query = model.prepare(q)
+        found[f"query{i}.terms"] = np.frombuffer(_kernels.ffi.buffer(query.struct), dtype=np.uint8)
+        found[f"query{i}.z"] = query.z
+        found[f"query{i}.dot"] = model.dot(codes, query.z)
+        found[f"query{i}.estimate"] = model.estimate(query, codes, factors)
+        found[f"query{i}.error"] = model.error(query, codes, factors)
+    return {name: array.tobytes() for name, array in found.items()}
+
+
+def text(data):
+    """Bytes as JSON holds them."""
+    return base64.b64encode(data).decode()
+
+
+def main():
+    """Write the file of the current format version."""
+    version = _kernels.lib.BQK_MODEL_VERSION
+    target = FOLDER / f"rabitq_v{version}.json"
+    if target.exists():
+        sys.exit(f"{target} exists: golden vectors change with the format version alone")
+    _kernels.select_isa("scalar")
+    golden = {"version": version, "inputs": {}, "cases": []}
+    for dim in DIMS:
+        X, Q, _ = inputs(dim)
+        golden["inputs"][str(dim)] = {"X": text(X.tobytes()), "Q": text(Q.tobytes())}
+    for dim, bits, metric, rotation in CASES:
+        X, Q, centroid = inputs(dim)
+        model = Model(
+            bits=bits, metric=metric, rotation=rotation, seed=SEED, centroid=centroid, n_trained=12345
+        )
+        case = {"dim": dim, "bits": bits, "metric": metric, "rotation": rotation, "seed": SEED}
+        case["model"] = text(model.to_bytes())
+        case["answers"] = {name: text(data) for name, data in answers(model, X, Q).items()}
+        golden["cases"].append(case)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "codes.npz"
+        X, _, centroid = inputs(25)
+        model = Model(bits=4, metric="l2", rotation="hadamard", seed=SEED, centroid=centroid, n_trained=12345)
+        RaBitQ.from_bytes(model.to_bytes()).encode(X).save(path)
+        golden["codes_file"] = {"dim": 25, "bits": 4, "metric": "l2", "npz": text(path.read_bytes())}
+    target.write_text(json.dumps(golden, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
