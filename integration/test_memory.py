@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import psycopg
 import pytest
+from conftest import Corpus
 from support import (
     BITS,
     Connection,
@@ -126,19 +127,18 @@ def test_rescans_do_not_grow_a_running_query(conn: Connection, bits: int) -> Non
 
 
 @both_bits
-@pytest.mark.usefixtures("quiet")
-def test_a_long_scan_keeps_its_window_only(conn: Connection, bits: int) -> None:
+def test_a_long_scan_keeps_its_window_only(session: Connection, corpus: Corpus, bits: int) -> None:
     """pgvector remembers what it has visited; what the wrapper holds does not grow with that."""
-    fill(conn, bits)
-    configure(conn, hnsw_iterative_scan="relaxed_order")
+    configure(session, hnsw_iterative_scan="relaxed_order", bqcore_rescore=40)
+    force_index(session)
     own = "SELECT sum(total_bytes) FROM pg_backend_memory_contexts WHERE name LIKE 'bqhnsw%%'"
-    with conn.transaction():
-        text = f"DECLARE c CURSOR FOR {search_sql(limit=None)}"
-        conn.execute(text.encode(), {"q": DATA.queries[0]})
-        execute(conn, "FETCH 10 FROM c")
-        first = value(conn, own)
-        execute(conn, "FETCH 900 FROM c")
-        assert value(conn, own) <= first + 128 * 1024
+    text = f"DECLARE c CURSOR FOR {search_sql('l2', f'l2_{bits}', limit=None)}"
+    with session.transaction():
+        session.execute(text.encode(), {"q": corpus.queries[0]})
+        execute(session, "FETCH 10 FROM c")
+        first = value(session, own)
+        assert len(execute(session, "FETCH 4000 FROM c").fetchall()) == 4000
+        assert value(session, own) <= first + 16 * 1024
 
 
 @both_bits

@@ -44,7 +44,7 @@ best_step(const bqk_kernels *kern, const float *x, size_t dim, int bits, float m
 		float kx, kk, score;
 
 		kern->score(x, dim, bits, inv, &kx, &kk);
-		score = kx * kx / kk;
+		score = kx * (kx / kk); /* kx * kx may overflow */
 		if (score > best)
 		{
 			best = score;
@@ -62,28 +62,53 @@ metric_weight(int metric)
 	return metric == BQK_L2 ? -2.0f : -1.0f;
 }
 
+/* Squared norms below this leave room for the sum of two of them and twice their product in float32, also when
+ * the estimated product is off. */
+#define MAX_NORM2 (3.4e38f / 8.0f)
+
+/* The residual of x, normalised first under cosine, into work. Very short and very long vectors are scaled by a power
+ * of two first, because 1 / |x| would leave float32's range. */
+static int
+take_residual(const bqk_kernels *kern, const bqk_model *m, const float *x, int allow_zero, float *work)
+{
+	float scale = 1.0f;
+
+	if (m->metric == BQK_COSINE)
+	{
+		double n2 = kern->norm2(x, m->dim);
+
+		if (!(n2 > 0.0) && !allow_zero)
+			return BQK_EZERO;
+		if (n2 > 0.0 && (n2 < 1e-60 || n2 > 1e60))
+		{
+			float power = n2 < 1.0 ? 0x1p100f : 0x1p-100f;
+
+			for (size_t i = 0; i < m->dim; i++)
+				work[i] = x[i] * power;
+			x = work;
+			n2 = kern->norm2(x, m->dim);
+		}
+		scale = n2 > 0.0 ? (float) (1.0 / sqrt(n2)) : 1.0f;
+	}
+	kern->residual(x, scale, m->centroid, m->dim, work);
+	return BQK_OK;
+}
+
 static int
 encode_one(const bqk_kernels *kern, const bqk_model *m, const float *x, uint8_t *code, bqk_factors *f, float *work)
 {
 	size_t dim = m->dim;
 	size_t nbytes = bqk_code_nbytes(dim, m->bits);
-	float scale = 1.0f, add, kx, inv_t = 0.0f;
+	float add, kx, inv_t = 0.0f;
 	bqk_sums s;
 
-	if (m->metric == BQK_COSINE)
-	{
-		double n2 = kern->norm2(x, dim);
-
-		if (!(n2 > 0.0))
-			return BQK_EZERO;
-		scale = (float) (1.0 / sqrt(n2));
-	}
-	kern->residual(x, scale, m->centroid, dim, work);
+	if (take_residual(kern, m, x, 0, work) != BQK_OK)
+		return BQK_EZERO;
 	add = m->metric == BQK_IP ? -kern->dotf(work, m->centroid, dim) : 0.0f;
 	if (m->signs)
 		kern->rotate(m->signs, dim, work);
 	kern->sums(work, dim, &s);
-	if (!(s.n2 < INFINITY) || !(fabsf(add) < INFINITY))
+	if (!(s.n2 < MAX_NORM2) || !(fabsf(add) < MAX_NORM2))
 		return BQK_ERANGE;
 	if (m->metric != BQK_IP)
 		add = m->metric == BQK_L2 ? s.n2 : 0.5f * s.n2;
@@ -145,29 +170,23 @@ bqk_query_prepare(const bqk_model *m, const float *q, bqk_query *query, int8_t *
 {
 	const bqk_kernels *kern = bqk_active();
 	size_t dim = m->dim;
-	float scale = 1.0f, inv;
+	float inv;
 	int32_t sum = 0;
 	bqk_sums s;
 
 	if (!model_ok(m))
 		return BQK_EINVAL;
-	if (m->metric == BQK_COSINE)
-	{
-		double n2 = kern->norm2(q, dim);
-
-		scale = n2 > 0.0 ? (float) (1.0 / sqrt(n2)) : 1.0f;
-	}
-	kern->residual(q, scale, m->centroid, dim, work);
+	(void) take_residual(kern, m, q, 1, work);
 	if (m->metric == BQK_IP)
 		query->g_add = -kern->dotf(q, m->centroid, dim);
 	if (m->signs)
 		kern->rotate(m->signs, dim, work);
 	kern->sums(work, dim, &s);
-	if (!(s.n2 < INFINITY))
+	if (!(s.n2 < MAX_NORM2))
 		return BQK_ERANGE;
 	if (m->metric != BQK_IP)
 		query->g_add = m->metric == BQK_L2 ? s.n2 : 0.5f * s.n2;
-	else if (!(fabsf(query->g_add) < INFINITY))
+	else if (!(fabsf(query->g_add) < MAX_NORM2))
 		return BQK_ERANGE;
 	query->g_error = sqrtf(s.n2);
 	query->delta = s.max / 127.0f;

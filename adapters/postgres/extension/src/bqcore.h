@@ -14,6 +14,9 @@
 
 #define BQCORE_VERSION "0.1.0"
 #define BQ_DEFAULT_BITS 1
+/* pgvector's own */
+#define BQ_DEFAULT_M 16
+#define BQ_DEFAULT_EF_CONSTRUCTION 64
 
 /* ---- values ---- */
 
@@ -142,6 +145,7 @@ extern void BqUnshareBuildContext(struct dsm_segment *segment);
 extern void BqModelStore(Relation index, ForkNumber fork, const bqk_model *model);
 extern const bqk_model *BqModelGet(Relation index);
 extern bytea *BqModelRead(Relation index);
+extern void BqBuiltWith(Relation index, int *m, int *efConstruction);
 
 /* build.c, insert.c, scan.c */
 extern IndexBuildResult *BqBuild(Relation heap, Relation index, IndexInfo *indexInfo);

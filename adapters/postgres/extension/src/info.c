@@ -32,7 +32,7 @@ bqcore_index_info(PG_FUNCTION_ARGS)
 {
 	Relation index = BqOpenIndex(PG_GETARG_OID(0), AccessShareLock);
 	const bqk_model *model;
-	BqOptions *options;
+	int m, efConstruction;
 	TupleDesc desc;
 	Datum values[13];
 	bool nulls[13] = {0};
@@ -43,15 +43,15 @@ bqcore_index_info(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != lengthof(values))
 		elog(ERROR, "bqcore_index_info: expected %zu columns; ALTER EXTENSION bqcore UPDATE", lengthof(values));
 	model = BqModelGet(index);
-	options = (BqOptions *) index->rd_options;
+	BqBuiltWith(index, &m, &efConstruction);
 	for (uint32 j = 0; j < model->dim; j++)
 		norm2 += (double) model->centroid[j] * model->centroid[j];
 	values[i++] = CStringGetTextDatum("rabitq");
 	values[i++] = Int32GetDatum(model->bits);
 	values[i++] = CStringGetTextDatum(BqMetricName(model->metric));
 	values[i++] = Int32GetDatum((int32) model->dim);
-	values[i++] = Int32GetDatum(options ? options->m : 16);
-	values[i++] = Int32GetDatum(options ? options->efConstruction : 64);
+	values[i++] = Int32GetDatum(m);
+	values[i++] = Int32GetDatum(efConstruction);
 	values[i++] = CStringGetTextDatum(model->rotation == BQK_ROTATION_NONE ? "none" : "hadamard");
 	values[i++] = Int64GetDatum((int64) model->seed);
 	values[i++] = Int64GetDatum((int64) model->n_trained);

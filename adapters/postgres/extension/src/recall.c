@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/datum.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rls.h"
@@ -163,7 +164,8 @@ bqcore_recall(PG_FUNCTION_ARGS)
 	FmgrInfo distance;
 	Sampled *queries;
 	int64 hits = 0, possible = 0;
-	Oid op, collation, type;
+	Oid op, collation, type, user;
+	int security, nest;
 	const BqTypeInfo *info;
 
 	if (k < 1 || k > MAX_K)
@@ -180,10 +182,13 @@ bqcore_recall(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("bqcore_recall cannot read table \"%s\": row-level security applies to this user",
 							   RelationGetRelationName(heap))));
-	if (!index->rd_index->indisvalid)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("index \"%s\" is not valid", RelationGetRelationName(index)), errhint("REINDEX or drop it.")));
+	/* Expressions and predicates of the index run as its owner and can do no lasting harm, as in CREATE INDEX. */
+	GetUserIdAndSecContext(&user, &security);
+	SetUserIdAndSecContext(heap->rd_rel->relowner, security | SECURITY_RESTRICTED_OPERATION);
+	nest = NewGUCNestLevel();
+#if PG_VERSION_NUM >= 170000
+	RestrictSearchPath();
+#endif
 
 	collation = index->rd_indcollation[0];
 	type = index->rd_opcintype[0];
@@ -211,6 +216,8 @@ bqcore_recall(PG_FUNCTION_ARGS)
 	BqReaderEnd(&reader);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(MemoryContextGetParent(tmp));
+	AtEOXact_GUC(false, nest);
+	SetUserIdAndSecContext(user, security);
 	table_close(heap, AccessShareLock);
 	index_close(index, AccessShareLock);
 	if (possible == 0)

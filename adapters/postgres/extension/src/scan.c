@@ -25,7 +25,8 @@ typedef struct BqScan
 	int64 returned;
 	int ahead;
 	int slope;
-	int floor;             /* waiting rows at which an iterative scan fetches more */
+	int floor;             /* an iterative scan fetches more when fewer rows than this wait, */
+	double growth;         /* or fewer than this times the rows returned */
 	MemoryContext ctx;     /* one rescan */
 	MemoryContext scanCtx; /* the whole scan */
 } BqScan;
@@ -81,6 +82,7 @@ set_window(BqScan *s, int bits)
 		s->slope = bits == 2 ? 3 : 2;
 	}
 	s->floor = Max(Min(ef_search / 2, s->ahead), 1);
+	s->growth = bq_rescore >= 0 ? 0.0 : 2.0 / bits;
 }
 
 static void
@@ -191,8 +193,10 @@ BqGetTuple(IndexScanDesc scan, ScanDirection dir)
 	{
 		if (s->iterative == BQ_ITERATIVE_OFF)
 			refill(scan, s, s->ahead + (s->slope - 1) * s->returned);
-		else if (s->returned == 0 || s->rescorer.n_pending < s->floor)
+		else if (s->returned == 0)
 			refill(scan, s, s->ahead);
+		else
+			refill(scan, s, Max(s->floor, (int64) (s->growth * s->returned)));
 		if (!BqRescorerNext(&s->rescorer, &scan->xs_heaptid, &distance))
 			return false;
 		if (distance < s->last && s->iterative != BQ_ITERATIVE_RELAXED)
