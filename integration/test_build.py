@@ -159,8 +159,9 @@ def test_a_build_asked_to_be_parallel_is_right_and_keeps_the_setting(conn: Conne
     create_table(conn, DATA.base)
     conn.execute("ALTER TABLE items SET (parallel_workers = 2)")
     configure(conn, max_parallel_maintenance_workers=2, min_parallel_table_scan_size=0)
-    create_index(conn, 4)
-    assert value(conn, "SHOW max_parallel_maintenance_workers") == "2"
+    with conn.transaction():
+        create_index(conn, 4)
+        assert value(conn, "SHOW max_parallel_maintenance_workers") == "2"
     assert recall(conn, 3000) >= 0.97
     with pytest.raises(psycopg.Error, match="ef_construction"):
         create_index(conn, name="broken", options=", m = 40")

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import reference
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -55,6 +55,7 @@ def outputs(model, X, Q):
 @pytest.mark.parametrize("rotation", ["hadamard", "none"])
 def test_every_isa_computes_the_same_bytes(isa, dim, rotation):
     X, Q, centroid = sample(dim)
+    X[1, ::2] = centroid[::2]  # residuals of exactly zero
     for bits in BITS:
         for metric in METRICS:
             model = model_of(dim, bits, metric, 5, rotation, centroid)
@@ -151,7 +152,7 @@ def test_one_bit_codes_are_the_signs_of_rotated_residuals(dim, metric):
 
 @pytest.mark.parametrize(
     ("dim", "mean_gap", "largest_gap"),
-    [(1, 1e-7, 1e-7), (3, 1e-3, 5e-3), (25, 1e-4, 2e-3), (127, 1e-4, 1e-3), (200, 1e-4, 1e-3)],
+    [(1, 1e-7, 1e-7), (3, 1e-3, 5e-3), (25, 1.2e-4, 2e-3), (127, 4e-5, 1e-3), (200, 4e-5, 1e-3)],
 )
 def test_four_bit_codes_come_close_to_the_best_cosine(dim, mean_gap, largest_gap):
     X, _, centroid = sample(dim, n=100)
@@ -245,6 +246,17 @@ def test_code_to_code_estimates_follow_angles_at_one_bit_and_levels_at_more(bits
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
+def test_sine_of_the_angle_is_within_its_stated_error():
+    dim = 16000
+    f = _kernels.ffi.new("bqk_factors *", {"f_add": 0.0, "f_rescale": 1.0})
+    sym = np.arange(-dim, dim + 1)
+    ip = _kernels.METRICS["ip"]
+    estimates = np.array([_kernels.lib.bqk_estimate_sym(1, ip, dim, int(s), f, f) for s in sym])
+    sine = -estimates * 2 * np.pi / dim  # (c1 / 2)^2 = 1 / (2 pi)
+    # 6e-7 of the polynomial, and four roundings of float32
+    assert np.max(np.abs(sine - np.sin(np.pi / 2 * sym / dim))) < 6e-7 + 4 * 2.0**-24
+
+
 @pytest.mark.parametrize("dim", [128, 384, 768, 1024, 1536])
 @pytest.mark.parametrize("kind", ["gaussian", "unequal axes", "sparse"])
 def test_mean_cosine_of_codes_is_that_of_random_directions(dim, kind):
@@ -336,6 +348,7 @@ def test_arrays_of_another_type_and_rows_out_of_range_never_reach_c():
 finite = st.floats(-1e6, 1e6, width=32)
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=finite))
 def test_one_bit_codes_hold_the_signs_of_any_vector(X):
     dim = X.shape[1]
@@ -345,6 +358,7 @@ def test_one_bit_codes_hold_the_signs_of_any_vector(X):
     assert not codes[~encoded].any()
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=finite))
 def test_four_bit_levels_keep_the_order_of_coordinates(X):
     dim = X.shape[1]

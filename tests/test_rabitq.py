@@ -41,6 +41,11 @@ def test_fit_takes_the_mean_of_normalised_rows_under_cosine_else_of_rows(metric)
     assert isinstance(quantizer, Quantizer)
 
 
+def test_centroid_does_not_drift_with_the_number_of_rows():
+    X = np.full((200_000, 2), 0.1, dtype=np.float32)
+    np.testing.assert_array_equal(RaBitQ().fit(X).centroid_, np.float32(0.1))
+
+
 def test_constructor_and_set_params_store_parameters_as_given():
     given = {"bits": np.int64(4), "metric": "cosine", "rotation": "none", "random_state": 2**63}
     quantizer = RaBitQ(**given)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -122,6 +122,7 @@ def test_ties_are_ordered_by_row(clusters, rescored):
 few_values = st.sampled_from([-np.inf, -1.5, 0.0, 1.0, 2.0, 3.0, np.inf])
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.float32, st.integers(1, 40), elements=few_values), st.data())
 def test_best_rows_are_the_first_of_a_stable_sort(distances, data):
     k = data.draw(st.integers(1, len(distances)))
