@@ -75,7 +75,7 @@ class Model:
 
     Parameters
     ----------
-    bits : {1, 4}
+    bits : {1, 2, 4, 8}
     metric : {"l2", "ip", "cosine"}
     rotation : {"hadamard", "none"}
     seed : int
@@ -119,26 +119,29 @@ class Model:
 
     def rotate(self, X: Float32Array) -> Float32Array:
         """Rotate rows, shape (n, dim)."""
-        self._check_rows("X", X, self.dim)
+        self._check_rows("X", X, self.dim, np.float32)
         out = np.empty_like(X)
         self._check(
             lib.bqk_rotate(self._struct, _pointer("float", X), len(X), _pointer("float", out, writable=True))
         )
         return out
 
-    def _check_rows(self, name: str, array: npt.NDArray[Any], width: int) -> None:
-        """C trusts widths and contiguity: refuse anything else here."""
-        if array.ndim != 2 or array.shape[1] != width or not array.flags.c_contiguous:
-            raise ValueError(f"{name}: expected contiguous rows of {width}, not shape {array.shape}")
+    def _check_rows(self, name: str, array: npt.NDArray[Any], width: int, dtype: npt.DTypeLike) -> None:
+        """C trusts types, widths and contiguity: refuse anything else here."""
+        if array.ndim != 2 or array.shape[1] != width or array.dtype != dtype or not array.flags.c_contiguous:
+            expected = f"contiguous rows of {width} {np.dtype(dtype)}"
+            raise ValueError(f"{name}: expected {expected}, not {array.dtype} of shape {array.shape}")
 
     def _check_codes(self, codes: npt.NDArray[np.uint8], factors: npt.NDArray[np.void]) -> None:
-        self._check_rows("codes", codes, self.code_nbytes)
-        if factors.shape != (len(codes),) or not factors.flags.c_contiguous:
-            raise ValueError(f"factors: expected contiguous {(len(codes),)}, not shape {factors.shape}")
+        self._check_rows("codes", codes, self.code_nbytes, np.uint8)
+        contiguous = factors.flags.c_contiguous
+        if factors.shape != (len(codes),) or factors.dtype != FACTORS_DTYPE or not contiguous:
+            expected = f"contiguous {FACTORS_DTYPE} of shape {(len(codes),)}"
+            raise ValueError(f"factors: expected {expected}, not {factors.dtype} of shape {factors.shape}")
 
     def encode(self, X: Float32Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
         """Encode rows, shape (n, dim), to packed codes (n, code_nbytes) and factors (n,)."""
-        self._check_rows("X", X, self.dim)
+        self._check_rows("X", X, self.dim, np.float32)
         n = len(X)
         codes = np.empty((n, self.code_nbytes), dtype=np.uint8)
         factors = np.empty(n, dtype=FACTORS_DTYPE)
@@ -162,7 +165,7 @@ class Model:
 
     def prepare(self, q: Float32Array) -> Query:
         """Prepare one query, shape (dim,)."""
-        self._check_rows("q", q[np.newaxis], self.dim)
+        self._check_rows("q", q[np.newaxis], self.dim, np.float32)
         struct = ffi.new("bqk_query *")
         z = np.empty(lib.bqk_query_nbytes(self.dim), dtype=np.int8)
         work = np.empty(self.dim, dtype=np.float32)
@@ -221,6 +224,8 @@ class Model:
         """Estimated distances of codes to the code in `row`, shape (n,): what a graph build compares."""
         self._check_codes(codes, factors)
         n = len(codes)
+        if not 0 <= row < n:
+            raise ValueError(f"row: expected 0 to {n - 1}, not {row}")
         sym = self.sym(codes, codes[row])
         f = ffi.cast("bqk_factors *", _pointer("char", factors.view(np.int8)))
         metric = METRICS[self.metric]
@@ -231,8 +236,8 @@ class Model:
 
     def dot(self, codes: npt.NDArray[np.uint8], z: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
         """Sum of level index times query coordinate, shape (n,)."""
-        self._check_rows("codes", codes, self.code_nbytes)
-        self._check_rows("z", z[np.newaxis], lib.bqk_query_nbytes(self.dim))
+        self._check_rows("codes", codes, self.code_nbytes, np.uint8)
+        self._check_rows("z", z[np.newaxis], lib.bqk_query_nbytes(self.dim), np.int8)
         out = np.empty(len(codes), dtype=np.int32)
         self._check(
             lib.bqk_dot(
@@ -249,8 +254,8 @@ class Model:
 
     def sym(self, codes: npt.NDArray[np.uint8], code: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
         """Sum of (2 ua - M)(2 ub - M), shape (n,)."""
-        self._check_rows("codes", codes, self.code_nbytes)
-        self._check_rows("code", code[np.newaxis], self.code_nbytes)
+        self._check_rows("codes", codes, self.code_nbytes, np.uint8)
+        self._check_rows("code", code[np.newaxis], self.code_nbytes, np.uint8)
         out = np.empty(len(codes), dtype=np.int32)
         self._check(
             lib.bqk_sym(

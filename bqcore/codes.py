@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -16,6 +17,9 @@ from bqcore._kernels import FACTORS_DTYPE
 
 FORMAT = "bqcore codes"
 FORMAT_VERSION = 1
+
+# What zipfile raises for damaged headers: a wrong magic, a password flag, an unknown method or version.
+_ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +97,7 @@ class Codes:
             If the file is foreign, truncated, damaged or of a newer version.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 header = json.loads(str(file["header"]))
                 if header.get("format") != FORMAT:
                     raise ValueError(f"expected format {FORMAT!r}, not {header.get('format')!r}")
@@ -102,13 +106,5 @@ class Codes:
                 return cls(file["packed"], file["factors"], header["dim"], header["bits"], header["model_id"])
         except FileNotFoundError:
             raise
-        except (
-            OSError,
-            EOFError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            ValueError,
-            zipfile.BadZipFile,
-        ) as error:
+        except (OSError, EOFError, LookupError, TypeError, AttributeError, ValueError, *_ZIP_ERRORS) as error:
             raise ValueError(f"{path}: not a readable file of bqcore codes: {error}") from error

@@ -22,15 +22,15 @@ from bqcore._validation import (
 )
 from bqcore.codes import Codes
 
-BITS = (1, 4)
+BITS = (1, 2, 4, 8)
 
 
 class RaBitQ:
-    """RaBitQ codes at 1 or 4 bits per dimension, with an unbiased distance estimate and its error bound.
+    """RaBitQ codes of 1, 2, 4 or 8 bits per dimension: unbiased distance estimates with an error bound.
 
     Parameters
     ----------
-    bits : {1, 4}, default 1
+    bits : {1, 2, 4, 8}, default 1
         Bits per dimension.
     metric : {"l2", "ip", "cosine"}, default "l2"
         Squared Euclidean distance, negative inner product, or 1 - cosine.
@@ -43,7 +43,9 @@ class RaBitQ:
     ----------
     centroid_ : ndarray of float32, shape (dim,)
         Mean of the training vectors (of the normalised ones for cosine).
-    dim_ : int
+    dim_, bits_ : int
+    metric_ : str
+        What the model was fitted with; parameters that are set later wait for the next `fit`.
     n_trained_ : int
         Rows the centroid was taken from.
 
@@ -56,6 +58,8 @@ class RaBitQ:
 
     centroid_: Float32Array
     dim_: int
+    bits_: int
+    metric_: str
     n_trained_: int
 
     def __init__(
@@ -121,8 +125,8 @@ class RaBitQ:
             row is zero.
         """
         metric = check_metric(self.metric)
-        check_bits(self.bits, BITS)
-        check_random_state(self.random_state)
+        bits = check_bits(self.bits, BITS)
+        seed = check_random_state(self.random_state)
         if self.rotation not in _kernels.ROTATIONS:
             raise ValueError(
                 f"rotation: expected one of {', '.join(_kernels.ROTATIONS)}, not {self.rotation!r}"
@@ -133,10 +137,10 @@ class RaBitQ:
         centroid = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
         self._set_model(
             _kernels.Model(
-                bits=self.bits,
+                bits=bits,
                 metric=metric,
                 rotation=self.rotation,
-                seed=self.random_state,
+                seed=seed,
                 centroid=centroid,
                 n_trained=len(vectors),
             )
@@ -147,6 +151,8 @@ class RaBitQ:
         self._model = model
         self.centroid_ = model.centroid
         self.dim_ = model.dim
+        self.bits_ = model.bits
+        self.metric_ = model.metric
         self.n_trained_ = model.n_trained
         self._model_id = hashlib.sha256(model.to_bytes()).hexdigest()[:16]
 
@@ -156,6 +162,16 @@ class RaBitQ:
             raise ValueError(f"{self!r} is not fitted: call fit(X) first")
         return model
 
+    def check_codes(self, codes: Codes) -> None:
+        """Check that codes were made by this model.
+
+        Raises
+        ------
+        ValueError
+            If this quantizer is not fitted, or the codes are of another model.
+        """
+        self._check_codes(codes)
+
     def _check_codes(self, codes: Codes) -> _kernels.Model:
         model = self._fitted()
         if codes.model_id != self._model_id:
@@ -163,6 +179,13 @@ class RaBitQ:
                 f"codes: expected codes of model {self._model_id}, not of model {codes.model_id}"
             )
         return model
+
+    @staticmethod
+    def _prepare(model: _kernels.Model, queries: Float32Array, row: int) -> _kernels.Query:
+        try:
+            return model.prepare(queries[row])
+        except ValueError as error:
+            raise ValueError(f"Q: row {row}: {error}") from error
 
     @property
     def model_id(self) -> str:
@@ -195,8 +218,8 @@ class RaBitQ:
             its squared distance to the centroid overflows float32.
         """
         model = self._fitted()
-        packed, factors = model.encode(as_vectors(X, dim=self.dim_, allow_empty=True))
-        return Codes(packed, factors, self.dim_, self.bits, self._model_id)
+        packed, factors = model.encode(as_vectors(X, dim=model.dim, allow_empty=True))
+        return Codes(packed, factors, self.dim_, self.bits_, self._model_id)
 
     def estimate(self, codes: Codes, Q: npt.ArrayLike) -> Float32Array:
         """Estimate the distances of queries to codes; queries are quantised to 8 bits.
@@ -220,8 +243,8 @@ class RaBitQ:
         model = self._check_codes(codes)
         queries, single = as_matrix_or_vector(Q, dim=self.dim_)
         out = np.empty((len(queries), len(codes)), dtype=np.float32)
-        for i, q in enumerate(queries):
-            out[i] = model.estimate(model.prepare(q), codes.packed, codes.factors)
+        for i in range(len(queries)):
+            out[i] = model.estimate(self._prepare(model, queries, i), codes.packed, codes.factors)
         return out[0] if single else out
 
     def error_bound(self, codes: Codes, Q: npt.ArrayLike, eps0: float = 1.9) -> Float32Array:
@@ -253,8 +276,8 @@ class RaBitQ:
         model = self._check_codes(codes)
         queries, single = as_matrix_or_vector(Q, dim=self.dim_)
         out = np.empty((len(queries), len(codes)), dtype=np.float32)
-        for i, q in enumerate(queries):
-            out[i] = model.error(model.prepare(q), codes.packed, codes.factors)
+        for i in range(len(queries)):
+            out[i] = model.error(self._prepare(model, queries, i), codes.packed, codes.factors)
         out *= np.float32(eps0)
         return out[0] if single else out
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bqcore._kernels import Float32Array
-from bqcore._validation import as_matrix_or_vector, as_vectors, check_int, check_metric
+from bqcore._validation import as_matrix_or_vector, as_vectors, check_int
 from bqcore.codes import Codes
 from bqcore.evaluation import exact_distances
 from bqcore.rabitq import RaBitQ
@@ -77,17 +77,18 @@ def search(
     ValueError
         If k exceeds the number of codes, X has another shape than the codes, or oversampling is below 1.
     """
+    quantizer.check_codes(codes)
     queries, _ = as_matrix_or_vector(Q, dim=quantizer.dim_)
     k = check_int(k, name="k", low=1, high=len(codes))
     if not oversampling >= 1:
         raise ValueError(f"oversampling: expected at least 1, not {oversampling}")
-    metric = check_metric(quantizer.metric)
+    metric = quantizer.metric_
     vectors = None
     if X is not None:
         vectors = as_vectors(X, dim=quantizer.dim_)
         if len(vectors) != len(codes):
             raise ValueError(f"X: expected {len(codes)} rows, one per code, not {len(vectors)}")
-    n_candidates = k if vectors is None else min(len(codes), int(np.ceil(k * oversampling)))
+    n_candidates = k if vectors is None else int(min(len(codes), np.ceil(k * oversampling)))
     rows = np.empty((len(queries), n_candidates), dtype=np.int64)
     estimates = np.empty((len(queries), n_candidates), dtype=np.float64)
     for i, q in enumerate(queries):

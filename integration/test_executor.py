@@ -345,10 +345,19 @@ def test_a_partial_index_returns_its_rows_only(conn: Connection, bits: int) -> N
 def test_indexes_that_hnsw_cannot_have_are_refused(conn: Connection) -> None:
     conn.execute("CREATE TABLE items (id integer, embedding vector(24))")
     for statement, reason in (
-        ("CREATE UNIQUE INDEX ON items USING bqhnsw (embedding)", "does not support unique indexes"),
-        ("CREATE INDEX ON items USING bqhnsw (embedding, embedding)", "does not support multicolumn"),
-        ("CREATE INDEX ON items USING bqhnsw (embedding) INCLUDE (id)", "does not support included columns"),
-        ("CREATE INDEX ON items USING bqhnsw (embedding DESC)", "does not support ASC/DESC"),
+        (
+            "CREATE UNIQUE INDEX ON items USING bqhnsw (embedding vector_l2_ops)",
+            "does not support unique indexes",
+        ),
+        (
+            "CREATE INDEX ON items USING bqhnsw (embedding vector_l2_ops, embedding vector_l2_ops)",
+            "does not support multicolumn",
+        ),
+        (
+            "CREATE INDEX ON items USING bqhnsw (embedding vector_l2_ops) INCLUDE (id)",
+            "does not support included columns",
+        ),
+        ("CREATE INDEX ON items USING bqhnsw (embedding vector_l2_ops DESC)", "does not support ASC/DESC"),
         ("CREATE INDEX ON items USING bqhnsw (id)", "no default operator class"),
     ):
         with pytest.raises(psycopg.Error, match=reason):

@@ -169,7 +169,7 @@ def test_only_bqhnsw_indexes_are_accepted(conn: Connection, call: str) -> None:
     conn.execute("CREATE INDEX by_id ON items (id)")
     conn.execute("CREATE INDEX graph ON items USING hnsw (embedding vector_l2_ops)")
     conn.execute("CREATE TABLE parted (embedding vector(24)) PARTITION BY LIST (embedding)")
-    conn.execute("CREATE INDEX parted_bq ON parted USING bqhnsw (embedding)")
+    conn.execute("CREATE INDEX parted_bq ON parted USING bqhnsw (embedding vector_l2_ops)")
     for name in ("by_id", "graph", "items", "parted_bq"):
         with pytest.raises(psycopg.errors.WrongObjectType, match=f'"{name}" is not an? (bqhnsw )?index'):
             execute(conn, f"SELECT bqcore_{call.format(repr(name))}")

@@ -51,15 +51,16 @@ def rotation(dim, seed):
 
 def unpack(codes, dim, bits):
     """Level indices u of packed codes, shape (n, dim)."""
-    if bits == 1:
-        return np.unpackbits(codes, axis=1, count=dim, bitorder="little").astype(np.int64)
-    return np.stack([codes & 15, codes >> 4], axis=2).reshape(len(codes), -1)[:, :dim].astype(np.int64)
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    levels = codes[:, :, None] >> shifts & np.uint8((1 << bits) - 1)
+    return levels.reshape(len(codes), -1)[:, :dim].astype(np.int64)
 
 
 def query_levels(z, dim, bits):
-    """Query coordinates in their own order; 4-bit kernels keep a block's even ones before its odd ones."""
-    if bits == 4:
-        z = z.reshape(-1, 2, 32).transpose(0, 2, 1).reshape(-1)
+    """Query coordinates in their own order; in a block kernels group them by their place in a code byte."""
+    if bits > 1:
+        per_byte = 8 // bits
+        z = z.reshape(-1, per_byte, 64 // per_byte).transpose(0, 2, 1).reshape(-1)
     return z[:dim].astype(np.int64)
 
 
@@ -68,11 +69,12 @@ def best_cosine(o, bits):
     if bits == 1:
         return np.abs(o).sum() / sqrt(len(o)) / np.linalg.norm(o)
     y = np.sort(np.abs(o[o != 0]))
-    steps = np.concatenate([m / y for m in range(1, 8)])  # t y passes m: its level grows
+    top = (1 << bits) // 2
+    steps = np.concatenate([m / y for m in range(1, top)])  # t y passes m: its level grows
     steps = np.append(np.sort(steps) * (1 + 1e-12), 0.0)
     best = 0.0
     for t in steps:
-        k = np.minimum(np.floor(t * y), 7) + 0.5
+        k = np.minimum(np.floor(t * y), top - 1) + 0.5
         best = max(best, (k @ y) / sqrt(k @ k + 0.25 * (len(o) - len(y))))
     return best / np.linalg.norm(o)
 

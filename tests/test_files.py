@@ -193,11 +193,6 @@ def test_codes_file_is_refused_for_its_header(tmp_path, codes):
     assert len(Codes.load(path)) == 20
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=RuntimeError,
-    reason="zipfile's RuntimeError and NotImplementedError pass through Codes.load",
-)
 @pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
 def test_corrupted_codes_file_is_refused_or_read_unchanged(tmp_path, codes):
     path = tmp_path / "codes.npz"
@@ -221,11 +216,6 @@ def test_corrupted_codes_file_is_refused_or_read_unchanged(tmp_path, codes):
     assert refused > 0.7 * len(data)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=RuntimeError,
-    reason="zipfile's RuntimeError and NotImplementedError pass through Codes.load",
-)
 def test_codes_file_marked_encrypted_or_of_a_newer_zip_is_refused(tmp_path, codes):
     path = tmp_path / "codes.npz"
     codes.save(path)
@@ -238,7 +228,6 @@ def test_codes_file_marked_encrypted_or_of_a_newer_zip_is_refused(tmp_path, code
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc to list open files")
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="np.load leaves a truncated zip open")
 @pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
 def test_refused_codes_file_is_closed(tmp_path, codes):
     path = tmp_path / "codes.npz"

@@ -38,7 +38,7 @@ def floats(file, dim, name):
 def test_the_current_format_version_has_golden_vectors():
     version = _kernels.lib.BQK_MODEL_VERSION
     assert [file["version"] for file in FILES.values()] == list(range(1, version + 1))
-    assert len(FILES["rabitq_v1"]["cases"]) == 36
+    assert len(FILES["rabitq_v1"]["cases"]) == 70
 
 
 @pytest.mark.parametrize(("file", "case"), CASES)

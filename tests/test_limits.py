@@ -7,7 +7,7 @@ import pytest
 
 from bqcore import Codes, RaBitQ
 
-BITS = [1, 4]
+BITS = [1, 2, 4, 8]
 
 
 def vectors(n=60, dim=128):
@@ -38,9 +38,6 @@ def test_scaling_by_a_power_of_two_scales_estimates(bits, exponent):
     np.testing.assert_array_equal(found, np.ldexp(model.estimate(codes, X), 2 * exponent))
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="<k,x>^2 overflows while the 4-bit grid is chosen"
-)
 def test_codes_of_huge_vectors_are_as_good_or_refused():
     X = unit_residuals()
     huge = np.ldexp(X, 60)
@@ -52,9 +49,6 @@ def test_codes_of_huge_vectors_are_as_good_or_refused():
     assert codes.packed.tobytes() == RaBitQ(bits=4).fit(X).encode(X).packed.tobytes()
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="|o|^2 fits in float32, the sum with |q|^2 does not"
-)
 def test_distances_of_accepted_vectors_are_finite():
     huge = unit_residuals() * np.float32(1.5e19)
     quantizer = RaBitQ().fit(huge)
@@ -65,7 +59,6 @@ def test_distances_of_accepted_vectors_are_finite():
     assert np.isfinite(quantizer.estimate(codes, huge)).all()
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="1 / |x| overflows float32 below 2.9e-39")
 def test_cosine_of_denormal_vectors_is_that_of_their_direction():
     X = vectors(10, 64)
     quantizer = RaBitQ(metric="cosine").fit(X)
@@ -75,9 +68,6 @@ def test_cosine_of_denormal_vectors_is_that_of_their_direction():
     assert np.isfinite(quantizer.estimate(codes, X)).all()
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="the message has neither the argument nor the row"
-)
 def test_query_that_overflows_is_refused_with_its_row():
     X = vectors()
     quantizer = RaBitQ().fit(X)
@@ -89,11 +79,6 @@ def test_query_that_overflows_is_refused_with_its_row():
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in scalar multiply:RuntimeWarning")
-@pytest.mark.xfail(
-    strict=True,
-    raises=(ValueError, OverflowError, TypeError),
-    reason="Codes computes with the numpy integer it was given, and JSON has none",
-)
 @pytest.mark.parametrize("bits", [np.int8(4), np.uint8(4), np.int64(4)])
 def test_bits_of_any_integer_type_are_taken(tmp_path, bits):
     X = vectors()
@@ -102,9 +87,6 @@ def test_bits_of_any_integer_type_are_taken(tmp_path, bits):
     assert same_codes(Codes.load(tmp_path / "codes.npz"), codes)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="encode labels codes with the parameter, not the fitted bits"
-)
 def test_parameters_set_after_the_fit_wait_for_the_next_one():
     X = vectors()
     quantizer = RaBitQ().fit(X)

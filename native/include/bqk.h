@@ -26,6 +26,14 @@ typedef struct bqk_sums
 	float max; /* largest magnitude */
 } bqk_sums;
 
+/* n codes of `stride` bytes each against one query or one code; out[n]. */
+typedef void (*bqk_dot_fn)(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out);
+typedef void (*bqk_sym_fn)(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t dim,
+						   int32_t *out);
+
+/* Bit widths 1, 2, 4, 8 in the order of bqk_width. */
+#define BQK_WIDTHS 4
+
 typedef struct bqk_kernels
 {
 	const char *name;
@@ -37,14 +45,12 @@ typedef struct bqk_kernels
 	void (*rotate)(const float *signs, size_t dim, float *x);
 	void (*sums)(const float *x, size_t dim, bqk_sums *out);
 	void (*pack1)(const float *x, size_t dim, uint8_t *code);
-	/* <k,x> and <k,k> of the 4-bit levels k that x / t rounds to */
-	void (*score4)(const float *x, size_t dim, float inv_t, float *kx, float *kk);
-	void (*pack4)(const float *x, size_t dim, float inv_t, uint8_t *code);
-	/* integer kernels */
-	void (*dot1)(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out);
-	void (*dot4)(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out);
-	void (*sym1)(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t dim, int32_t *out);
-	void (*sym4)(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t dim, int32_t *out);
+	/* <k,x> and <k,k> of the levels k that x / t rounds to, at 2, 4 or 8 bits */
+	void (*score)(const float *x, size_t dim, int bits, float inv_t, float *kx, float *kk);
+	void (*pack)(const float *x, size_t dim, int bits, float inv_t, uint8_t *code);
+	/* integer kernels by bit width */
+	bqk_dot_fn dot[BQK_WIDTHS];
+	bqk_sym_fn sym[BQK_WIDTHS];
 } bqk_kernels;
 
 extern const bqk_kernels bqk_kernels_scalar;
@@ -72,7 +78,14 @@ int bqk_cpu_avx512(void);
 static inline int
 bqk_bits_ok(int bits)
 {
-	return bits == 1 || bits == 4;
+	return bits == 1 || bits == 2 || bits == 4 || bits == 8;
+}
+
+/* Place of a bit width in the kernel tables. */
+static inline int
+bqk_width(int bits)
+{
+	return __builtin_ctz((unsigned) bits);
 }
 
 static inline size_t
@@ -100,14 +113,27 @@ bqk_fold_double(double *lane)
 	return lane[0];
 }
 
-/* Level index of one 4-bit coordinate: round(x / t + 7.5) clamped to 0..15. */
+/* Level index of one coordinate: round(x / t + M / 2) clamped to 0..M. */
 static inline int
-bqk_level4(float x, float inv_t)
+bqk_level(float x, int bits, float inv_t)
 {
-	float u = x * inv_t + 8.0f;
+	float top = (float) ((1 << bits) - 1);
+	float u = x * inv_t + 0.5f * (top + 1.0f);
 
-	u = u < 0.0f ? 0.0f : (u > 15.0f ? 15.0f : u);
+	u = u < 0.0f ? 0.0f : (u > top ? top : u);
 	return (int) u;
+}
+
+/* Where coordinate i of a query lies. Kernels spread the code bytes of a block of 64 coordinates by shifts of 0,
+ * bits, 2 bits, ...: first come the coordinates in the lowest bits of each byte, then the next ones. */
+static inline size_t
+bqk_query_position(int bits, size_t i)
+{
+	size_t per_byte = 8 / (size_t) bits;
+
+	if (bits == 1) /* kernels turn bits into masks instead */
+		return i;
+	return (i & ~(size_t) 63) + (i % per_byte) * (64 / per_byte) + (i & 63) / per_byte;
 }
 
 /* Largest power of two <= dim. */

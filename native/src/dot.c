@@ -8,7 +8,7 @@ bqk_dot(int bits, size_t dim, const uint8_t *codes, size_t stride, size_t n, con
 
 	if (dim == 0 || dim > BQK_MAX_DIM || !bqk_bits_supported(bits) || stride < bqk_code_nbytes(dim, bits))
 		return BQK_EINVAL;
-	(bits == 1 ? k->dot1 : k->dot4)(codes, stride, n, z, dim, out);
+	k->dot[bqk_width(bits)](codes, stride, n, z, dim, out);
 	return BQK_OK;
 }
 
@@ -19,6 +19,6 @@ bqk_sym(int bits, size_t dim, const uint8_t *codes, size_t stride, size_t n, con
 
 	if (dim == 0 || dim > BQK_MAX_DIM || !bqk_bits_supported(bits) || stride < bqk_code_nbytes(dim, bits))
 		return BQK_EINVAL;
-	(bits == 1 ? k->sym1 : k->sym4)(codes, stride, n, code, dim, out);
+	k->sym[bqk_width(bits)](codes, stride, n, code, dim, out);
 	return BQK_OK;
 }

@@ -4,12 +4,12 @@
 #include <math.h>
 #include <string.h>
 
-/* Grid steps tried for 4-bit levels, as fractions of max|x| / 7.5. The best step for Gaussian
- * coordinates leaves |x| up to about 2.7 sigma unclipped; max|x| lies between 2.5 and 4.5 sigma
- * for 25 <= dim <= 16000, so the fractions span .45 to 1.05, in steps that cost < 1e-4 of cosine. */
-#define STEP_FIRST 0.45f
-#define STEP_GAP 0.04f
+/* Grid steps tried, as fractions of max|x| / (M / 2). Gaussian coordinates are best cut off at 2.0, 2.5 and 3.9
+ * sigma with 2, 4 and 8 bits (Max 1960), and max|x| lies between 2.5 and 4.5 sigma for 25 <= dim <= 16000; the
+ * last fraction leaves nothing cut off. Neighbouring steps differ by less than 1e-4 of cosine at the best one. */
 #define STEP_COUNT 16
+#define STEP_LAST 1.05f
+static const float step_first[BQK_WIDTHS] = {0.0f, 0.38f, 0.45f, 0.80f};
 
 int
 bqk_bits_supported(int bits)
@@ -30,19 +30,21 @@ model_ok(const bqk_model *m)
 		   m->centroid != NULL && (m->rotation == BQK_ROTATION_NONE) == (m->signs == NULL);
 }
 
-/* Chooses the 4-bit grid step by the largest cosine between levels and x; returns <k,x> at that step. */
+/* Chooses the grid step by the largest cosine between levels and x; returns <k,x> at that step. */
 static float
-best_step4(const bqk_kernels *kern, const float *x, size_t dim, float max, float *inv_t)
+best_step(const bqk_kernels *kern, const float *x, size_t dim, int bits, float max, float *inv_t)
 {
+	float first = step_first[bqk_width(bits)], gap = (STEP_LAST - first) / (STEP_COUNT - 1);
+	float unit = max / (0.5f * (float) ((1 << bits) - 1));
 	float best = -1.0f, best_kx = 0.0f;
 
 	for (int i = 0; i < STEP_COUNT; i++)
 	{
-		float inv = 1.0f / ((max / 7.5f) * (STEP_FIRST + STEP_GAP * (float) i));
+		float inv = 1.0f / (unit * (first + gap * (float) i));
 		float kx, kk, score;
 
-		kern->score4(x, dim, inv, &kx, &kk);
-		score = kx * kx / kk;
+		kern->score(x, dim, bits, inv, &kx, &kk);
+		score = kx * (kx / kk); /* kx * kx may overflow */
 		if (score > best)
 		{
 			best = score;
@@ -60,28 +62,53 @@ metric_weight(int metric)
 	return metric == BQK_L2 ? -2.0f : -1.0f;
 }
 
+/* Squared norms below this leave room for the sum of two of them and twice their product in float32, also when
+ * the estimated product is off. */
+#define MAX_NORM2 (3.4e38f / 8.0f)
+
+/* The residual of x, normalised first under cosine, into work. Very short and very long vectors are scaled by a power
+ * of two first, because 1 / |x| would leave float32's range. */
+static int
+take_residual(const bqk_kernels *kern, const bqk_model *m, const float *x, int allow_zero, float *work)
+{
+	float scale = 1.0f;
+
+	if (m->metric == BQK_COSINE)
+	{
+		double n2 = kern->norm2(x, m->dim);
+
+		if (!(n2 > 0.0) && !allow_zero)
+			return BQK_EZERO;
+		if (n2 > 0.0 && (n2 < 1e-60 || n2 > 1e60))
+		{
+			float power = n2 < 1.0 ? 0x1p100f : 0x1p-100f;
+
+			for (size_t i = 0; i < m->dim; i++)
+				work[i] = x[i] * power;
+			x = work;
+			n2 = kern->norm2(x, m->dim);
+		}
+		scale = n2 > 0.0 ? (float) (1.0 / sqrt(n2)) : 1.0f;
+	}
+	kern->residual(x, scale, m->centroid, m->dim, work);
+	return BQK_OK;
+}
+
 static int
 encode_one(const bqk_kernels *kern, const bqk_model *m, const float *x, uint8_t *code, bqk_factors *f, float *work)
 {
 	size_t dim = m->dim;
 	size_t nbytes = bqk_code_nbytes(dim, m->bits);
-	float scale = 1.0f, add, kx, inv_t = 0.0f;
+	float add, kx, inv_t = 0.0f;
 	bqk_sums s;
 
-	if (m->metric == BQK_COSINE)
-	{
-		double n2 = kern->norm2(x, dim);
-
-		if (!(n2 > 0.0))
-			return BQK_EZERO;
-		scale = (float) (1.0 / sqrt(n2));
-	}
-	kern->residual(x, scale, m->centroid, dim, work);
+	if (take_residual(kern, m, x, 0, work) != BQK_OK)
+		return BQK_EZERO;
 	add = m->metric == BQK_IP ? -kern->dotf(work, m->centroid, dim) : 0.0f;
 	if (m->signs)
 		kern->rotate(m->signs, dim, work);
 	kern->sums(work, dim, &s);
-	if (!(s.n2 < INFINITY) || !(fabsf(add) < INFINITY))
+	if (!(s.n2 < MAX_NORM2) || !(fabsf(add) < MAX_NORM2))
 		return BQK_ERANGE;
 	if (m->metric != BQK_IP)
 		add = m->metric == BQK_L2 ? s.n2 : 0.5f * s.n2;
@@ -101,8 +128,8 @@ encode_one(const bqk_kernels *kern, const bqk_model *m, const float *x, uint8_t 
 	}
 	else
 	{
-		kx = best_step4(kern, work, dim, s.max, &inv_t);
-		kern->pack4(work, dim, inv_t, code);
+		kx = best_step(kern, work, dim, m->bits, s.max, &inv_t);
+		kern->pack(work, dim, m->bits, inv_t, code);
 	}
 	f->f_add = add;
 	f->f_rescale = metric_weight(m->metric) * (s.n2 / kx);
@@ -138,44 +165,28 @@ bqk_query_nbytes(size_t dim)
 	return (dim + BQK_BLOCK - 1) / BQK_BLOCK * BQK_BLOCK;
 }
 
-/* Where coordinate i of a query lies. 4-bit kernels split 32 code bytes into low nibbles (even
- * coordinates) and high nibbles (odd ones), so a block holds its 32 even, then its 32 odd ones. */
-static inline size_t
-query_position(int bits, size_t i)
-{
-	if (bits == 1)
-		return i;
-	return (i & ~(size_t) 63) + (i & 1) * 32 + (i & 63) / 2;
-}
-
 int
 bqk_query_prepare(const bqk_model *m, const float *q, bqk_query *query, int8_t *z, float *work)
 {
 	const bqk_kernels *kern = bqk_active();
 	size_t dim = m->dim;
-	float scale = 1.0f, inv;
+	float inv;
 	int32_t sum = 0;
 	bqk_sums s;
 
 	if (!model_ok(m))
 		return BQK_EINVAL;
-	if (m->metric == BQK_COSINE)
-	{
-		double n2 = kern->norm2(q, dim);
-
-		scale = n2 > 0.0 ? (float) (1.0 / sqrt(n2)) : 1.0f;
-	}
-	kern->residual(q, scale, m->centroid, dim, work);
+	(void) take_residual(kern, m, q, 1, work);
 	if (m->metric == BQK_IP)
 		query->g_add = -kern->dotf(q, m->centroid, dim);
 	if (m->signs)
 		kern->rotate(m->signs, dim, work);
 	kern->sums(work, dim, &s);
-	if (!(s.n2 < INFINITY))
+	if (!(s.n2 < MAX_NORM2))
 		return BQK_ERANGE;
 	if (m->metric != BQK_IP)
 		query->g_add = m->metric == BQK_L2 ? s.n2 : 0.5f * s.n2;
-	else if (!(fabsf(query->g_add) < INFINITY))
+	else if (!(fabsf(query->g_add) < MAX_NORM2))
 		return BQK_ERANGE;
 	query->g_error = sqrtf(s.n2);
 	query->delta = s.max / 127.0f;
@@ -190,7 +201,7 @@ bqk_query_prepare(const bqk_model *m, const float *q, bqk_query *query, int8_t *
 
 		level = level > 127 ? 127 : (level < -127 ? -127 : level);
 		sum += level;
-		z[query_position(m->bits, i)] = (int8_t) level;
+		z[bqk_query_position(m->bits, i)] = (int8_t) level;
 	}
 	query->sum_z = sum;
 	return BQK_OK;

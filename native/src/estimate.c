@@ -56,7 +56,7 @@ bqk_distance(int bits, size_t dim, const bqk_query *query, const int8_t *z, cons
 	const bqk_kernels *k = bqk_active();
 	int32_t dot;
 
-	(bits == 1 ? k->dot1 : k->dot4)(code, 0, 1, z, dim, &dot);
+	k->dot[bqk_width(bits)](code, 0, 1, z, dim, &dot);
 	return bqk_estimate(bits, query, dot, f);
 }
 
@@ -67,39 +67,33 @@ bqk_distance_sym(int bits, int metric, size_t dim, const uint8_t *code_a, const 
 	const bqk_kernels *k = bqk_active();
 	int32_t sym;
 
-	(bits == 1 ? k->sym1 : k->sym4)(code_b, 0, 1, code_a, dim, &sym);
+	k->sym[bqk_width(bits)](code_b, 0, 1, code_a, dim, &sym);
 	return bqk_estimate_sym(bits, metric, dim, sym, a, b);
 }
 
-/* Gao & Long 2024, theorem 3.2: |<o,q> - estimate| <= |o| |q| sqrt((1 - c^2) / c^2) eps0 / sqrt(dim - 1)
- * with c = <o,k> / (|o| |k|). */
+/* Gao & Long 2024, theorem 3.2: the code's part of the error is |o| |q| sqrt((1 - c^2) / c^2) eps0 / sqrt(dim - 1)
+ * with c = <o,k> / (|o| |k|). The query's 8 bits add a uniform error of delta in every coordinate, |o| / c delta /
+ * sqrt(12) in all, which counts only at 8 bits per dimension. */
 float
 bqk_error(int bits, int metric, size_t dim, int32_t self, const bqk_factors *f, const bqk_query *query)
 {
+	/* 1 - c^2 at its expectation by bit width, for ip, where |o| is not stored: the distortion of the best
+	 * uniform quantiser of a Gaussian (Max 1960), at 8 bits that of one that reaches max|x| at dim 1,024. */
+	static const float expected[BQK_WIDTHS] = {.3634f, .1188f, .01154f, .00006f};
 	float w = metric == BQK_L2 ? 2.0f : 1.0f;
-	float ratio = fabsf(f->f_rescale) / w;    /* |o|^2 / <o,k> */
-	float knorm = 0.5f * sqrtf((float) self); /* |k| */
-	float tail;
+	float ratio = fabsf(f->f_rescale) / w;             /* |o|^2 / <o,k> */
+	float scaled = ratio * 0.5f * sqrtf((float) self); /* ratio |k| = |o| / c */
+	float tail2, code2, query2;
 
 	if (ratio == 0.0f || dim < 2)
 		return 0.0f;
 	if (metric == BQK_IP)
-	{
-		/* |o| / c = ratio |k|; 1 - c^2 at its expectation, the distortion of the best uniform
-		 * quantiser of a Gaussian (Max 1960). */
-		static const float one_minus_c2[9] = {0,        .3634f,   .1188f,    .03744f,  .01154f,
-											  .003495f, .001040f, .0003043f, .0000876f};
-
-		tail = ratio * knorm * sqrtf(one_minus_c2[bits]);
-	}
+		tail2 = scaled * scaled * expected[bqk_width(bits)];
 	else
-	{
-		float n2 = metric == BQK_L2 ? f->f_add : 2.0f * f->f_add;
-		float r2 = ratio * knorm * ratio * knorm - n2; /* |o|^2 (1/c^2 - 1) */
-
-		tail = r2 > 0.0f ? sqrtf(r2) : 0.0f;
-	}
-	return w * tail * query->g_error / sqrtf((float) (dim - 1));
+		tail2 = scaled * scaled - (metric == BQK_L2 ? f->f_add : 2.0f * f->f_add);
+	code2 = tail2 > 0.0f ? tail2 * query->g_error * query->g_error / (float) (dim - 1) : 0.0f;
+	query2 = scaled * scaled * query->delta * query->delta * (1.0f / 12.0f);
+	return w * sqrtf(code2 + query2);
 }
 
 /* Codes are handled in runs, so that integers stay in the first cache level. */

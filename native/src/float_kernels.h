@@ -255,17 +255,19 @@ sums(const float *x, size_t dim, bqk_sums *out)
 }
 
 static inline vi
-level4(vf x, float inv_t)
+levels(vf x, int bits, float inv_t)
 {
-	vf u = x * inv_t + 8.0f;
+	float top = (float) ((1 << bits) - 1);
+	vf u = x * inv_t + 0.5f * (top + 1.0f);
 
-	return __builtin_convertvector(vmin(vmax(u, splat(0.0f)), splat(15.0f)), vi);
+	return __builtin_convertvector(vmin(vmax(u, splat(0.0f)), splat(top)), vi);
 }
 
 static void
-score4(const float *x, size_t dim, float inv_t, float *kx, float *kk)
+score(const float *x, size_t dim, int bits, float inv_t, float *kx, float *kk)
 {
 	float lane_kx[BQK_LANES], lane_kk[BQK_LANES];
+	float middle = 0.5f * (float) ((1 << bits) - 1);
 	vf akx[V] = {0}, akk[V] = {0};
 	size_t i = 0;
 
@@ -273,7 +275,7 @@ score4(const float *x, size_t dim, float inv_t, float *kx, float *kk)
 		for (size_t v = 0; v < V; v++)
 		{
 			vf a = load(x + i + v * W);
-			vf k = __builtin_convertvector(level4(a, inv_t), vf) - 7.5f;
+			vf k = __builtin_convertvector(levels(a, bits, inv_t), vf) - middle;
 
 			akx[v] += k * a;
 			akk[v] += k * k;
@@ -282,7 +284,7 @@ score4(const float *x, size_t dim, float inv_t, float *kx, float *kk)
 	memcpy(lane_kk, akk, sizeof(akk));
 	for (; i < dim; i++)
 	{
-		float k = (float) bqk_level4(x[i], inv_t) - 7.5f;
+		float k = (float) bqk_level(x[i], bits, inv_t) - middle;
 
 		lane_kx[i % BQK_LANES] += k * x[i];
 		lane_kk[i % BQK_LANES] += k * k;
@@ -292,20 +294,27 @@ score4(const float *x, size_t dim, float inv_t, float *kx, float *kk)
 }
 
 static void
-pack4(const float *x, size_t dim, float inv_t, uint8_t *code)
+pack(const float *x, size_t dim, int bits, float inv_t, uint8_t *code)
 {
+	typedef uint8_t bytes __attribute__((vector_size(W)));
+	size_t per_byte = 8 / (size_t) bits;
 	size_t i = 0;
 
 	for (; i + W <= dim; i += W)
 	{
-		typedef uint8_t bytes __attribute__((vector_size(W)));
-		bytes u = __builtin_convertvector(level4(load(x + i), inv_t), bytes);
+		bytes u = __builtin_convertvector(levels(load(x + i), bits, inv_t), bytes);
 
-		for (size_t j = 0; j < W / 2; j++)
-			code[i / 2 + j] = (uint8_t) (u[2 * j] | u[2 * j + 1] << 4);
+		for (size_t j = 0; j < W / per_byte; j++)
+		{
+			unsigned byte = 0;
+
+			for (size_t l = 0; l < per_byte; l++)
+				byte |= (unsigned) u[j * per_byte + l] << (l * (size_t) bits);
+			code[i / per_byte + j] = (uint8_t) byte;
+		}
 	}
 	if (i < dim)
-		memset(code + i / 2, 0, (dim + 1) / 2 - i / 2);
+		memset(code + i / per_byte, 0, bqk_nbytes(dim, bits) - i / per_byte);
 	for (; i < dim; i++)
-		code[i / 2] |= (uint8_t) (bqk_level4(x[i], inv_t) << (i % 2 * 4));
+		code[i / per_byte] |= (uint8_t) (bqk_level(x[i], bits, inv_t) << (i % per_byte * (size_t) bits));
 }

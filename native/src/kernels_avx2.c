@@ -84,16 +84,13 @@ dot1(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim,
 	}
 }
 
-/* u4 times i8: a pair reaches at most 2 * 15 * 127 = 3,810, no saturation. */
-static inline __m256i
-nibble_dot(__m256i acc, __m256i codes, const int8_t *z)
+static inline __m128i
+load_tail16(const uint8_t *p, size_t nbytes)
 {
-	const __m256i low = _mm256_set1_epi8(15);
-	__m256i even = _mm256_maddubs_epi16(_mm256_and_si256(codes, low), _mm256_loadu_si256((const __m256i *) z));
-	__m256i odd = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(codes, 4), low),
-									   _mm256_loadu_si256((const __m256i *) (z + 32)));
+	uint8_t buf[16] = {0};
 
-	return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_add_epi16(even, odd), _mm256_set1_epi16(1)));
+	memcpy(buf, p, nbytes);
+	return _mm_loadu_si128((const __m128i *) buf);
 }
 
 static inline __m256i
@@ -103,6 +100,57 @@ load_tail(const uint8_t *p, size_t nbytes)
 
 	memcpy(buf, p, nbytes);
 	return _mm256_loadu_si256((const __m256i *) buf);
+}
+
+/* 64 level indices of one block. */
+typedef struct block
+{
+	__m256i lo, hi;
+} block;
+
+static inline block
+spread2(__m128i v)
+{
+	const __m256i three = _mm256_set1_epi8(3);
+	__m256i even = _mm256_set_m128i(_mm_srli_epi16(v, 2), v);
+
+	return (block) {_mm256_and_si256(even, three), _mm256_and_si256(_mm256_srli_epi16(even, 4), three)};
+}
+
+static inline block
+spread4(__m256i v)
+{
+	const __m256i low = _mm256_set1_epi8(15);
+
+	return (block) {_mm256_and_si256(v, low), _mm256_and_si256(_mm256_srli_epi16(v, 4), low)};
+}
+
+/* Levels up to 15 times i8: a pair reaches at most 2 * 15 * 127 = 3,810, two of them 7,620: no saturation. */
+static inline __m256i
+block_dot(__m256i acc, block u, const int8_t *z)
+{
+	__m256i lo = _mm256_maddubs_epi16(u.lo, _mm256_loadu_si256((const __m256i *) z));
+	__m256i hi = _mm256_maddubs_epi16(u.hi, _mm256_loadu_si256((const __m256i *) (z + 32)));
+
+	return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_add_epi16(lo, hi), _mm256_set1_epi16(1)));
+}
+
+static void
+dot2(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out)
+{
+	size_t nbytes = (dim + 3) / 4;
+
+	for (size_t c = 0; c < n; c++, codes += stride)
+	{
+		__m256i acc = _mm256_setzero_si256();
+		size_t i = 0;
+
+		for (; i + 16 <= nbytes; i += 16)
+			acc = block_dot(acc, spread2(_mm_loadu_si128((const __m128i *) (codes + i))), z + i * 4);
+		if (i < nbytes)
+			acc = block_dot(acc, spread2(load_tail16(codes + i, nbytes - i)), z + i * 4);
+		out[c] = add_lanes(acc);
+	}
 }
 
 static void
@@ -116,9 +164,34 @@ dot4(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim,
 		size_t i = 0;
 
 		for (; i + 32 <= nbytes; i += 32)
-			acc = nibble_dot(acc, _mm256_loadu_si256((const __m256i *) (codes + i)), z + i * 2);
+			acc = block_dot(acc, spread4(_mm256_loadu_si256((const __m256i *) (codes + i))), z + i * 2);
 		if (i < nbytes)
-			acc = nibble_dot(acc, load_tail(codes + i, nbytes - i), z + i * 2);
+			acc = block_dot(acc, spread4(load_tail(codes + i, nbytes - i)), z + i * 2);
+		out[c] = add_lanes(acc);
+	}
+}
+
+/* u8 times i8 in 16-bit halves, because a pair of bytes would reach 64,770 and saturate. */
+static inline __m256i
+byte_dot(__m256i acc, __m128i u, const int8_t *z)
+{
+	__m256i v = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *) z));
+
+	return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_cvtepu8_epi16(u), v));
+}
+
+static void
+dot8(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out)
+{
+	for (size_t c = 0; c < n; c++, codes += stride)
+	{
+		__m256i acc = _mm256_setzero_si256();
+		size_t i = 0;
+
+		for (; i + 16 <= dim; i += 16)
+			acc = byte_dot(acc, _mm_loadu_si128((const __m128i *) (codes + i)), z + i);
+		if (i < dim)
+			acc = byte_dot(acc, load_tail16(codes + i, dim - i), z + i);
 		out[c] = add_lanes(acc);
 	}
 }
@@ -151,18 +224,43 @@ sym1(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t 
 	}
 }
 
-/* Accumulates sum ua ub (pairs at most 450) and sum ua + ub (at most 30 a byte pair). */
+/* Accumulates sum ua ub (a pair reaches at most 450, two of them 900) and sum ua + ub (at most 60 a byte). */
 static inline void
-nibble_sym(__m256i *prod, __m256i *sum, __m256i a, __m256i b)
+block_sym(__m256i *prod, __m256i *sum, block a, block b)
 {
-	const __m256i low = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
-	__m256i al = _mm256_and_si256(a, low), ah = _mm256_and_si256(_mm256_srli_epi16(a, 4), low);
-	__m256i bl = _mm256_and_si256(b, low), bh = _mm256_and_si256(_mm256_srli_epi16(b, 4), low);
-	__m256i p = _mm256_add_epi16(_mm256_maddubs_epi16(al, bl), _mm256_maddubs_epi16(ah, bh));
-	__m256i s = _mm256_add_epi8(_mm256_add_epi8(al, ah), _mm256_add_epi8(bl, bh));
+	__m256i p = _mm256_add_epi16(_mm256_maddubs_epi16(a.lo, b.lo), _mm256_maddubs_epi16(a.hi, b.hi));
+	__m256i s = _mm256_add_epi8(_mm256_add_epi8(a.lo, a.hi), _mm256_add_epi8(b.lo, b.hi));
 
-	*prod = _mm256_add_epi32(*prod, _mm256_madd_epi16(p, one));
+	*prod = _mm256_add_epi32(*prod, _mm256_madd_epi16(p, _mm256_set1_epi16(1)));
 	*sum = _mm256_add_epi64(*sum, _mm256_sad_epu8(s, _mm256_setzero_si256()));
+}
+
+/* sum (2a - M)(2b - M) = 4 sum ab - 2M sum (a + b) + M^2 dim. The result is below 2^30 at 8 bits and 16,000
+ * dimensions; intermediate terms may wrap, which unsigned arithmetic undoes. */
+static inline int32_t
+centred(__m256i prod, __m256i sum, uint32_t m, size_t dim)
+{
+	return (int32_t) (4 * (uint32_t) add_lanes(prod) - 2 * m * (uint32_t) add_lanes(sum) + m * m * (uint32_t) dim);
+}
+
+static void
+sym2(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t dim, int32_t *out)
+{
+	size_t nbytes = (dim + 3) / 4;
+
+	for (size_t c = 0; c < n; c++, codes += stride)
+	{
+		__m256i prod = _mm256_setzero_si256(), sum = prod;
+		size_t i = 0;
+
+		for (; i + 16 <= nbytes; i += 16)
+			block_sym(&prod, &sum, spread2(_mm_loadu_si128((const __m128i *) (codes + i))),
+					  spread2(_mm_loadu_si128((const __m128i *) (code + i))));
+		if (i < nbytes)
+			block_sym(&prod, &sum, spread2(load_tail16(codes + i, nbytes - i)),
+					  spread2(load_tail16(code + i, nbytes - i)));
+		out[c] = centred(prod, sum, 3, dim);
+	}
 }
 
 static void
@@ -176,17 +274,54 @@ sym4(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t 
 		size_t i = 0;
 
 		for (; i + 32 <= nbytes; i += 32)
-			nibble_sym(&prod, &sum, _mm256_loadu_si256((const __m256i *) (codes + i)),
-					   _mm256_loadu_si256((const __m256i *) (code + i)));
+			block_sym(&prod, &sum, spread4(_mm256_loadu_si256((const __m256i *) (codes + i))),
+					  spread4(_mm256_loadu_si256((const __m256i *) (code + i))));
 		if (i < nbytes)
-			nibble_sym(&prod, &sum, load_tail(codes + i, nbytes - i), load_tail(code + i, nbytes - i));
-		/* (2a - 15)(2b - 15) = 4ab - 30(a + b) + 225; sums stay below 2^31 in each 32-bit half */
-		out[c] = 4 * add_lanes(prod) - 30 * add_lanes(sum) + 225 * (int32_t) dim;
+			block_sym(&prod, &sum, spread4(load_tail(codes + i, nbytes - i)), spread4(load_tail(code + i, nbytes - i)));
+		out[c] = centred(prod, sum, 15, dim);
+	}
+}
+
+/* A pair of products reaches 130,050. */
+static inline void
+byte_sym(__m256i *prod, __m256i *sum, __m128i a, __m128i b)
+{
+	__m256i p = _mm256_madd_epi16(_mm256_cvtepu8_epi16(a), _mm256_cvtepu8_epi16(b));
+
+	*prod = _mm256_add_epi32(*prod, p);
+	*sum = _mm256_add_epi64(*sum, _mm256_sad_epu8(_mm256_set_m128i(a, b), _mm256_setzero_si256()));
+}
+
+static void
+sym8(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t dim, int32_t *out)
+{
+	for (size_t c = 0; c < n; c++, codes += stride)
+	{
+		__m256i prod = _mm256_setzero_si256(), sum = prod;
+		size_t i = 0;
+
+		for (; i + 16 <= dim; i += 16)
+			byte_sym(&prod, &sum, _mm_loadu_si128((const __m128i *) (codes + i)),
+					 _mm_loadu_si128((const __m128i *) (code + i)));
+		if (i < dim)
+			byte_sym(&prod, &sum, load_tail16(codes + i, dim - i), load_tail16(code + i, dim - i));
+		out[c] = centred(prod, sum, 255, dim);
 	}
 }
 
 const bqk_kernels bqk_kernels_avx2 = {
-	"avx2", bqk_cpu_avx2, norm2, dotf, residual, rotate, sums, pack1, score4, pack4, dot1, dot4, sym1, sym4,
+	"avx2",
+	bqk_cpu_avx2,
+	norm2,
+	dotf,
+	residual,
+	rotate,
+	sums,
+	pack1,
+	score,
+	pack,
+	{dot1, dot2, dot4, dot8},
+	{sym1, sym2, sym4, sym8},
 };
 
 #if defined(__clang__)

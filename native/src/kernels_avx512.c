@@ -61,40 +61,65 @@ dot1(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim,
 	}
 }
 
-/* Bytes of a partial half-block: nbytes - i < 32 of them. */
-static inline __m256i
-load_part(const uint8_t *p, size_t nbytes)
+/* 16 code bytes to 64 level indices, by shifts of 0, 2, 4, 6. Bits that cross a byte are masked off. */
+static inline __m512i
+spread2(__m128i v)
 {
-	return _mm256_maskz_loadu_epi8((__mmask32) ((UINT32_C(1) << nbytes) - 1), p);
+	const __m512i shifts = _mm512_set_epi32(6, 6, 6, 6, 4, 4, 4, 4, 2, 2, 2, 2, 0, 0, 0, 0);
+
+	return _mm512_and_si512(_mm512_srlv_epi32(_mm512_broadcast_i32x4(v), shifts), _mm512_set1_epi8(3));
 }
 
 /* 32 code bytes to 64 level indices: even coordinates in the low half, odd ones in the high half. */
 static inline __m512i
-nibbles(__m256i v)
+spread4(__m256i v)
 {
 	__m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(v), _mm256_srli_epi16(v, 4), 1);
 
 	return _mm512_and_si512(both, _mm512_set1_epi8(15));
 }
 
-static void
-dot4(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out)
+/* Bytes of a block; the last one of a code may be partial. */
+static inline __m512i
+block2(const uint8_t *p, size_t nbytes)
 {
-	size_t nbytes = (dim + 1) / 2;
-
-	for (size_t c = 0; c < n; c++, codes += stride)
-	{
-		__m512i acc = _mm512_setzero_si512();
-		size_t i = 0;
-
-		for (; i + 32 <= nbytes; i += 32)
-			acc = _mm512_dpbusd_epi32(acc, nibbles(_mm256_loadu_si256((const __m256i *) (codes + i))),
-									  _mm512_loadu_si512(z + i * 2));
-		if (i < nbytes)
-			acc = _mm512_dpbusd_epi32(acc, nibbles(load_part(codes + i, nbytes - i)), _mm512_loadu_si512(z + i * 2));
-		out[c] = _mm512_reduce_add_epi32(acc);
-	}
+	return spread2(nbytes >= 16 ? _mm_loadu_si128((const __m128i *) p)
+								: _mm_maskz_loadu_epi8((__mmask16) ((1u << nbytes) - 1), p));
 }
+
+static inline __m512i
+block4(const uint8_t *p, size_t nbytes)
+{
+	return spread4(nbytes >= 32 ? _mm256_loadu_si256((const __m256i *) p)
+								: _mm256_maskz_loadu_epi8((UINT32_C(1) << nbytes) - 1, p));
+}
+
+static inline __m512i
+block8(const uint8_t *p, size_t nbytes)
+{
+	return nbytes >= 64 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi8((UINT64_C(1) << nbytes) - 1, p);
+}
+
+/* Unsigned levels times signed query bytes, 64 at a time. */
+#define DOT(bits)                                                                                                      \
+	static void dot##bits(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out)    \
+	{                                                                                                                  \
+		size_t nbytes = bqk_nbytes(dim, bits);                                                                         \
+                                                                                                                       \
+		for (size_t c = 0; c < n; c++, codes += stride)                                                                \
+		{                                                                                                              \
+			__m512i acc = _mm512_setzero_si512();                                                                      \
+                                                                                                                       \
+			for (size_t i = 0; i < nbytes; i += 8 * bits)                                                              \
+				acc = _mm512_dpbusd_epi32(acc, block##bits(codes + i, nbytes - i),                                     \
+										  _mm512_loadu_si512(z + i * 8 / bits));                                       \
+			out[c] = _mm512_reduce_add_epi32(acc);                                                                     \
+		}                                                                                                              \
+	}
+
+DOT(2)
+DOT(4)
+DOT(8)
 
 /* Up to this many bytes, eight at a time beat a vector and its horizontal sum. */
 #define SYM1_WORDS 128
@@ -150,38 +175,58 @@ sym1(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t 
 	}
 }
 
-/* (2a - 15)(2b - 15) = 4ab - 30(a + b) + 225 */
-static inline void
-sym4_step(__m512i *prod, __m512i *sum, __m256i va, __m256i vb)
+/* sum (2a - M)(2b - M) = 4 sum ab - 2M (sum a + sum b) + M^2 dim. The second factor of a product has to be
+ * signed, so b is shifted by 128, which adds 128 sum a back. The result is below 2^30 at 8 bits and 16,000
+ * dimensions; intermediate terms may wrap, which unsigned arithmetic undoes. */
+static inline int32_t
+centred(__m512i prod, __m512i sum_a, __m512i sum_b, uint32_t m, size_t dim)
 {
-	const __m512i one = _mm512_set1_epi8(1);
-	__m512i a = nibbles(va), b = nibbles(vb);
+	uint32_t a = (uint32_t) _mm512_reduce_add_epi32(sum_a), b = (uint32_t) _mm512_reduce_add_epi32(sum_b);
+	uint32_t ab = (uint32_t) _mm512_reduce_add_epi32(prod) + 128 * a;
 
-	*prod = _mm512_dpbusd_epi32(*prod, a, b);
-	*sum = _mm512_dpbusd_epi32(*sum, _mm512_add_epi8(a, b), one);
+	return (int32_t) (4 * ab - 2 * m * (a + b) + m * m * (uint32_t) dim);
 }
 
-static void
-sym4(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t dim, int32_t *out)
-{
-	size_t nbytes = (dim + 1) / 2;
-
-	for (size_t c = 0; c < n; c++, codes += stride)
-	{
-		__m512i prod = _mm512_setzero_si512(), sum = prod;
-		size_t i = 0;
-
-		for (; i + 32 <= nbytes; i += 32)
-			sym4_step(&prod, &sum, _mm256_loadu_si256((const __m256i *) (codes + i)),
-					  _mm256_loadu_si256((const __m256i *) (code + i)));
-		if (i < nbytes)
-			sym4_step(&prod, &sum, load_part(codes + i, nbytes - i), load_part(code + i, nbytes - i));
-		out[c] = 4 * _mm512_reduce_add_epi32(prod) - 30 * _mm512_reduce_add_epi32(sum) + 225 * (int32_t) dim;
+#define SYM(bits)                                                                                                      \
+	static void sym##bits(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t dim,              \
+						  int32_t *out)                                                                                \
+	{                                                                                                                  \
+		const __m512i one = _mm512_set1_epi8(1), half = _mm512_set1_epi8((char) 0x80);                                 \
+		size_t nbytes = bqk_nbytes(dim, bits);                                                                         \
+                                                                                                                       \
+		for (size_t c = 0; c < n; c++, codes += stride)                                                                \
+		{                                                                                                              \
+			__m512i prod = _mm512_setzero_si512(), sum_a = prod, sum_b = prod;                                         \
+                                                                                                                       \
+			for (size_t i = 0; i < nbytes; i += 8 * bits)                                                              \
+			{                                                                                                          \
+				__m512i a = block##bits(codes + i, nbytes - i), b = block##bits(code + i, nbytes - i);                 \
+                                                                                                                       \
+				prod = _mm512_dpbusd_epi32(prod, a, _mm512_xor_si512(b, half));                                        \
+				sum_a = _mm512_dpbusd_epi32(sum_a, a, one);                                                            \
+				sum_b = _mm512_dpbusd_epi32(sum_b, b, one);                                                            \
+			}                                                                                                          \
+			out[c] = centred(prod, sum_a, sum_b, (1u << bits) - 1, dim);                                               \
+		}                                                                                                              \
 	}
-}
+
+SYM(2)
+SYM(4)
+SYM(8)
 
 const bqk_kernels bqk_kernels_avx512 = {
-	"avx512", bqk_cpu_avx512, norm2, dotf, residual, rotate, sums, pack1, score4, pack4, dot1, dot4, sym1, sym4,
+	"avx512",
+	bqk_cpu_avx512,
+	norm2,
+	dotf,
+	residual,
+	rotate,
+	sums,
+	pack1,
+	score,
+	pack,
+	{dot1, dot2, dot4, dot8},
+	{sym1, sym2, sym4, sym8},
 };
 
 #if defined(__clang__)

@@ -106,13 +106,14 @@ pack1(const float *x, size_t dim, uint8_t *code)
 }
 
 static void
-score4(const float *x, size_t dim, float inv_t, float *kx, float *kk)
+score(const float *x, size_t dim, int bits, float inv_t, float *kx, float *kk)
 {
 	float lane_kx[BQK_LANES] = {0}, lane_kk[BQK_LANES] = {0};
+	float middle = 0.5f * (float) ((1 << bits) - 1);
 
 	for (size_t i = 0; i < dim; i++)
 	{
-		float k = (float) bqk_level4(x[i], inv_t) - 7.5f;
+		float k = (float) bqk_level(x[i], bits, inv_t) - middle;
 
 		lane_kx[i % BQK_LANES] += k * x[i];
 		lane_kk[i % BQK_LANES] += k * k;
@@ -122,77 +123,80 @@ score4(const float *x, size_t dim, float inv_t, float *kx, float *kk)
 }
 
 static void
-pack4(const float *x, size_t dim, float inv_t, uint8_t *code)
+pack(const float *x, size_t dim, int bits, float inv_t, uint8_t *code)
 {
-	memset(code, 0, (dim + 1) / 2);
+	memset(code, 0, bqk_nbytes(dim, bits));
 	for (size_t i = 0; i < dim; i++)
-		code[i / 2] |= (uint8_t) (bqk_level4(x[i], inv_t) << (i % 2 * 4));
+	{
+		size_t at = i * (size_t) bits;
+
+		code[at / 8] |= (uint8_t) (bqk_level(x[i], bits, inv_t) << (at % 8));
+	}
 }
 
 static inline int
-bit(const uint8_t *code, size_t i)
+level(const uint8_t *code, int bits, size_t i)
 {
-	return code[i / 8] >> (i % 8) & 1;
+	size_t at = i * (size_t) bits;
+
+	return code[at / 8] >> (at % 8) & ((1 << bits) - 1);
 }
 
-static inline int
-nibble(const uint8_t *code, size_t i)
-{
-	return code[i / 2] >> (i % 2 * 4) & 15;
-}
-
-static void
-dot1(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out)
+static inline void
+dot(int bits, const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out)
 {
 	for (size_t c = 0; c < n; c++, codes += stride)
 	{
 		int32_t s = 0;
 
 		for (size_t i = 0; i < dim; i++)
-			s += bit(codes, i) * z[i];
+			s += level(codes, bits, i) * z[bqk_query_position(bits, i)];
 		out[c] = s;
 	}
 }
 
-static void
-dot4(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out)
+static inline void
+sym(int bits, const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t dim, int32_t *out)
 {
+	int m = (1 << bits) - 1;
+
 	for (size_t c = 0; c < n; c++, codes += stride)
 	{
 		int32_t s = 0;
 
 		for (size_t i = 0; i < dim; i++)
-			s += nibble(codes, i) * z[(i & ~(size_t) 63) + (i & 1) * 32 + (i & 63) / 2];
+			s += (2 * level(codes, bits, i) - m) * (2 * level(code, bits, i) - m);
 		out[c] = s;
 	}
 }
 
-static void
-sym1(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t dim, int32_t *out)
-{
-	for (size_t c = 0; c < n; c++, codes += stride)
-	{
-		int32_t s = 0;
-
-		for (size_t i = 0; i < dim; i++)
-			s += (2 * bit(codes, i) - 1) * (2 * bit(code, i) - 1);
-		out[c] = s;
+#define WIDTH(bits)                                                                                                    \
+	static void dot##bits(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out)    \
+	{                                                                                                                  \
+		dot(bits, codes, stride, n, z, dim, out);                                                                      \
+	}                                                                                                                  \
+	static void sym##bits(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t dim,              \
+						  int32_t *out)                                                                                \
+	{                                                                                                                  \
+		sym(bits, codes, stride, n, code, dim, out);                                                                   \
 	}
-}
 
-static void
-sym4(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t dim, int32_t *out)
-{
-	for (size_t c = 0; c < n; c++, codes += stride)
-	{
-		int32_t s = 0;
-
-		for (size_t i = 0; i < dim; i++)
-			s += (2 * nibble(codes, i) - 15) * (2 * nibble(code, i) - 15);
-		out[c] = s;
-	}
-}
+WIDTH(1)
+WIDTH(2)
+WIDTH(4)
+WIDTH(8)
 
 const bqk_kernels bqk_kernels_scalar = {
-	"scalar", always, norm2, dotf, residual, rotate, sums, pack1, score4, pack4, dot1, dot4, sym1, sym4,
+	"scalar",
+	always,
+	norm2,
+	dotf,
+	residual,
+	rotate,
+	sums,
+	pack1,
+	score,
+	pack,
+	{dot1, dot2, dot4, dot8},
+	{sym1, sym2, sym4, sym8},
 };

@@ -5,9 +5,9 @@
 #include "check.h"
 
 #define N_ROWS 3
-#define MAX_CODE_NBYTES (BQK_MAX_DIM / 2)
+#define MAX_CODE_NBYTES BQK_MAX_DIM
 
-static const int all_bits[] = {1, 4};
+static const int all_bits[] = {1, 2, 4, 8};
 static float centroid[BQK_MAX_DIM], signs[BQK_ROUNDS * BQK_MAX_DIM], rows[N_ROWS * BQK_MAX_DIM], work[BQK_MAX_DIM];
 static uint8_t codes[N_ROWS * MAX_CODE_NBYTES];
 static bqk_factors factors[N_ROWS];

@@ -64,7 +64,7 @@ code_sizes_are_dim_times_bits_rounded_up(void)
 		CHECK(bqk_query_nbytes(dim) >= dim && bqk_query_nbytes(dim) < dim + 64 && bqk_query_nbytes(dim) % 64 == 0);
 	}
 	for (int bits = -1; bits <= 9; bits++)
-		CHECK_INT(bqk_bits_supported(bits), bits == 1 || bits == 4);
+		CHECK_INT(bqk_bits_supported(bits), bits == 1 || bits == 2 || bits == 4 || bits == 8);
 	CHECK_INT(sizeof(bqk_factors), 8);
 }
 
@@ -310,7 +310,7 @@ models_that_cannot_encode_are_refused(void)
 	REFUSED(m.dim = 0);
 	REFUSED(m.dim = BQK_MAX_DIM + 1);
 	REFUSED(m.bits = 0);
-	REFUSED(m.bits = 2);
+	REFUSED(m.bits = 3);
 	REFUSED(m.metric = 3);
 	REFUSED(m.centroid = NULL);
 	REFUSED(m.signs = NULL);

@@ -2,7 +2,7 @@
  * Inputs and outputs touch guard pages: a kernel that reads or writes one byte too many dies here. */
 #include "check.h"
 
-#define MAX_CODE_NBYTES (BQK_MAX_DIM / 2)
+#define MAX_CODE_NBYTES BQK_MAX_DIM
 
 enum
 {
@@ -49,10 +49,10 @@ float_value(int kind, size_t i, size_t dim, uint64_t *state)
 typedef struct float_results
 {
 	double norm2;
-	float dot, kx, kk;
+	float dot, kx[3], kk[3]; /* at 2, 4 and 8 bits */
 	bqk_sums sums;
 	float residual[BQK_MAX_DIM], rotated[BQK_MAX_DIM];
-	uint8_t code1[MAX_CODE_NBYTES], code4[MAX_CODE_NBYTES];
+	uint8_t code1[MAX_CODE_NBYTES], codes[3][MAX_CODE_NBYTES];
 } float_results;
 
 static const float scales[] = {1.0f, 0.37f};
@@ -87,16 +87,20 @@ float_run(const bqk_kernels *k, size_t dim, float scale, float inv_t, side at, f
 	k->rotate(ps, dim, out);
 	memcpy(r->rotated, out, dim * sizeof(float));
 	k->sums(px, dim, &r->sums);
-	k->score4(px, dim, inv_t, &r->kx, &r->kk);
+	for (int b = 0; b < 3; b++)
+		k->score(px, dim, 2 << b, inv_t, &r->kx[b], &r->kk[b]);
 	/* Codes are written whole, whatever was there. */
 	code = guard_place(&gcode, bqk_nbytes(dim, 1), at);
 	memset(code, 0xee, bqk_nbytes(dim, 1));
 	k->pack1(px, dim, code);
 	memcpy(r->code1, code, bqk_nbytes(dim, 1));
-	code = guard_place(&gcode, bqk_nbytes(dim, 4), at);
-	memset(code, 0xee, bqk_nbytes(dim, 4));
-	k->pack4(px, dim, inv_t, code);
-	memcpy(r->code4, code, bqk_nbytes(dim, 4));
+	for (int b = 0, bits = 2; bits <= 8; b++, bits *= 2)
+	{
+		code = guard_place(&gcode, bqk_nbytes(dim, bits), at);
+		memset(code, 0xee, bqk_nbytes(dim, bits));
+		k->pack(px, dim, bits, inv_t, code);
+		memcpy(r->codes[b], code, bqk_nbytes(dim, bits));
+	}
 }
 
 static void
@@ -104,13 +108,14 @@ float_compare(const float_results *r, const float_results *oracle, size_t dim)
 {
 	CHECK_SAME(&r->norm2, &oracle->norm2, sizeof(double));
 	CHECK_SAME(&r->dot, &oracle->dot, sizeof(float));
-	CHECK_SAME(&r->kx, &oracle->kx, sizeof(float));
-	CHECK_SAME(&r->kk, &oracle->kk, sizeof(float));
+	CHECK_SAME(r->kx, oracle->kx, sizeof(r->kx));
+	CHECK_SAME(r->kk, oracle->kk, sizeof(r->kk));
 	CHECK_SAME(&r->sums, &oracle->sums, sizeof(bqk_sums));
 	CHECK_SAME(r->residual, oracle->residual, dim * sizeof(float));
 	CHECK_SAME(r->rotated, oracle->rotated, dim * sizeof(float));
 	CHECK_SAME(r->code1, oracle->code1, bqk_nbytes(dim, 1));
-	CHECK_SAME(r->code4, oracle->code4, bqk_nbytes(dim, 4));
+	for (int b = 0; b < 3; b++)
+		CHECK_SAME(r->codes[b], oracle->codes[b], bqk_nbytes(dim, 2 << b));
 }
 
 static void

@@ -130,7 +130,7 @@ absurd_fields_are_refused(void)
 		{DIM_AT, 4, 0x4000000d, BQK_EFORMAT}, /* times 4 wraps to 13 * 4 in 32 bits */
 		{DIM_AT, 4, 0xffffffff, BQK_EFORMAT},
 		{BITS, 1, 0, BQK_EFORMAT},
-		{BITS, 1, 2, BQK_EFORMAT},
+		{BITS, 1, 3, BQK_EFORMAT},
 		{BITS, 1, 255, BQK_EFORMAT},
 		{METRIC, 1, 3, BQK_EFORMAT},
 		{ROTATION, 1, 2, BQK_EFORMAT},

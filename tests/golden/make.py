@@ -26,12 +26,12 @@ CASES = [
     *[
         (dim, bits, metric, "hadamard")
         for dim in DIMS[:-1]
-        for bits in (1, 4)
+        for bits in (1, 2, 4, 8)
         for metric in ("l2", "ip", "cosine")
     ],
-    *[(25, bits, "l2", "none") for bits in (1, 4)],
+    *[(25, bits, "l2", "none") for bits in (1, 2, 4, 8)],
     *[(384, 1, "l2", "hadamard"), (384, 4, "ip", "hadamard"), (384, 1, "cosine", "hadamard")],
-    *[(384, 4, "cosine", "hadamard")],
+    *[(384, bits, "cosine", "hadamard") for bits in (2, 4, 8)],
 ]
 
 

@@ -21,15 +21,34 @@ CREATE FUNCTION bqhnsw_norm(internal) RETURNS float8
 CREATE FUNCTION bqhnsw_vector_l2_support(internal) RETURNS internal
 	AS 'MODULE_PATHNAME' LANGUAGE C;
 
+CREATE FUNCTION bqhnsw_vector_ip_support(internal) RETURNS internal
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+
 CREATE FUNCTION bqhnsw_vector_cosine_support(internal) RETURNS internal
 	AS 'MODULE_PATHNAME' LANGUAGE C;
 
+CREATE FUNCTION bqhnsw_halfvec_l2_support(internal) RETURNS internal
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+
+CREATE FUNCTION bqhnsw_halfvec_ip_support(internal) RETURNS internal
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+
+CREATE FUNCTION bqhnsw_halfvec_cosine_support(internal) RETURNS internal
+	AS 'MODULE_PATHNAME' LANGUAGE C;
+
 CREATE OPERATOR CLASS vector_l2_ops
-	DEFAULT FOR TYPE vector USING bqhnsw AS
+	FOR TYPE vector USING bqhnsw AS
 	OPERATOR 1 <-> (vector, vector) FOR ORDER BY float_ops,
 	FUNCTION 1 (vector, vector) bqhnsw_distance(internal, internal),
 	FUNCTION 2 (vector, vector) bqhnsw_norm(internal),
 	FUNCTION 3 (vector, vector) bqhnsw_vector_l2_support(internal);
+
+CREATE OPERATOR CLASS vector_ip_ops
+	FOR TYPE vector USING bqhnsw AS
+	OPERATOR 1 <#> (vector, vector) FOR ORDER BY float_ops,
+	FUNCTION 1 (vector, vector) bqhnsw_distance(internal, internal),
+	FUNCTION 2 (vector, vector) bqhnsw_norm(internal),
+	FUNCTION 3 (vector, vector) bqhnsw_vector_ip_support(internal);
 
 CREATE OPERATOR CLASS vector_cosine_ops
 	FOR TYPE vector USING bqhnsw AS
@@ -37,6 +56,27 @@ CREATE OPERATOR CLASS vector_cosine_ops
 	FUNCTION 1 (vector, vector) bqhnsw_distance(internal, internal),
 	FUNCTION 2 (vector, vector) bqhnsw_norm(internal),
 	FUNCTION 3 (vector, vector) bqhnsw_vector_cosine_support(internal);
+
+CREATE OPERATOR CLASS halfvec_l2_ops
+	FOR TYPE halfvec USING bqhnsw AS
+	OPERATOR 1 <-> (halfvec, halfvec) FOR ORDER BY float_ops,
+	FUNCTION 1 (halfvec, halfvec) bqhnsw_distance(internal, internal),
+	FUNCTION 2 (halfvec, halfvec) bqhnsw_norm(internal),
+	FUNCTION 3 (halfvec, halfvec) bqhnsw_halfvec_l2_support(internal);
+
+CREATE OPERATOR CLASS halfvec_ip_ops
+	FOR TYPE halfvec USING bqhnsw AS
+	OPERATOR 1 <#> (halfvec, halfvec) FOR ORDER BY float_ops,
+	FUNCTION 1 (halfvec, halfvec) bqhnsw_distance(internal, internal),
+	FUNCTION 2 (halfvec, halfvec) bqhnsw_norm(internal),
+	FUNCTION 3 (halfvec, halfvec) bqhnsw_halfvec_ip_support(internal);
+
+CREATE OPERATOR CLASS halfvec_cosine_ops
+	FOR TYPE halfvec USING bqhnsw AS
+	OPERATOR 1 <=> (halfvec, halfvec) FOR ORDER BY float_ops,
+	FUNCTION 1 (halfvec, halfvec) bqhnsw_distance(internal, internal),
+	FUNCTION 2 (halfvec, halfvec) bqhnsw_norm(internal),
+	FUNCTION 3 (halfvec, halfvec) bqhnsw_halfvec_cosine_support(internal);
 
 -- functions
 

@@ -29,13 +29,15 @@ PGDLLEXPORT void _PG_init(void);
 void
 _PG_init(void)
 {
-	DefineCustomIntVariable(
-		"bqcore.rescore", "Candidates whose exact distance is known before a row is returned.",
-		"-1 follows the bits: all of hnsw.ef_search at 1 bit, 10 plus two per returned row at 4 bits.", &bq_rescore, -1,
-		-1, 100000, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("bqcore.rescore", "Candidates whose exact distance is known before a row is returned.",
+							"-1 follows the bits: all of hnsw.ef_search at 1 bit, fewer at more bits.", &bq_rescore, -1,
+							-1, 100000, PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("bqcore.isa", "Instruction set of the kernels.",
 							   "For tests; results do not depend on it.", &bq_isa, "auto", PGC_USERSET,
 							   GUC_NOT_IN_SAMPLE, check_isa, assign_isa, NULL);
+	DefineCustomStringVariable(
+		"bqcore.build_segment", "Internal: shared segment of a parallel build.", NULL, &bq_build_segment, "",
+		PGC_USERSET, GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE | GUC_NO_RESET_ALL, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("bqcore");
 	BqInitOptions();
 }
@@ -56,23 +58,23 @@ BqGetTypeInfo(Relation index)
 	return (const BqTypeInfo *) DatumGetPointer(FunctionCall0Coll(proc, InvalidOid));
 }
 
-PG_FUNCTION_INFO_V1(bqhnsw_vector_l2_support);
-Datum
-bqhnsw_vector_l2_support(PG_FUNCTION_ARGS)
-{
-	static const BqTypeInfo info = {.maxDimensions = BQK_MAX_DIM, .normalize = BqNormalize, .metric = BQK_L2};
+#define SUPPORT(name, metric_, type_)                                                                                  \
+	PG_FUNCTION_INFO_V1(name);                                                                                         \
+	Datum name(PG_FUNCTION_ARGS)                                                                                       \
+	{                                                                                                                  \
+		static const BqTypeInfo info = {                                                                               \
+			.maxDimensions = BQK_MAX_DIM, .normalize = BqNormalize, .metric = metric_, .type = type_};                 \
+                                                                                                                       \
+		PG_RETURN_POINTER(&info);                                                                                      \
+	}
 
-	PG_RETURN_POINTER(&info);
-}
-
-PG_FUNCTION_INFO_V1(bqhnsw_vector_cosine_support);
-Datum
-bqhnsw_vector_cosine_support(PG_FUNCTION_ARGS)
-{
-	static const BqTypeInfo info = {.maxDimensions = BQK_MAX_DIM, .normalize = BqNormalize, .metric = BQK_COSINE};
-
-	PG_RETURN_POINTER(&info);
-}
+/* Support function 3 of each operator class. */
+SUPPORT(bqhnsw_vector_l2_support, BQK_L2, BQ_VECTOR)
+SUPPORT(bqhnsw_vector_ip_support, BQK_IP, BQ_VECTOR)
+SUPPORT(bqhnsw_vector_cosine_support, BQK_COSINE, BQ_VECTOR)
+SUPPORT(bqhnsw_halfvec_l2_support, BQK_L2, BQ_HALFVEC)
+SUPPORT(bqhnsw_halfvec_ip_support, BQK_IP, BQ_HALFVEC)
+SUPPORT(bqhnsw_halfvec_cosine_support, BQK_COSINE, BQ_HALFVEC)
 
 PG_FUNCTION_INFO_V1(bqcore_version);
 Datum

@@ -14,16 +14,28 @@
 
 #define BQCORE_VERSION "0.1.0"
 #define BQ_DEFAULT_BITS 1
+/* pgvector's own */
+#define BQ_DEFAULT_M 16
+#define BQ_DEFAULT_EF_CONSTRUCTION 64
 
 /* ---- values ---- */
 
-/* pgvector's vector: its header promises `unused` to be zero for ever, which tells it from our values. */
+/* Types that can be indexed. */
+typedef enum BqType
+{
+	BQ_VECTOR,  /* float32 coordinates */
+	BQ_HALFVEC, /* float16 */
+	BQ_TYPES
+} BqType;
+
+/* pgvector's vector and halfvec, which differ in their coordinates only. Their header promises `unused` to be zero
+ * for ever, which tells them from our values. */
 typedef struct BqVector
 {
 	int32 vl_len_; /* varlena header (do not touch directly!) */
 	int16 dim;
 	int16 unused;
-	float x[FLEXIBLE_ARRAY_MEMBER];
+	char x[FLEXIBLE_ARRAY_MEMBER]; /* float or uint16 (half), by type */
 } BqVector;
 
 #define BQ_TAG_CODE 0xB1
@@ -78,6 +90,7 @@ typedef struct BqTypeInfo
 	Datum (*normalize)(PG_FUNCTION_ARGS);
 	void (*checkValue)(Pointer v);
 	int metric;
+	BqType type;
 } BqTypeInfo;
 
 #define BQ_DISTANCE_PROC 1
@@ -97,6 +110,8 @@ typedef enum BqIterative
 	BQ_ITERATIVE_STRICT
 } BqIterative;
 extern BqIterative BqIterativeScan(void);
+extern int BqSwapIterative(BqIterative mode);
+extern void BqRestoreIterative(int old);
 
 /* bqcore.c */
 extern int bq_rescore;
@@ -104,18 +119,33 @@ extern const BqTypeInfo *BqGetTypeInfo(Relation index);
 extern const char *BqMetricName(int metric);
 
 /* codes.c */
-extern BqCode *BqEncode(const bqk_model *model, const BqVector *vec);
-extern BqQuery *BqPrepare(const bqk_model *model, const BqVector *vec);
-extern void BqCheckVector(const BqVector *vec, uint32 dim);
-extern bool BqIsZero(const BqVector *vec);
-/* The model that an index build encodes with; NULL outside one. */
-extern const bqk_model *bq_build_model;
+extern BqCode *BqEncode(const bqk_model *model, const BqVector *vec, BqType type);
+extern BqQuery *BqPrepare(const bqk_model *model, const BqVector *vec, BqType type);
+/* The coordinates as floats: those of the value itself, or converted into buf (dim floats). */
+extern const float *BqCoordinates(const BqVector *vec, uint32 dim, BqType type, float *buf);
+extern bool BqIsZero(const BqVector *vec, BqType type);
 extern Datum BqNormalize(PG_FUNCTION_ARGS);
+
+/* build_context.c */
+/* What an index build encodes with. */
+typedef struct BqBuildContext
+{
+	const bqk_model *model; /* NULL outside a build */
+	BqType type;
+} BqBuildContext;
+
+extern char *bq_build_segment;
+extern BqBuildContext BqSetBuildContext(BqBuildContext context);
+extern const BqBuildContext *BqGetBuildContext(void);
+struct dsm_segment;
+extern struct dsm_segment *BqShareBuildContext(const BqBuildContext *context);
+extern void BqUnshareBuildContext(struct dsm_segment *segment);
 
 /* model_store.c */
 extern void BqModelStore(Relation index, ForkNumber fork, const bqk_model *model);
 extern const bqk_model *BqModelGet(Relation index);
 extern bytea *BqModelRead(Relation index);
+extern void BqBuiltWith(Relation index, int *m, int *efConstruction);
 
 /* build.c, insert.c, scan.c */
 extern IndexBuildResult *BqBuild(Relation heap, Relation index, IndexInfo *indexInfo);

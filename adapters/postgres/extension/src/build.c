@@ -29,6 +29,8 @@ typedef struct Sample
 {
 	uint32 dim;
 	int metric;
+	BqType type;
+	float *buf;
 	double *sum;
 	uint64 rows;
 	MemoryContext tmp;
@@ -46,25 +48,24 @@ static void
 add_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool tupleIsAlive, void *state)
 {
 	Sample *s = state;
-	BqVector *vec;
+	const float *x;
 	double norm2 = 0.0, scale = 1.0;
 	MemoryContext old;
 
 	if (isnull[0])
 		return;
 	old = MemoryContextSwitchTo(s->tmp);
-	vec = (BqVector *) PG_DETOAST_DATUM(values[0]);
-	BqCheckVector(vec, s->dim);
+	x = BqCoordinates((BqVector *) PG_DETOAST_DATUM(values[0]), s->dim, s->type, s->buf);
 	if (s->metric == BQK_COSINE)
 	{
 		for (uint32 i = 0; i < s->dim; i++)
-			norm2 += (double) vec->x[i] * vec->x[i];
+			norm2 += (double) x[i] * x[i];
 		scale = norm2 > 0.0 ? 1.0 / sqrt(norm2) : 0.0;
 	}
 	if (scale > 0.0)
 	{
 		for (uint32 i = 0; i < s->dim; i++)
-			s->sum[i] += vec->x[i] * scale;
+			s->sum[i] += x[i] * scale;
 		s->rows++;
 	}
 	MemoryContextSwitchTo(old);
@@ -132,6 +133,8 @@ train(Relation heap, Relation index, IndexInfo *indexInfo)
 
 	s.dim = (uint32) dim;
 	s.metric = model->metric;
+	s.type = BqGetTypeInfo(index)->type;
+	s.buf = palloc(sizeof(float) * dim);
 	s.sum = palloc0(sizeof(double) * dim);
 	s.tmp = AllocSetContextCreate(CurrentMemoryContext, "bqhnsw sample", ALLOCSET_DEFAULT_SIZES);
 	if (heap)
@@ -155,31 +158,31 @@ train(Relation heap, Relation index, IndexInfo *indexInfo)
 IndexBuildResult *
 BqBuild(Relation heap, Relation index, IndexInfo *indexInfo)
 {
-	const bqk_model *outer = bq_build_model;
-	IndexBuildResult *result;
-	bqk_model *model;
+	IndexBuildResult *volatile result = NULL;
+	BqBuildContext context, outer;
+	struct dsm_segment *segment;
 	int nest;
 
 	BqCheckPgvector();
-	model = train(heap, index, indexInfo);
+	context.model = train(heap, index, indexInfo);
+	context.type = BqGetTypeInfo(index)->type;
 
-	/* Workers of a parallel build would have no model: pgvector's build stays in this process. */
 	nest = NewGUCNestLevel();
-	(void) set_config_option("max_parallel_maintenance_workers", "0", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
-							 0, false);
+	segment = BqShareBuildContext(&context);
+	outer = BqSetBuildContext(context);
 	PG_TRY();
 	{
-		bq_build_model = model;
 		result = BqInner()->ambuild(heap, index, indexInfo);
 	}
 	PG_FINALLY();
 	{
-		bq_build_model = outer;
+		BqSetBuildContext(outer);
 	}
 	PG_END_TRY();
 	AtEOXact_GUC(false, nest);
+	BqUnshareBuildContext(segment);
 
-	BqModelStore(index, MAIN_FORKNUM, model);
+	BqModelStore(index, MAIN_FORKNUM, context.model);
 	return result;
 }
 

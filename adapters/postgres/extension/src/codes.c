@@ -5,23 +5,54 @@
 #include "varatt.h"
 #endif
 
-const bqk_model *bq_build_model = NULL;
-
-void
-BqCheckVector(const BqVector *vec, uint32 dim)
+static Size
+vector_size(int dim, BqType type)
 {
-	if (vec->unused != 0 || vec->dim <= 0 || VARSIZE(vec) != offsetof(BqVector, x) + sizeof(float) * vec->dim)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED), errmsg("invalid vector datum of %u bytes", (unsigned) VARSIZE(vec))));
+	return offsetof(BqVector, x) + (type == BQ_VECTOR ? sizeof(float) : sizeof(uint16)) * (Size) dim;
+}
+
+/* IEEE 754 half to single, exactly. */
+static inline float
+half_to_float(uint16 h)
+{
+	uint32 sign = (uint32) (h & 0x8000) << 16, exponent = (h >> 10) & 31, mantissa = h & 0x3ff;
+	union
+	{
+		uint32 u;
+		float f;
+	} out;
+
+	if (exponent == 0) /* zero and subnormals: mantissa times 2^-24 */
+	{
+		float f = (float) mantissa * 0x1p-24f;
+
+		return sign ? -f : f;
+	}
+	out.u = sign | (exponent == 31 ? 0x7f800000 : (exponent + 112) << 23) | mantissa << 13;
+	return out.f;
+}
+
+const float *
+BqCoordinates(const BqVector *vec, uint32 dim, BqType type, float *buf)
+{
+	if (vec->unused != 0 || vec->dim <= 0 || VARSIZE(vec) != vector_size(vec->dim, type))
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
+						errmsg("invalid %s datum of %u bytes", type == BQ_VECTOR ? "vector" : "halfvec",
+							   (unsigned) VARSIZE(vec))));
 	if ((uint32) vec->dim != dim)
 		ereport(ERROR, (errcode(ERRCODE_DATA_EXCEPTION), errmsg("expected %u dimensions, not %d", dim, vec->dim)));
+	if (type == BQ_VECTOR)
+		return (const float *) vec->x;
+	for (uint32 i = 0; i < dim; i++)
+		buf[i] = half_to_float(((const uint16 *) vec->x)[i]);
+	return buf;
 }
 
 bool
-BqIsZero(const BqVector *vec)
+BqIsZero(const BqVector *vec, BqType type)
 {
 	for (int i = 0; i < vec->dim; i++)
-		if (vec->x[i] != 0.0f)
+		if (type == BQ_VECTOR ? ((const float *) vec->x)[i] != 0.0f : (((const uint16 *) vec->x)[i] & 0x7fff) != 0)
 			return false;
 	return true;
 }
@@ -48,30 +79,30 @@ set_header(BqHeader *h, Size size, uint8 tag, const bqk_model *model)
 
 /* Zeroed allocation: pgvector recognises equal values byte by byte. */
 BqCode *
-BqEncode(const bqk_model *model, const BqVector *vec)
+BqEncode(const bqk_model *model, const BqVector *vec, BqType type)
 {
 	Size size = BQ_CODE_SIZE(model->dim, model->bits);
 	BqCode *code = palloc0(size);
-	float *work = palloc(sizeof(float) * model->dim);
+	float *work = palloc(sizeof(float) * model->dim * 2);
+	const float *x = BqCoordinates(vec, model->dim, type, work + model->dim);
 	size_t bad;
 
-	BqCheckVector(vec, model->dim);
 	set_header(&code->h, size, BQ_TAG_CODE, model);
-	check_status(bqk_encode(model, vec->x, 1, code->code, &code->factors, work, &bad));
+	check_status(bqk_encode(model, x, 1, code->code, &code->factors, work, &bad));
 	pfree(work);
 	return code;
 }
 
 BqQuery *
-BqPrepare(const bqk_model *model, const BqVector *vec)
+BqPrepare(const bqk_model *model, const BqVector *vec, BqType type)
 {
 	Size size = BQ_QUERY_SIZE(model->dim);
 	BqQuery *query = palloc0(size);
-	float *work = palloc(sizeof(float) * model->dim);
+	float *work = palloc(sizeof(float) * model->dim * 2);
+	const float *x = BqCoordinates(vec, model->dim, type, work + model->dim);
 
-	BqCheckVector(vec, model->dim);
 	set_header(&query->h, size, BQ_TAG_QUERY, model);
-	check_status(bqk_query_prepare(model, vec->x, &query->query, query->z, work));
+	check_status(bqk_query_prepare(model, x, &query->query, query->z, work));
 	pfree(work);
 	return query;
 }
@@ -138,11 +169,12 @@ Datum
 bqhnsw_norm(PG_FUNCTION_ARGS)
 {
 	const BqHeader *h = (const BqHeader *) PG_GETARG_POINTER(0);
+	const BqBuildContext *build;
 
-	if (bq_build_model && bq_build_model->metric == BQK_COSINE && h->tag != BQ_TAG_CODE &&
-		BqIsZero((const BqVector *) h))
-		PG_RETURN_FLOAT8(0.0);
-	PG_RETURN_FLOAT8(1.0);
+	if (h->tag == BQ_TAG_CODE)
+		PG_RETURN_FLOAT8(1.0);
+	build = BqGetBuildContext();
+	PG_RETURN_FLOAT8(build->model->metric == BQK_COSINE && BqIsZero((const BqVector *) h, build->type) ? 0.0 : 1.0);
 }
 
 /* pgvector's hook on values. Scans and inserts hand over what the wrapper has encoded already; only
@@ -151,10 +183,10 @@ Datum
 BqNormalize(PG_FUNCTION_ARGS)
 {
 	const BqHeader *h = (const BqHeader *) PG_GETARG_POINTER(0);
+	const BqBuildContext *build;
 
 	if (h->tag == BQ_TAG_CODE || h->tag == BQ_TAG_QUERY)
 		PG_RETURN_POINTER(h);
-	if (bq_build_model == NULL)
-		elog(ERROR, "bqhnsw: vector without a model");
-	PG_RETURN_POINTER(BqEncode(bq_build_model, (const BqVector *) h));
+	build = BqGetBuildContext();
+	PG_RETURN_POINTER(BqEncode(build->model, (const BqVector *) h, build->type));
 }

@@ -6,20 +6,17 @@
 #include "catalog/pg_class.h"
 #include "utils/syscache.h"
 
-/* pgvector's own defaults and ranges */
-#define DEFAULT_M 16
-#define DEFAULT_EF_CONSTRUCTION 64
-
 static relopt_kind bq_relopt_kind;
 
 void
 BqInitOptions(void)
 {
 	bq_relopt_kind = add_reloption_kind();
-	add_int_reloption(bq_relopt_kind, "m", "Max number of connections", DEFAULT_M, 2, 100, AccessExclusiveLock);
+	add_int_reloption(bq_relopt_kind, "m", "Max number of connections", BQ_DEFAULT_M, 2, 100, AccessExclusiveLock);
 	add_int_reloption(bq_relopt_kind, "ef_construction", "Size of the dynamic candidate list for construction",
-					  DEFAULT_EF_CONSTRUCTION, 4, 1000, AccessExclusiveLock);
-	add_int_reloption(bq_relopt_kind, "bits", "Bits per dimension: 1 or 4", BQ_DEFAULT_BITS, 1, 8, AccessExclusiveLock);
+					  BQ_DEFAULT_EF_CONSTRUCTION, 4, 1000, AccessExclusiveLock);
+	add_int_reloption(bq_relopt_kind, "bits", "Bits per dimension: 1, 2, 4 or 8", BQ_DEFAULT_BITS, 1, 8,
+					  AccessExclusiveLock);
 }
 
 static bytea *
@@ -35,7 +32,7 @@ BqReadOptions(Datum reloptions, bool validate)
 
 	if (validate && options && !bqk_bits_supported(options->bits))
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("bits must be 1 or 4, not %d", options->bits)));
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("bits must be 1, 2, 4 or 8, not %d", options->bits)));
 	return (bytea *) options;
 }
 
@@ -55,14 +52,10 @@ bqhnsw_handler(PG_FUNCTION_ARGS)
 	am->amrescan = BqRescan;
 	am->amgettuple = BqGetTuple;
 	am->amendscan = BqEndScan;
-	/* workers would have no model */
-#if PG_VERSION_NUM >= 170000
-	am->amcanbuildparallel = false;
-#endif
 	PG_RETURN_POINTER(am);
 }
 
-/* Opens an index and makes sure that it is one of ours. */
+/* Opens an index and makes sure that it is one of ours, built to the end. */
 Relation
 BqOpenIndex(Oid indexOid, LOCKMODE lockmode)
 {
@@ -75,5 +68,9 @@ BqOpenIndex(Oid indexOid, LOCKMODE lockmode)
 	if (!ours || index->rd_rel->relkind != RELKIND_INDEX)
 		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
 						errmsg("\"%s\" is not a bqhnsw index", RelationGetRelationName(index))));
+	if (!index->rd_index->indisvalid)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("index \"%s\" is not valid", RelationGetRelationName(index)), errhint("REINDEX or drop it.")));
 	return index;
 }

@@ -32,7 +32,7 @@ bqcore_index_info(PG_FUNCTION_ARGS)
 {
 	Relation index = BqOpenIndex(PG_GETARG_OID(0), AccessShareLock);
 	const bqk_model *model;
-	BqOptions *options;
+	int m, efConstruction;
 	TupleDesc desc;
 	Datum values[13];
 	bool nulls[13] = {0};
@@ -43,15 +43,15 @@ bqcore_index_info(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != lengthof(values))
 		elog(ERROR, "bqcore_index_info: expected %zu columns; ALTER EXTENSION bqcore UPDATE", lengthof(values));
 	model = BqModelGet(index);
-	options = (BqOptions *) index->rd_options;
+	BqBuiltWith(index, &m, &efConstruction);
 	for (uint32 j = 0; j < model->dim; j++)
 		norm2 += (double) model->centroid[j] * model->centroid[j];
 	values[i++] = CStringGetTextDatum("rabitq");
 	values[i++] = Int32GetDatum(model->bits);
 	values[i++] = CStringGetTextDatum(BqMetricName(model->metric));
 	values[i++] = Int32GetDatum((int32) model->dim);
-	values[i++] = Int32GetDatum(options ? options->m : 16);
-	values[i++] = Int32GetDatum(options ? options->efConstruction : 64);
+	values[i++] = Int32GetDatum(m);
+	values[i++] = Int32GetDatum(efConstruction);
 	values[i++] = CStringGetTextDatum(model->rotation == BQK_ROTATION_NONE ? "none" : "hadamard");
 	values[i++] = Int64GetDatum((int64) model->seed);
 	values[i++] = Int64GetDatum((int64) model->n_trained);
@@ -89,7 +89,7 @@ bqcore_index_encode(PG_FUNCTION_ARGS)
 	bytea *out;
 
 	check_readable(index);
-	code = BqEncode(BqModelGet(index), vec);
+	code = BqEncode(BqModelGet(index), vec, BQ_VECTOR);
 	index_close(index, AccessShareLock);
 	nbytes = bqk_code_nbytes(code->h.dim, BqBits(&code->h));
 	out = palloc(VARHDRSZ + nbytes + sizeof(bqk_factors));
@@ -112,8 +112,8 @@ bqcore_index_estimate(PG_FUNCTION_ARGS)
 	int32 dot;
 
 	check_readable(index);
-	code = BqEncode(BqModelGet(index), vec);
-	query = BqPrepare(BqModelGet(index), q);
+	code = BqEncode(BqModelGet(index), vec, BQ_VECTOR);
+	query = BqPrepare(BqModelGet(index), q, BQ_VECTOR);
 	index_close(index, AccessShareLock);
 	bqk_dot(BqBits(&code->h), code->h.dim, code->code, bqk_code_nbytes(code->h.dim, BqBits(&code->h)), 1, query->z,
 			&dot);

@@ -9,6 +9,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/guc_tables.h"
 #include "utils/memutils.h"
 
 #define BQ_PGVECTOR_MIN_MAJOR 0
@@ -94,14 +95,48 @@ BqEfSearch(void)
 	return value ? Max(atoi(value), 1) : 40;
 }
 
+/* pgvector keeps the variable to itself; Postgres' own table of settings has its address. */
+static struct config_enum *
+iterative_setting(void)
+{
+	static struct config_enum *setting = NULL;
+
+	if (setting == NULL)
+	{
+		struct config_generic *found = find_option("hnsw.iterative_scan", false, true, DEBUG5);
+
+		if (found && found->vartype == PGC_ENUM)
+			setting = (struct config_enum *) found;
+	}
+	return setting;
+}
+
 BqIterative
 BqIterativeScan(void)
 {
-	const char *value = GetConfigOption("hnsw.iterative_scan", true, false);
+	struct config_enum *setting = iterative_setting();
+	const char *name = setting ? config_enum_lookup_by_value(setting, *setting->variable) : "off";
 
-	if (value && strcmp(value, "relaxed_order") == 0)
+	if (strcmp(name, "relaxed_order") == 0)
 		return BQ_ITERATIVE_RELAXED;
-	if (value && strcmp(value, "strict_order") == 0)
-		return BQ_ITERATIVE_STRICT;
-	return BQ_ITERATIVE_OFF;
+	return strcmp(name, "strict_order") == 0 ? BQ_ITERATIVE_STRICT : BQ_ITERATIVE_OFF;
+}
+
+/* Changes what pgvector's scan sees, without the bookkeeping of SET. The caller puts the old value back. */
+int
+BqSwapIterative(BqIterative mode)
+{
+	struct config_enum *setting = iterative_setting();
+	int old = *setting->variable, value;
+
+	if (!config_enum_lookup_by_name(setting, mode == BQ_ITERATIVE_RELAXED ? "relaxed_order" : "off", &value))
+		elog(ERROR, "bqhnsw does not know the values of hnsw.iterative_scan");
+	*setting->variable = value;
+	return old;
+}
+
+void
+BqRestoreIterative(int old)
+{
+	*iterative_setting()->variable = old;
 }

@@ -13,6 +13,7 @@ BqInsert(Relation index, Datum *values, bool *isnull, ItemPointer tid, Relation 
 {
 	MemoryContext ctx, old;
 	const bqk_model *model;
+	BqType type;
 	BqVector *vec;
 	Datum code;
 
@@ -23,10 +24,11 @@ BqInsert(Relation index, Datum *values, bool *isnull, ItemPointer tid, Relation 
 	ctx = AllocSetContextCreate(CurrentMemoryContext, "bqhnsw insert", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(ctx);
 	vec = (BqVector *) PG_DETOAST_DATUM(values[0]);
+	type = BqGetTypeInfo(index)->type;
 	model = BqModelGet(index);
-	if (model->metric != BQK_COSINE || !BqIsZero(vec))
+	if (model->metric != BQK_COSINE || !BqIsZero(vec, type))
 	{
-		code = PointerGetDatum(BqEncode(model, vec));
+		code = PointerGetDatum(BqEncode(model, vec, type));
 		BqInner()->aminsert(index, &code, isnull, tid, heap, checkUnique, indexUnchanged, indexInfo);
 	}
 	MemoryContextSwitchTo(old);

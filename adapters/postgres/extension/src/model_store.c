@@ -23,6 +23,8 @@ typedef struct BqTrailer
 	uint32 version;
 	BlockNumber firstBlock;
 	uint32 nbytes;
+	uint16 m; /* of the graph; the options may have been altered since */
+	uint16 efConstruction;
 } BqTrailer;
 
 #define TRAILER_VERSION 1
@@ -47,6 +49,7 @@ BqModelStore(Relation index, ForkNumber fork, const bqk_model *model)
 	Size nbytes = bqk_model_nbytes(model), done = 0;
 	uint8 *blob = palloc(nbytes);
 	BlockNumber first = RelationGetNumberOfBlocksInFork(index, fork), block = first;
+	const BqOptions *options = (const BqOptions *) index->rd_options;
 	Buffer buf;
 	Page page;
 
@@ -78,7 +81,12 @@ BqModelStore(Relation index, ForkNumber fork, const bqk_model *model)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("bqhnsw does not know this pgvector's metapage"),
 				 errdetail("It ends at byte %u, expected at most %u.", ((PageHeader) page)->pd_lower, TRAILER_OFFSET)));
-	*Trailer(page) = (BqTrailer) {TRAILER_MAGIC, TRAILER_VERSION, first, (uint32) nbytes};
+	*Trailer(page) = (BqTrailer) {TRAILER_MAGIC,
+								  TRAILER_VERSION,
+								  first,
+								  (uint32) nbytes,
+								  (uint16) (options ? options->m : BQ_DEFAULT_M),
+								  (uint16) (options ? options->efConstruction : BQ_DEFAULT_EF_CONSTRUCTION)};
 	((PageHeader) page)->pd_lower = TRAILER_OFFSET + sizeof(BqTrailer);
 	MarkBufferDirty(buf);
 	UnlockReleaseBuffer(buf);
@@ -99,14 +107,10 @@ corrupt(Relation index, const char *what)
 					errhint("REINDEX INDEX %s.", RelationGetRelationName(index))));
 }
 
-/* The serialised model, palloc'd. */
-bytea *
-BqModelRead(Relation index)
+static BqTrailer
+read_trailer(Relation index)
 {
 	BqTrailer trailer = {0};
-	BlockNumber block;
-	Size done = 0;
-	bytea *out;
 	Buffer buf = ReadBuffer(index, METAPAGE);
 	Page page;
 
@@ -124,6 +128,29 @@ BqModelRead(Relation index)
 	/* A centroid of 16,000 floats and some pages more. */
 	if (trailer.nbytes > 1024 * 1024)
 		corrupt(index, "impossible length");
+	return trailer;
+}
+
+/* What the graph was built with. */
+void
+BqBuiltWith(Relation index, int *m, int *efConstruction)
+{
+	BqTrailer trailer = read_trailer(index);
+
+	*m = trailer.m;
+	*efConstruction = trailer.efConstruction;
+}
+
+/* The serialised model, palloc'd. */
+bytea *
+BqModelRead(Relation index)
+{
+	BqTrailer trailer = read_trailer(index);
+	BlockNumber block;
+	Size done = 0;
+	bytea *out;
+	Buffer buf;
+	Page page;
 
 	out = palloc(VARHDRSZ + trailer.nbytes);
 	SET_VARSIZE(out, VARHDRSZ + trailer.nbytes);

@@ -13,6 +13,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/datum.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rls.h"
@@ -33,7 +34,7 @@ typedef struct Sampled
 
 /* The next row of a sequential scan that the index holds. */
 static bool
-next_row(TableScanDesc scan, BqReader *reader, int metric, Datum *value)
+next_row(TableScanDesc scan, BqReader *reader, const BqTypeInfo *info, Datum *value)
 {
 	bool isnull;
 
@@ -46,7 +47,7 @@ next_row(TableScanDesc scan, BqReader *reader, int metric, Datum *value)
 		if (isnull)
 			continue;
 		*value = PointerGetDatum(PG_DETOAST_DATUM(*value));
-		if (metric == BQK_COSINE && BqIsZero((BqVector *) DatumGetPointer(*value)))
+		if (info->metric == BQK_COSINE && BqIsZero((BqVector *) DatumGetPointer(*value), info->type))
 			continue;
 		return true;
 	}
@@ -55,7 +56,7 @@ next_row(TableScanDesc scan, BqReader *reader, int metric, Datum *value)
 
 /* Reservoir sample (Vitter 1985, algorithm R), the same for the same table. */
 static int
-sample_queries(Relation heap, BqReader *reader, int metric, Sampled *queries, int wanted, MemoryContext tmp)
+sample_queries(Relation heap, BqReader *reader, const BqTypeInfo *info, Sampled *queries, int wanted, MemoryContext tmp)
 {
 	TableScanDesc scan = table_beginscan(heap, GetActiveSnapshot(), 0, NULL);
 	MemoryContext out = MemoryContextSwitchTo(tmp);
@@ -64,7 +65,7 @@ sample_queries(Relation heap, BqReader *reader, int metric, Sampled *queries, in
 	Datum value;
 
 	pg_prng_seed(&prng, SEED);
-	while (next_row(scan, reader, metric, &value))
+	while (next_row(scan, reader, info, &value))
 	{
 		uint64 at = seen < (uint64) wanted ? seen : pg_prng_uint64_range(&prng, 0, seen);
 
@@ -99,14 +100,14 @@ keep_nearest(Sampled *q, int k, double distance)
 }
 
 static void
-exact_search(Relation heap, BqReader *reader, int metric, FmgrInfo *distance, Oid collation, Sampled *queries, int n,
-			 int k, MemoryContext tmp)
+exact_search(Relation heap, BqReader *reader, const BqTypeInfo *info, FmgrInfo *distance, Oid collation,
+			 Sampled *queries, int n, int k, MemoryContext tmp)
 {
 	TableScanDesc scan = table_beginscan(heap, GetActiveSnapshot(), 0, NULL);
 	MemoryContext old = MemoryContextSwitchTo(tmp);
 	Datum value;
 
-	while (next_row(scan, reader, metric, &value))
+	while (next_row(scan, reader, info, &value))
 	{
 		for (int i = 0; i < n; i++)
 			if (!ItemPointerEquals(&queries[i].tid, &reader->slot->tts_tid))
@@ -163,8 +164,9 @@ bqcore_recall(PG_FUNCTION_ARGS)
 	FmgrInfo distance;
 	Sampled *queries;
 	int64 hits = 0, possible = 0;
-	Oid op, collation, type;
-	int metric;
+	Oid op, collation, type, user;
+	int security, nest;
+	const BqTypeInfo *info;
 
 	if (k < 1 || k > MAX_K)
 		ereport(ERROR,
@@ -180,10 +182,13 @@ bqcore_recall(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("bqcore_recall cannot read table \"%s\": row-level security applies to this user",
 							   RelationGetRelationName(heap))));
-	if (!index->rd_index->indisvalid)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("index \"%s\" is not valid", RelationGetRelationName(index)), errhint("REINDEX or drop it.")));
+	/* Expressions and predicates of the index run as its owner and can do no lasting harm, as in CREATE INDEX. */
+	GetUserIdAndSecContext(&user, &security);
+	SetUserIdAndSecContext(heap->rd_rel->relowner, security | SECURITY_RESTRICTED_OPERATION);
+	nest = NewGUCNestLevel();
+#if PG_VERSION_NUM >= 170000
+	RestrictSearchPath();
+#endif
 
 	collation = index->rd_indcollation[0];
 	type = index->rd_opcintype[0];
@@ -191,16 +196,16 @@ bqcore_recall(PG_FUNCTION_ARGS)
 	if (!OidIsValid(op))
 		elog(ERROR, "no distance operator for index \"%s\"", RelationGetRelationName(index));
 	fmgr_info(get_opcode(op), &distance);
-	metric = BqGetTypeInfo(index)->metric;
+	info = BqGetTypeInfo(index);
 
 	old = MemoryContextSwitchTo(AllocSetContextCreate(CurrentMemoryContext, "bqcore_recall", ALLOCSET_DEFAULT_SIZES));
 	tmp = AllocSetContextCreate(CurrentMemoryContext, "bqcore_recall row", ALLOCSET_DEFAULT_SIZES);
 	queries = palloc0(sizeof(Sampled) * wanted);
 	BqReaderBegin(&reader, heap, index, true);
-	n = sample_queries(heap, &reader, metric, queries, wanted, tmp);
+	n = sample_queries(heap, &reader, info, queries, wanted, tmp);
 	for (int i = 0; i < n; i++)
 		queries[i].nearest = palloc(sizeof(double) * k);
-	exact_search(heap, &reader, metric, &distance, collation, queries, n, k, tmp);
+	exact_search(heap, &reader, info, &distance, collation, queries, n, k, tmp);
 	for (int i = 0; i < n; i++)
 	{
 		MemoryContextSwitchTo(tmp);
@@ -211,6 +216,8 @@ bqcore_recall(PG_FUNCTION_ARGS)
 	BqReaderEnd(&reader);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(MemoryContextGetParent(tmp));
+	AtEOXact_GUC(false, nest);
+	SetUserIdAndSecContext(user, security);
 	table_close(heap, AccessShareLock);
 	index_close(index, AccessShareLock);
 	if (possible == 0)

@@ -92,7 +92,7 @@ void
 BqRescorerReset(BqRescorer *r)
 {
 	pairingheap_reset(r->rows);
-	r->n_rescored = 0;
+	r->n_pending = 0;
 	table_index_fetch_reset(r->fetch);
 }
 
@@ -132,12 +132,12 @@ BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n)
 			distance = DatumGetFloat8(
 				FunctionCall2Coll(&r->orderby->sk_func, r->orderby->sk_collation, value, r->orderby->sk_argument));
 		}
-		r->n_rescored++;
 		MemoryContextReset(r->tmp);
 		row = MemoryContextAlloc(scan, sizeof(Row));
 		row->distance = distance;
 		row->tid = tids[i];
 		pairingheap_add(r->rows, &row->node);
+		r->n_pending++;
 	}
 	MemoryContextSwitchTo(scan);
 	MemoryContextReset(r->tmp);
@@ -152,6 +152,7 @@ BqRescorerNext(BqRescorer *r, ItemPointerData *tid, double *distance)
 	if (pairingheap_is_empty(r->rows))
 		return false;
 	row = pairingheap_container(Row, node, pairingheap_remove_first(r->rows));
+	r->n_pending--;
 	*tid = row->tid;
 	*distance = row->distance;
 	pfree(row);

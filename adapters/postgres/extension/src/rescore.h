@@ -31,7 +31,7 @@ typedef struct BqRescorer
 	IndexFetchTableData *fetch;
 	MemoryContext tmp;
 	pairingheap *rows; /* rescored, not yet returned; nearest first */
-	int64 n_rescored;
+	int n_pending;     /* rows in the heap */
 } BqRescorer;
 
 extern void BqRescorerBegin(BqRescorer *r, Relation heap, Relation index, ScanKey orderby);

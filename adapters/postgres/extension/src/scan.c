@@ -1,8 +1,9 @@
 /* Index scans: pgvector's own scan over codes gives candidates, rescoring gives rows.
  *
- * Row e (counted from 1) is returned once the exact distances of ahead + slope (e - 1) candidates are known,
- * or of all there are. A row that turns up later but belongs before one already returned is left out, except
- * under relaxed_order: what is returned is always in exact order. */
+ * A row is returned while at least `ahead` + (slope - 1) returned rescored rows wait behind it, or all there are.
+ * Iterative scans fetch a batch of `ahead` at a time and then let the waiting rows fall to half of hnsw.ef_search,
+ * because each batch costs pgvector another walk. A row that turns up later but belongs before one already returned
+ * is left out, except under relaxed_order: what is returned is always in exact order. */
 #include "rescore.h"
 
 #include "utils/float.h"
@@ -19,11 +20,13 @@ typedef struct BqScan
 	bool rescoring; /* rescorer is open */
 	bool first;
 	bool exhausted; /* the inner scan has no more candidates */
-	bool relaxed;
+	BqIterative iterative;
 	double last; /* exact distance of the last row returned */
 	int64 returned;
 	int ahead;
 	int slope;
+	int floor;             /* an iterative scan fetches more when fewer rows than this wait, */
+	double growth;         /* or fewer than this times the rows returned */
 	MemoryContext ctx;     /* one rescan */
 	MemoryContext scanCtx; /* the whole scan */
 } BqScan;
@@ -61,6 +64,8 @@ BqRescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int nord
 static void
 set_window(BqScan *s, int bits)
 {
+	int ef_search = BqEfSearch();
+
 	if (bq_rescore >= 0)
 	{
 		s->ahead = Max(bq_rescore, 1);
@@ -68,14 +73,16 @@ set_window(BqScan *s, int bits)
 	}
 	else if (bits == 1)
 	{
-		s->ahead = BqEfSearch();
+		s->ahead = ef_search;
 		s->slope = 1;
 	}
 	else
 	{
-		s->ahead = 12;
-		s->slope = 2;
+		s->ahead = bits == 2 ? 40 : 12;
+		s->slope = bits == 2 ? 3 : 2;
 	}
+	s->floor = Max(Min(ef_search / 2, s->ahead), 1);
+	s->growth = bq_rescore >= 0 ? 0.0 : 2.0 / bits;
 }
 
 static void
@@ -95,10 +102,11 @@ start(IndexScanDesc scan, BqScan *s)
 	else
 	{
 		BqVector *vec = (BqVector *) PG_DETOAST_DATUM(orderby.sk_argument);
+		BqType type = BqGetTypeInfo(scan->indexRelation)->type;
 
 		model = BqModelGet(scan->indexRelation);
 		set_window(s, model->bits);
-		orderby.sk_argument = PointerGetDatum(BqPrepare(model, vec));
+		orderby.sk_argument = PointerGetDatum(BqPrepare(model, vec, type));
 	}
 	MemoryContextSwitchTo(old);
 
@@ -116,29 +124,51 @@ start(IndexScanDesc scan, BqScan *s)
 		MemoryContextSwitchTo(old);
 		s->rescoring = true;
 	}
-	s->relaxed = BqIterativeScan() == BQ_ITERATIVE_RELAXED;
+	s->iterative = BqIterativeScan();
 	s->first = false;
 	s->exhausted = false;
 	s->last = -get_float8_infinity();
 	s->returned = 0;
-	s->rescorer.n_rescored = 0;
 }
 
-/* Asks the inner scan for candidates until `target` are rescored or none is left. */
+/* pgvector's next candidate. Its strict mode would drop those that come late by estimate; here exact distances
+ * decide, so it runs relaxed. */
+static bool
+next_candidate(BqScan *s)
+{
+	volatile bool found = false;
+	int old;
+
+	if (s->iterative != BQ_ITERATIVE_STRICT)
+		return BqInner()->amgettuple(s->inner, ForwardScanDirection);
+	old = BqSwapIterative(BQ_ITERATIVE_RELAXED);
+	PG_TRY();
+	{
+		found = BqInner()->amgettuple(s->inner, ForwardScanDirection);
+	}
+	PG_FINALLY();
+	{
+		BqRestoreIterative(old);
+	}
+	PG_END_TRY();
+	return found;
+}
+
+/* Fetches candidates until `wanted` rescored rows wait or none is left. */
 static void
-refill(IndexScanDesc scan, BqScan *s, int64 target)
+refill(IndexScanDesc scan, BqScan *s, int64 wanted)
 {
 	ItemPointerData tids[256];
 	MemoryContext old;
 
-	while (!s->exhausted && s->rescorer.n_rescored < target)
+	while (!s->exhausted && s->rescorer.n_pending < wanted)
 	{
-		int64 want = Min(target - s->rescorer.n_rescored, (int64) lengthof(tids));
+		int64 missing = Min(wanted - s->rescorer.n_pending, (int64) lengthof(tids));
 		int n = 0;
 
-		while (n < want)
+		while (n < missing)
 		{
-			if (!BqInner()->amgettuple(s->inner, ForwardScanDirection))
+			if (!next_candidate(s))
 			{
 				s->exhausted = true;
 				break;
@@ -161,16 +191,15 @@ BqGetTuple(IndexScanDesc scan, ScanDirection dir)
 		start(scan, s);
 	for (;;)
 	{
-		refill(scan, s, s->ahead + s->slope * s->returned);
+		if (s->iterative == BQ_ITERATIVE_OFF)
+			refill(scan, s, s->ahead + (s->slope - 1) * s->returned);
+		else if (s->returned == 0)
+			refill(scan, s, s->ahead);
+		else
+			refill(scan, s, Max(s->floor, (int64) (s->growth * s->returned)));
 		if (!BqRescorerNext(&s->rescorer, &scan->xs_heaptid, &distance))
-		{
-			if (s->exhausted)
-				return false;
-			/* all that were rescored came too late: look further */
-			s->ahead += s->slope;
-			continue;
-		}
-		if (distance < s->last && !s->relaxed)
+			return false;
+		if (distance < s->last && s->iterative != BQ_ITERATIVE_RELAXED)
 			continue;
 		s->last = distance;
 		s->returned++;
