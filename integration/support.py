@@ -13,9 +13,11 @@ from pgvector.psycopg import register_vector
 Connection = psycopg.Connection[Any]
 FloatArray = NDArray[np.float32]
 
+#: What most tests run with; what depends on the codec itself runs with every width and metric.
 BITS = (1, 4)
 METRICS = ("l2", "cosine")
-OPERATORS = {"l2": "<->", "cosine": "<=>"}
+WIDTHS = (1, 2, 4, 8)
+OPERATORS = {"l2": "<->", "ip": "<#>", "cosine": "<=>"}
 ISAS = ("scalar", "avx2", "avx512")
 
 

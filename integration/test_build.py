@@ -155,17 +155,56 @@ def test_a_graph_larger_than_maintenance_work_mem(conn: Connection, bits: int) -
     assert recall(conn, 2000) >= (0.9 if bits == 1 else 0.97)
 
 
-def test_a_build_asked_to_be_parallel_is_right_and_keeps_the_setting(conn: Connection) -> None:
-    create_table(conn, DATA.base)
-    conn.execute("ALTER TABLE items SET (parallel_workers = 2)")
-    configure(conn, max_parallel_maintenance_workers=2, min_parallel_table_scan_size=0)
+def ask_for_workers(conn: Connection, table: str = "items") -> list[str]:
+    """Let the next build of this session use two workers; the list receives what the server says about it."""
+    execute(conn, f"ALTER TABLE {table} SET (parallel_workers = 2)")
+    configure(conn, max_parallel_maintenance_workers=2, client_min_messages="debug1")
+    notices: list[str] = []
+    conn.add_notice_handler(lambda diagnostic: notices.append(diagnostic.message_primary or ""))
+    return notices
+
+
+@pytest.mark.parametrize(("metric", "bits"), [("l2", 1), ("l2", 4), ("cosine", 4)])
+def test_a_parallel_build_encodes_with_one_model(conn: Connection, metric: str, bits: int) -> None:
+    """A worker with another model would scatter its rows: codes of two models have nothing in common."""
+    create_table(conn, DATA.base[:0])
+    insert(conn, "items", range(10_000, 10_100), np.zeros((100, 24), np.float32))
+    insert(conn, "items", range(3000), DATA.base)
+    if metric == "l2":
+        conn.execute("DELETE FROM items WHERE id >= 10000")
+    notices = ask_for_workers(conn)
     with conn.transaction():
-        create_index(conn, 4)
+        create_index(conn, bits, metric)
         assert value(conn, "SHOW max_parallel_maintenance_workers") == "2"
-    assert recall(conn, 3000) >= 0.97
+        assert value(conn, "SHOW bqcore.build_segment") == ""
+    assert any("using 2 parallel workers" in notice for notice in notices), notices
+    assert trained_rows(conn) == 3000
+    assert recall(conn, 3000, metric) >= (0.9 if bits == 1 else 0.97)
+    insert(conn, "items", [5000], DATA.queries[:1])
+    assert search_ids(conn, DATA.queries[0], 1, metric) == [5000]
+
+
+def test_a_parallel_build_of_an_expression(conn: Connection) -> None:
+    create_table(conn, DATA.base)
+    notices = ask_for_workers(conn)
+    create_index(conn, 4, target="(subvector(embedding, 1, 12)::vector(12))")
+    assert any("using 2 parallel workers" in notice for notice in notices), notices
+    configure(conn, hnsw_ef_search=100)
+    assert value(conn, "SELECT bqcore_recall('items_bq', 10, 50)") >= 0.97
+
+
+def test_an_error_in_a_worker_fails_the_build_only(conn: Connection) -> None:
+    create_table(conn, DATA.base)
+    execute(conn, "INSERT INTO items VALUES (9000, %s)", [np.full(24, 3e38, np.float32)])
+    ask_for_workers(conn)
+    with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="cannot quantize vector"):
+        create_index(conn)
     with pytest.raises(psycopg.Error, match="ef_construction"):
-        create_index(conn, name="broken", options=", m = 40")
+        create_index(conn, options=", m = 40")
     assert value(conn, "SHOW max_parallel_maintenance_workers") == "2"
+    assert value(conn, "SHOW bqcore.build_segment") == ""
+    configure(conn, client_min_messages="notice")
+    check_next_build(conn)
 
 
 def check_next_build(conn: Connection) -> None:
@@ -270,6 +309,12 @@ def test_a_build_may_search_and_fill_another_index(conn: Connection) -> None:
     expression = "quiet(embedding)::vector(24) <-> %(q)s"
     text = f"SELECT id FROM items ORDER BY {expression} LIMIT 1"
     assert conn.execute(text.encode(), {"q": DATA.base[250]}).fetchone() == (250,)
+
+
+def test_a_code_that_exceeds_a_page_is_refused(conn: Connection) -> None:
+    conn.execute("CREATE TABLE items (id integer, embedding vector(16000))")
+    with pytest.raises(psycopg.errors.ProgramLimitExceeded, match=r"16000 dimensions .* bits = 8"):
+        create_index(conn, 8)
 
 
 @both_bits

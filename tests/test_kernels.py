@@ -151,16 +151,30 @@ def test_one_bit_codes_are_the_signs_of_rotated_residuals(dim, metric):
 
 
 @pytest.mark.parametrize(
-    ("dim", "mean_gap", "largest_gap"),
-    [(1, 1e-7, 1e-7), (3, 1e-3, 5e-3), (25, 1.2e-4, 2e-3), (127, 4e-5, 1e-3), (200, 4e-5, 1e-3)],
+    ("bits", "dim", "n", "mean_gap", "largest_gap"),
+    [
+        *[
+            (2, 1, 100, 1e-7, 1e-7),
+            (2, 25, 100, 1e-4, 1e-3),
+            (2, 127, 100, 1e-4, 1e-3),
+            (2, 384, 100, 1e-4, 1e-3),
+        ],
+        *[
+            (4, 1, 100, 1e-7, 1e-7),
+            (4, 3, 100, 1e-3, 5e-3),
+            (4, 25, 100, 1.2e-4, 2e-3),
+            (4, 200, 100, 4e-5, 1e-3),
+        ],
+        *[(8, 1, 8, 1e-7, 1e-7), (8, 3, 8, 5e-6, 1e-5), (8, 25, 8, 3e-6, 1e-5), (8, 127, 8, 3e-6, 1e-5)],
+    ],
 )
-def test_four_bit_codes_come_close_to_the_best_cosine(dim, mean_gap, largest_gap):
-    X, _, centroid = sample(dim, n=100)
-    codes, _ = model_of(dim, 4, seed=5, centroid=centroid).encode(X)
+def test_codes_of_several_bits_come_close_to_the_best_cosine(bits, dim, n, mean_gap, largest_gap):
+    X, _, centroid = sample(dim, n=n)
+    codes, _ = model_of(dim, bits, seed=5, centroid=centroid).encode(X)
     residuals = reference.residuals(X, centroid, "l2") @ reference.rotation(dim, 5).T
-    k = reference.unpack(codes, dim, 4) - 7.5
+    k = reference.unpack(codes, dim, bits) - ((1 << bits) - 1) / 2
     found = (residuals * k).sum(axis=1) / np.linalg.norm(residuals, axis=1) / np.linalg.norm(k, axis=1)
-    gap = np.array([reference.best_cosine(o, 4) for o in residuals]) - found
+    gap = np.array([reference.best_cosine(o, bits) for o in residuals]) - found
     assert np.min(gap) > -1e-7
     assert np.mean(gap) <= mean_gap
     assert np.max(gap) <= largest_gap

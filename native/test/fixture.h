@@ -58,10 +58,12 @@ all_zero(const void *p, size_t nbytes)
 	return 1;
 }
 
-/* Runs the loop body for every model of this dim. */
+/* Runs the loop body for every model of this dim: each width, metric and rotation. */
+#define N_MODELS (COUNT(all_bits) * 3 * 2)
 #define EACH_MODEL(m, dim)                                                                                             \
-	for (size_t model_i_ = 0; model_i_ < 12; model_i_++)                                                               \
-		for (bqk_model m = model_of((dim), all_bits[model_i_ % 2], (int) (model_i_ / 2 % 3), (int) (model_i_ / 6));    \
+	for (size_t model_i_ = 0; model_i_ < N_MODELS; model_i_++)                                                         \
+		for (bqk_model m = model_of((dim), all_bits[model_i_ % COUNT(all_bits)],                                       \
+									(int) (model_i_ / COUNT(all_bits) % 3), (int) (model_i_ / COUNT(all_bits) / 3));   \
 			 m.centroid != NULL; m.centroid = NULL)
 
 #endif

@@ -189,7 +189,7 @@ overflow_inside_the_encoder_is_refused(void)
 		CHECK_INT(bqk_encode(&m, rows, 1, codes, factors, work, &bad), BQK_ERANGE);
 	}
 	fill(centroid, 64, 1e24f);
-	fill(rows, 64, 1.000001e24f); /* |x - c|^2 is about 6e37, <x - c, c> 6e43 */
+	fill(rows, 64, 1.0000005e24f); /* |x - c|^2 is about 2e37, <x - c, c> 3e43 */
 	for (size_t i = 0; i < COUNT(all_bits); i++)
 	{
 		bqk_model m = model_of(64, all_bits[i], BQK_IP, BQK_ROTATION_NONE);
@@ -265,6 +265,35 @@ cosine_codes_do_not_depend_on_length(void)
 	}
 }
 
+/* 1 / |x| overflows below 2.9e-39 and loses digits above 8.5e37. */
+static void
+cosine_codes_of_denormal_and_of_huge_vectors_are_those_of_their_direction(void)
+{
+	static uint8_t plain[MAX_CODE_NBYTES];
+	const int exponents[] = {-149, -140, -110, 100, 115};
+
+	fill(centroid, 77, 0.01f);
+	for (size_t b = 0; b < COUNT(all_bits); b++)
+		for (size_t e = 0; e < COUNT(exponents); e++)
+		{
+			bqk_model m = model_of(77, all_bits[b], BQK_COSINE, BQK_ROTATION_HADAMARD);
+			bqk_factors f;
+
+			with("bits=%d times 2^%d", m.bits, exponents[e]);
+			fill_normal(rows, 77, 2);
+			for (size_t i = 0; i < 77; i++)
+				rows[i] = truncf(rows[i] * 1000.0f); /* whole numbers survive as denormals */
+			encode_ok(&m, 1);
+			memcpy(plain, codes, sizeof(plain));
+			f = factors[0];
+			for (size_t i = 0; i < 77; i++)
+				rows[i] = ldexpf(rows[i], exponents[e]);
+			encode_ok(&m, 1);
+			CHECK_SAME(codes, plain, bqk_code_nbytes(77, m.bits));
+			CHECK_SAME(&factors[0], &f, sizeof(f));
+		}
+}
+
 static void
 codes_do_not_depend_on_scale(void)
 {
@@ -336,6 +365,7 @@ main(void)
 	RUN(large_vectors_below_the_limit_are_encoded);
 	RUN(zero_vector_under_cosine_is_refused_with_its_row);
 	RUN(cosine_codes_do_not_depend_on_length);
+	RUN(cosine_codes_of_denormal_and_of_huge_vectors_are_those_of_their_direction);
 	RUN(codes_do_not_depend_on_scale);
 	RUN(models_that_cannot_encode_are_refused);
 	return finish();

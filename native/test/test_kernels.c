@@ -34,7 +34,7 @@ float_value(int kind, size_t i, size_t dim, uint64_t *state)
 		return i % 2 ? -1.0f : 1.0f;
 	case ONE_HOT:
 		return i == dim / 2 ? 3.0f : 0.0f;
-	case LEVEL_BOUNDARIES: /* x / t + 8 is a whole number for t = 1: the step between two levels */
+	case LEVEL_BOUNDARIES: /* x / t is a whole number for t = 1: the step between two levels */
 		return (float) (int) (random_bits(state) % 20) - 10.0f;
 	case WIDE:
 		return random_normal(state) * (float) (UINT64_C(1) << random_bits(state) % 50) * 0x1p-25f;
@@ -59,19 +59,17 @@ static const float scales[] = {1.0f, 0.37f};
 static float x[BQK_MAX_DIM], y[BQK_MAX_DIM], signs[BQK_ROUNDS * BQK_MAX_DIM];
 static guarded gx, gy, gsigns, gout, gcode;
 
+/* A step that cuts off the largest coordinates, at every width. */
 static float
-inverse_step(const float *v, size_t dim, int kind)
+inverse_step(float max, int bits, int kind)
 {
-	bqk_sums s;
-
 	if (kind == LEVEL_BOUNDARIES)
 		return 1.0f;
-	bqk_kernels_scalar.sums(v, dim, &s);
-	return s.max > 1e-30f ? 1.0f / (s.max / 7.5f * 0.77f) : 1.0f;
+	return max > 1e-30f ? 1.0f / (max / (0.5f * (float) ((1 << bits) - 1)) * 0.77f) : 1.0f;
 }
 
 static void
-float_run(const bqk_kernels *k, size_t dim, float scale, float inv_t, side at, float_results *r)
+float_run(const bqk_kernels *k, size_t dim, int kind, float max, side at, float_results *r)
 {
 	const float *px = guard_copy(&gx, x, dim * sizeof(float), at);
 	const float *py = guard_copy(&gy, y, dim * sizeof(float), at);
@@ -81,14 +79,14 @@ float_run(const bqk_kernels *k, size_t dim, float scale, float inv_t, side at, f
 
 	r->norm2 = k->norm2(px, dim);
 	r->dot = k->dotf(px, py, dim);
-	k->residual(px, scale, py, dim, out);
+	k->residual(px, scales[(size_t) kind % COUNT(scales)], py, dim, out);
 	memcpy(r->residual, out, dim * sizeof(float));
 	memcpy(out, x, dim * sizeof(float));
 	k->rotate(ps, dim, out);
 	memcpy(r->rotated, out, dim * sizeof(float));
 	k->sums(px, dim, &r->sums);
 	for (int b = 0; b < 3; b++)
-		k->score(px, dim, 2 << b, inv_t, &r->kx[b], &r->kk[b]);
+		k->score(px, dim, 2 << b, inverse_step(max, 2 << b, kind), &r->kx[b], &r->kk[b]);
 	/* Codes are written whole, whatever was there. */
 	code = guard_place(&gcode, bqk_nbytes(dim, 1), at);
 	memset(code, 0xee, bqk_nbytes(dim, 1));
@@ -98,7 +96,7 @@ float_run(const bqk_kernels *k, size_t dim, float scale, float inv_t, side at, f
 	{
 		code = guard_place(&gcode, bqk_nbytes(dim, bits), at);
 		memset(code, 0xee, bqk_nbytes(dim, bits));
-		k->pack(px, dim, bits, inv_t, code);
+		k->pack(px, dim, bits, inverse_step(max, bits, kind), code);
 		memcpy(r->codes[b], code, bqk_nbytes(dim, bits));
 	}
 }
@@ -128,7 +126,7 @@ float_kernels_match_scalar_and_stay_in_bounds(void)
 	for (size_t d = 0; (dim = test_dim(d)) != 0; d++)
 		for (int kind = 0; kind < N_FLOAT_KINDS; kind++)
 		{
-			float scale = scales[kind % COUNT(scales)], inv_t;
+			bqk_sums s;
 
 			for (size_t i = 0; i < dim; i++)
 			{
@@ -136,14 +134,14 @@ float_kernels_match_scalar_and_stay_in_bounds(void)
 				y[i] = float_value(kind % 2 ? NORMAL : kind, i, dim, &state);
 			}
 			bqk_signs_init(dim, d, signs);
-			inv_t = inverse_step(x, dim, kind);
+			bqk_kernels_scalar.sums(x, dim, &s);
 			with("oracle dim=%zu kind=%d", dim, kind);
-			float_run(&bqk_kernels_scalar, dim, scale, inv_t, AT_END, &oracle);
+			float_run(&bqk_kernels_scalar, dim, kind, s.max, AT_END, &oracle);
 			for (const bqk_kernels *const *k = tables(); *k; k++)
 				for (side at = 0; at < N_SIDES; at++)
 				{
 					with("%s dim=%zu kind=%d at=%s", (*k)->name, dim, kind, side_names[at]);
-					float_run(*k, dim, scale, inv_t, at, &found);
+					float_run(*k, dim, kind, s.max, at, &found);
 					float_compare(&found, &oracle, dim);
 				}
 		}

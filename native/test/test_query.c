@@ -239,7 +239,7 @@ static void
 many_estimates_equal_single_ones(void)
 {
 	static float estimate[MANY];
-	static uint8_t many[MANY * 25];
+	static uint8_t many[MANY * 50]; /* 8 bits */
 	static bqk_factors f[MANY];
 	const size_t counts[] = {0, 1, 255, 256, 257, 512, 513, MANY};
 
