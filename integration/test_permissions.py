@@ -73,14 +73,17 @@ def test_who_cannot_read_the_table_learns_nothing_from_its_index(
     assert value(items, f"SELECT {call}") is not None
 
 
-def test_recall_is_refused_under_row_level_security(items: Connection, role: str) -> None:
+@pytest.mark.parametrize("call", CALLS)
+def test_what_tells_of_all_rows_is_refused_under_row_level_security(
+    items: Connection, role: str, call: str
+) -> None:
     execute(items, f"GRANT SELECT ON items TO {role}")
     items.execute("ALTER TABLE items ENABLE ROW LEVEL SECURITY")
     items.execute("CREATE POLICY even ON items USING (id % 2 = 0)")
-    assert value(items, "SELECT bqcore_recall('items_bq')") > 0  # the owner sees every row
+    assert value(items, f"SELECT {call}") is not None  # the owner sees every row
     execute(items, f"SET SESSION AUTHORIZATION {role}")
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
-        items.execute("SELECT bqcore_recall('items_bq')")
+        execute(items, f"SELECT {call}")
 
 
 def test_scans_respect_row_level_security(items: Connection, role: str) -> None:
@@ -133,3 +136,9 @@ def test_recall_does_not_run_the_owners_functions_as_the_caller(
     conn.execute("RESET SESSION AUTHORIZATION")
     assert value(conn, "SELECT bqcore_recall('items_bq')") > 0.9
     assert {row[0] for row in conn.execute("SELECT who FROM seen").fetchall()} <= {role}
+
+
+def test_nobody_sets_the_segment_of_a_parallel_build(conn: Connection) -> None:
+    conn.execute("LOAD 'bqcore'")
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="build_segment"):
+        conn.execute("SET bqcore.build_segment = '123'")

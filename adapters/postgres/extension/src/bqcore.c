@@ -35,9 +35,7 @@ _PG_init(void)
 	DefineCustomStringVariable("bqcore.isa", "Instruction set of the kernels.",
 							   "For tests; results do not depend on it.", &bq_isa, "auto", PGC_USERSET,
 							   GUC_NOT_IN_SAMPLE, check_isa, assign_isa, NULL);
-	DefineCustomStringVariable(
-		"bqcore.build_segment", "Internal: shared segment of a parallel build.", NULL, &bq_build_segment, "",
-		PGC_USERSET, GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE | GUC_NO_RESET_ALL, NULL, NULL, NULL);
+	BqDefineBuildSegment();
 	MarkGUCPrefixReserved("bqcore");
 	BqInitOptions();
 }

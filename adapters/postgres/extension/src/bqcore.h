@@ -134,7 +134,7 @@ typedef struct BqBuildContext
 	BqType type;
 } BqBuildContext;
 
-extern char *bq_build_segment;
+extern void BqDefineBuildSegment(void);
 extern BqBuildContext BqSetBuildContext(BqBuildContext context);
 extern const BqBuildContext *BqGetBuildContext(void);
 struct dsm_segment;
@@ -161,5 +161,6 @@ extern int BqIndexBits(Relation index);
 /* handler.c */
 extern void BqInitOptions(void);
 extern Relation BqOpenIndex(Oid indexOid, LOCKMODE lockmode);
+extern void BqCheckReadable(Relation index);
 
 #endif

@@ -98,8 +98,9 @@ take_centroid(Relation heap, Relation index, IndexInfo *indexInfo, Sample *s)
 	for (uint64 i = 0; i < blocks && s->rows < SAMPLE_ROWS; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		table_index_build_range_scan(heap, index, indexInfo, false, true, false, (BlockNumber) block, 1, add_row, s,
-									 NULL);
+		/* a concurrent build scans with a snapshot, which excludes anyvisible */
+		table_index_build_range_scan(heap, index, indexInfo, false, !indexInfo->ii_Concurrent, false,
+									 (BlockNumber) block, 1, add_row, s, NULL);
 		block = (block + stride) % blocks;
 	}
 }

@@ -10,7 +10,8 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
-char *bq_build_segment;
+static char *build_segment;
+static bool sharing = false; /* BqShareBuildContext is setting it */
 
 static BqBuildContext current = {NULL, BQ_VECTOR};
 
@@ -20,6 +21,24 @@ typedef struct Shared
 	uint32 nbytes;
 	uint8 model[FLEXIBLE_ARRAY_MEMBER];
 } Shared;
+
+/* Only a build sets it, and workers take it over. */
+static bool
+check_build_segment(char **newval, void **extra, GucSource source)
+{
+	if (**newval == '\0' || sharing || InitializingParallelWorker)
+		return true;
+	GUC_check_errdetail("It is set by parallel index builds only.");
+	return false;
+}
+
+void
+BqDefineBuildSegment(void)
+{
+	DefineCustomStringVariable(
+		"bqcore.build_segment", "Internal: shared segment of a parallel build.", NULL, &build_segment, "", PGC_USERSET,
+		GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE | GUC_NO_RESET_ALL, check_build_segment, NULL, NULL);
+}
 
 /* Returns the context that was set before, for the caller to put back. */
 BqBuildContext
@@ -53,8 +72,10 @@ BqShareBuildContext(const BqBuildContext *context)
 	shared->nbytes = (uint32) nbytes;
 	if (bqk_model_write(context->model, shared->model, nbytes) != BQK_OK)
 		elog(ERROR, "bqhnsw: cannot write the model");
+	sharing = true;
 	(void) set_config_option("bqcore.build_segment", psprintf("%u", dsm_segment_handle(segment)), PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	sharing = false;
 	return segment;
 }
 
@@ -70,7 +91,7 @@ BqUnshareBuildContext(dsm_segment *segment)
 static void
 attach(void)
 {
-	dsm_segment *segment = dsm_attach((dsm_handle) strtoul(bq_build_segment, NULL, 10));
+	dsm_segment *segment = dsm_attach((dsm_handle) strtoul(build_segment, NULL, 10));
 	bqk_model *model = MemoryContextAllocZero(TopMemoryContext, sizeof(bqk_model));
 	const Shared *shared;
 	float *signs;
@@ -94,7 +115,7 @@ BqGetBuildContext(void)
 {
 	if (unlikely(current.model == NULL))
 	{
-		if (!IsParallelWorker() || bq_build_segment[0] == '\0')
+		if (!IsParallelWorker() || build_segment[0] == '\0')
 			elog(ERROR, "bqhnsw: vector without a model");
 		attach();
 	}

@@ -3,28 +3,13 @@
 
 #include <math.h>
 
-#include "catalog/pg_class.h"
 #include "funcapi.h"
-#include "miscadmin.h"
 #include "storage/bufmgr.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
 #endif
-
-/* A centroid is a mean of the table's rows: it is read by those who may read the table. */
-static void
-check_readable(Relation index)
-{
-	Oid heap = index->rd_index->indrelid;
-	AclResult result = pg_class_aclcheck(heap, GetUserId(), ACL_SELECT);
-
-	if (result != ACLCHECK_OK)
-		aclcheck_error(result, OBJECT_TABLE, get_rel_name(heap));
-}
 
 PG_FUNCTION_INFO_V1(bqcore_index_info);
 Datum
@@ -39,7 +24,7 @@ bqcore_index_info(PG_FUNCTION_ARGS)
 	double norm2 = 0.0;
 	int i = 0;
 
-	check_readable(index);
+	BqCheckReadable(index);
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != lengthof(values))
 		elog(ERROR, "bqcore_index_info: expected %zu columns; ALTER EXTENSION bqcore UPDATE", lengthof(values));
 	model = BqModelGet(index);
@@ -71,7 +56,7 @@ bqcore_index_model(PG_FUNCTION_ARGS)
 	Relation index = BqOpenIndex(PG_GETARG_OID(0), AccessShareLock);
 	bytea *blob;
 
-	check_readable(index);
+	BqCheckReadable(index);
 	blob = BqModelRead(index);
 	index_close(index, AccessShareLock);
 	PG_RETURN_BYTEA_P(blob);
@@ -88,7 +73,7 @@ bqcore_index_encode(PG_FUNCTION_ARGS)
 	BqCode *code;
 	bytea *out;
 
-	check_readable(index);
+	BqCheckReadable(index);
 	code = BqEncode(BqModelGet(index), vec, BQ_VECTOR);
 	index_close(index, AccessShareLock);
 	nbytes = bqk_code_nbytes(code->h.dim, BqBits(&code->h));
@@ -111,7 +96,7 @@ bqcore_index_estimate(PG_FUNCTION_ARGS)
 	BqQuery *query;
 	int32 dot;
 
-	check_readable(index);
+	BqCheckReadable(index);
 	code = BqEncode(BqModelGet(index), vec, BQ_VECTOR);
 	query = BqPrepare(BqModelGet(index), q, BQ_VECTOR);
 	index_close(index, AccessShareLock);

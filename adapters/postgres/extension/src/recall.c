@@ -11,12 +11,10 @@
 #include "common/pg_prng.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
 #include "utils/datum.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/rls.h"
 #include "utils/snapmgr.h"
 
 #define SEED 42
@@ -176,12 +174,8 @@ bqcore_recall(PG_FUNCTION_ARGS)
 						errmsg("n_queries must be between 1 and %d, not %d", MAX_QUERIES, wanted)));
 	index = BqOpenIndex(PG_GETARG_OID(0), AccessShareLock);
 	heap = table_open(index->rd_index->indrelid, AccessShareLock);
-	if (pg_class_aclcheck(RelationGetRelid(heap), GetUserId(), ACL_SELECT) != ACLCHECK_OK)
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, RelationGetRelationName(heap));
-	if (check_enable_rls(RelationGetRelid(heap), InvalidOid, true) == RLS_ENABLED)
-		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-						errmsg("bqcore_recall cannot read table \"%s\": row-level security applies to this user",
-							   RelationGetRelationName(heap))));
+	BqCheckReadable(index);
+
 	/* Expressions and predicates of the index run as its owner and can do no lasting harm, as in CREATE INDEX. */
 	GetUserIdAndSecContext(&user, &security);
 	SetUserIdAndSecContext(heap->rd_rel->relowner, security | SECURITY_RESTRICTED_OPERATION);
