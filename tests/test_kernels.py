@@ -180,6 +180,18 @@ def test_codes_of_several_bits_come_close_to_the_best_cosine(bits, dim, n, mean_
     assert np.max(gap) <= largest_gap
 
 
+@pytest.mark.parametrize(("bits", "distortion"), [(2, 0.1188), (4, 0.01154)])
+@pytest.mark.parametrize("dim", [3072, 16000])
+def test_large_dims_reach_the_distortion_of_the_best_uniform_quantiser(dim, bits, distortion):
+    # the largest coordinate grows with dim, and the best step falls behind it (Max 1960)
+    X = np.random.default_rng(0).standard_normal((30, dim)).astype(np.float32)
+    model = model_of(dim, bits)
+    k = reference.unpack(model.encode(X)[0], dim, bits) - ((1 << bits) - 1) / 2
+    o = model.rotate(X).astype(np.float64)
+    cosine = (o * k).sum(axis=1) / np.linalg.norm(o, axis=1) / np.linalg.norm(k, axis=1)
+    assert np.mean(cosine) == pytest.approx(np.sqrt(1 - distortion), abs=1e-3 if bits == 2 else 1e-4)
+
+
 @pytest.mark.parametrize("dim", [1, 3, 25, 127, 384, 1000])
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("metric", METRICS)

@@ -13,12 +13,18 @@ max_level(int bits)
 	return (float) ((1 << bits) - 1);
 }
 
-float
-bqk_estimate(int bits, const bqk_query *query, int32_t dot, const bqk_factors *f)
+static inline float
+estimate(int bits, const bqk_query *query, int32_t dot, const bqk_factors *f)
 {
 	float kq = query->delta * ((float) dot - 0.5f * max_level(bits) * (float) query->sum_z);
 
 	return f->f_add + query->g_add + f->f_rescale * kq;
+}
+
+float
+bqk_estimate(int bits, const bqk_query *query, int32_t dot, const bqk_factors *f)
+{
+	return estimate(bits, query, dot, f);
 }
 
 /* sin(pi s / 2) for s in [-1, 1]: minimax polynomial, |error| < 6e-7. Not libm's, whose last bit differs
@@ -38,8 +44,8 @@ sin_half_pi(float s)
  * so cos = sin(pi/2 sym / dim). |o| comes from f_rescale alone, without a square root: a code's cosine with a
  * rotated vector is c1, so |o| = |f_rescale / w| c1 sqrt(dim) / 2, within 1 % at dim >= 100; the angle is far
  * less certain. Several bits: the estimates f k of both residuals. */
-float
-bqk_estimate_sym(int bits, int metric, size_t dim, int32_t sym, const bqk_factors *a, const bqk_factors *b)
+static inline float
+estimate_sym(int bits, int metric, size_t dim, int32_t sym, const bqk_factors *a, const bqk_factors *b)
 {
 	float inv_w = metric == BQK_L2 ? -0.5f : -1.0f;
 	float inv_dim = 1.0f / (float) dim;
@@ -51,13 +57,19 @@ bqk_estimate_sym(int bits, int metric, size_t dim, int32_t sym, const bqk_factor
 }
 
 float
+bqk_estimate_sym(int bits, int metric, size_t dim, int32_t sym, const bqk_factors *a, const bqk_factors *b)
+{
+	return estimate_sym(bits, metric, dim, sym, a, b);
+}
+
+float
 bqk_distance(int bits, size_t dim, const bqk_query *query, const int8_t *z, const uint8_t *code, const bqk_factors *f)
 {
 	const bqk_kernels *k = bqk_active();
 	int32_t dot;
 
 	k->dot[bqk_width(bits)](code, 0, 1, z, dim, &dot);
-	return bqk_estimate(bits, query, dot, f);
+	return estimate(bits, query, dot, f);
 }
 
 float
@@ -68,7 +80,7 @@ bqk_distance_sym(int bits, int metric, size_t dim, const uint8_t *code_a, const 
 	int32_t sym;
 
 	k->sym[bqk_width(bits)](code_b, 0, 1, code_a, dim, &sym);
-	return bqk_estimate_sym(bits, metric, dim, sym, a, b);
+	return estimate_sym(bits, metric, dim, sym, a, b);
 }
 
 /* Gao & Long 2024, theorem 3.2: the code's part of the error is |o| |q| sqrt((1 - c^2) / c^2) eps0 / sqrt(dim - 1)

@@ -1,9 +1,9 @@
 /* Index scans: pgvector's own scan over codes gives candidates, rescoring gives rows.
  *
- * A row is returned while at least `ahead` + (slope - 1) returned rescored rows wait behind it, or all there are.
- * Iterative scans fetch a batch of `ahead` at a time and then let the waiting rows fall to half of hnsw.ef_search,
- * because each batch costs pgvector another walk. A row that turns up later but belongs before one already returned
- * is left out, except under relaxed_order: what is returned is always in exact order. */
+ * A row is returned while at least `ahead` + (slope - 1) returned rescored rows wait with it, or all there are.
+ * Iterative scans start alike and then let the waiting rows fall to half of hnsw.ef_search, or growth times the rows
+ * returned, because each batch costs pgvector another walk. A row that turns up later but belongs before one already
+ * returned is left out, except under relaxed_order: what is returned is always in exact order. */
 #include "rescore.h"
 
 #include "utils/float.h"
@@ -78,8 +78,8 @@ set_window(BqScan *s, int bits)
 	}
 	else
 	{
-		s->ahead = bits == 2 ? 40 : 12;
-		s->slope = bits == 2 ? 3 : 2;
+		s->ahead = bits == 2 ? 40 : (bits == 4 ? 12 : 10);
+		s->slope = bits == 2 ? 3 : (bits == 4 ? 2 : 1);
 	}
 	s->floor = Max(Min(ef_search / 2, s->ahead), 1);
 	s->growth = bq_rescore >= 0 ? 0.0 : 2.0 / bits;
