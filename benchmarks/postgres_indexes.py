@@ -47,7 +47,9 @@ def arguments() -> argparse.Namespace:
         "data", type=Path, metavar="DATA_DIR", help="data set, as bqcore.datasets.read takes it"
     )
     parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="write the rows here")
-    parser.add_argument("--metric", choices=("l2", "ip", "cosine"), help="of files that do not say (npy, Parquet)")
+    parser.add_argument(
+        "--metric", choices=("l2", "ip", "cosine"), help="of files that do not say (npy, Parquet)"
+    )
     parser.add_argument("--rows", type=positive, help="use the first N rows only")
     parser.add_argument("--builds", type=positive, default=1, help="builds to average over (default 1)")
     parser.add_argument("--ef", type=positives, default=[40, 100, 200], metavar="40,100,200")
