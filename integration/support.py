@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from pgvector.psycopg import register_vector
 Connection = psycopg.Connection[Any]
 FloatArray = NDArray[np.float32]
 
+#: Major version of the embedded server, 18 or 16.
+PG_VERSION = int(os.environ.get("BQCORE_TEST_PG", "18"))
 #: What most tests run with; what depends on the codec itself runs with every width and metric.
 BITS = (1, 4)
 METRICS = ("l2", "cosine")
