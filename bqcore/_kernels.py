@@ -295,7 +295,8 @@ class Model:
         if announced == 0:
             raise ModelFormatError(f"expected a bqcore model, not {len(data)} bytes starting {data[:8]!r}")
         if announced != len(data):
-            raise ModelFormatError(f"truncated model: expected {announced} bytes, not {len(data)}")
+            what = "truncated" if len(data) < announced else "overlong"
+            raise ModelFormatError(f"{what} model: expected {announced} bytes, not {len(data)}")
         status = lib.bqk_model_read(pointer, len(data), struct)
         if status != lib.BQK_OK:
             version = int.from_bytes(data[4:6], "little")

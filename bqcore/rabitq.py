@@ -78,6 +78,15 @@ class RaBitQ:
         parameters = ", ".join(f"{k}={v!r}" for k, v in self.get_params().items())
         return f"RaBitQ({parameters})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        model: _kernels.Model | None = getattr(self, "_model", None)
+        return {"params": self.get_params(), "model": None if model is None else model.to_bytes()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.set_params(**state["params"])
+        if state["model"] is not None:
+            self._set_model(_kernels.Model.from_bytes(state["model"]))
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return constructor parameters by name (scikit-learn's convention)."""
         return {
@@ -95,7 +104,7 @@ class RaBitQ:
         ValueError
             If a name is unknown.
         """
-        known = self.get_params()
+        known = ("bits", "metric", "rotation", "random_state")
         for name, value in params.items():
             if name not in known:
                 raise ValueError(f"expected one of {', '.join(known)}, not {name!r}")

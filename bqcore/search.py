@@ -79,6 +79,8 @@ def search(
     """
     quantizer.check_codes(codes)
     queries, _ = as_matrix_or_vector(Q, dim=quantizer.dim_)
+    if len(codes) == 0:
+        raise ValueError("codes: expected at least 1 code, not 0")
     k = check_int(k, name="k", low=1, high=len(codes))
     if not oversampling >= 1:
         raise ValueError(f"oversampling: expected at least 1, not {oversampling}")

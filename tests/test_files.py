@@ -98,7 +98,8 @@ def test_every_corrupted_byte_of_a_model_file_is_refused_with_its_name(tmp_path,
         data[at] ^= 0x10
         text = "model checksum does not match its contents"
         if at < 12:  # magic, version and lengths are read before the checksum
-            text += "|expected a bqcore model|truncated model|not a bqcore model|model was written by a newer"
+            text += "|expected a bqcore model|truncated model|overlong model|not a bqcore model"
+            text += "|model was written by a newer"
         refuse_model(tmp_path / "model.bqm", data, f"({text})")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
-from bqcore import Codes, RaBitQ
+from bqcore import Codes, RaBitQ, search
 
 BITS = [1, 2, 4, 8]
 
@@ -94,3 +96,20 @@ def test_parameters_set_after_the_fit_wait_for_the_next_one():
     quantizer.set_params(bits=4)
     assert same_codes(quantizer.encode(X), expected)
     assert quantizer.fit(X).encode(X).bits == 4
+
+
+def test_a_fitted_quantizer_survives_pickling():
+    X = np.random.default_rng(1).standard_normal((50, 30)).astype(np.float32)
+    for quantizer in (RaBitQ(bits=4, metric="ip", random_state=9), RaBitQ(bits=2).fit(X)):
+        restored = pickle.loads(pickle.dumps(quantizer))
+        assert restored.get_params() == quantizer.get_params()
+        if hasattr(quantizer, "centroid_"):
+            assert restored.model_id == quantizer.model_id
+            assert restored.encode(X).packed.tobytes() == quantizer.encode(X).packed.tobytes()
+
+
+def test_searching_no_codes_is_refused():
+    X = np.eye(4, dtype=np.float32)
+    quantizer = RaBitQ().fit(X)
+    with pytest.raises(ValueError, match="expected at least 1 code, not 0"):
+        search(quantizer, quantizer.encode(X[:0]), X[0], 1)
