@@ -156,7 +156,8 @@ check_headers(const BqHeader *a, const BqHeader *b)
 
 	memcpy(&word_a, a, sizeof(word_a));
 	memcpy(&word_b, b, sizeof(word_b));
-	if (unlikely(word_a != passed_a || word_b != passed_b))
+	/* nothing has passed yet where the words are zero, and a zero header never passes */
+	if (unlikely(word_a != passed_a || word_b != passed_b || word_a == 0))
 	{
 		check_pair(a, b);
 		passed_a = word_a;
