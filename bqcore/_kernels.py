@@ -62,6 +62,11 @@ def _pointer(ctype: str, array: npt.NDArray[Any], *, writable: bool = False) -> 
     return ffi.from_buffer(f"{ctype}[]", array, require_writable=writable)
 
 
+def _factors(array: npt.NDArray[np.void], *, writable: bool = False) -> Any:
+    """Pointer to corrective factors, as C lays them out; valid while the caller holds the array."""
+    return ffi.cast("bqk_factors *", _pointer("char", array.view(np.int8), writable=writable))
+
+
 @dataclass(frozen=True)
 class Query:
     """One prepared query: corrective terms and 8-bit coordinates in kernel order."""
@@ -154,7 +159,7 @@ class Model:
             _pointer("float", X),
             n,
             _pointer("uint8_t", codes, writable=True),
-            ffi.cast("bqk_factors *", _pointer("char", factors.view(np.int8), writable=True)),
+            _factors(factors, writable=True),
             _pointer("float", work, writable=True),
             bad,
         )
@@ -192,7 +197,7 @@ class Model:
                     query.struct,
                     _pointer("int8_t", query.z),
                     _pointer("uint8_t", codes),
-                    ffi.cast("bqk_factors *", _pointer("char", factors.view(np.int8))),
+                    _factors(factors),
                     len(codes),
                     _pointer("float", out, writable=True),
                 )
@@ -211,7 +216,7 @@ class Model:
                     self._struct,
                     query.struct,
                     _pointer("uint8_t", codes),
-                    ffi.cast("bqk_factors *", _pointer("char", factors.view(np.int8))),
+                    _factors(factors),
                     len(codes),
                     _pointer("float", out, writable=True),
                 )
@@ -227,7 +232,7 @@ class Model:
         if not 0 <= row < n:
             raise ValueError(f"row: expected 0 to {n - 1}, not {row}")
         sym = self.sym(codes, codes[row])
-        f = ffi.cast("bqk_factors *", _pointer("char", factors.view(np.int8)))
+        f = _factors(factors)
         metric = METRICS[self.metric]
         out = [
             lib.bqk_estimate_sym(self.bits, metric, self.dim, int(sym[i]), f + i, f + row) for i in range(n)

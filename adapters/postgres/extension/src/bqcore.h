@@ -9,6 +9,7 @@
 #include "fmgr.h"
 #include "nodes/execnodes.h"
 #include "utils/rel.h"
+#include "varatt.h"
 
 #include "bqk.h"
 
@@ -156,7 +157,6 @@ extern IndexScanDesc BqBeginScan(Relation index, int nkeys, int norderbys);
 extern void BqRescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int norderbys);
 extern bool BqGetTuple(IndexScanDesc scan, ScanDirection dir);
 extern void BqEndScan(IndexScanDesc scan);
-extern int BqIndexBits(Relation index);
 
 /* handler.c */
 extern void BqInitOptions(void);

@@ -9,10 +9,6 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
-#endif
-
 /* A mean of 10,000 rows is off by 1 % of the data's spread. */
 #define SAMPLE_ROWS 10000
 
@@ -36,8 +32,8 @@ typedef struct Sample
 	MemoryContext tmp;
 } Sample;
 
-int
-BqIndexBits(Relation index)
+static int
+index_bits(Relation index)
 {
 	BqOptions *options = (BqOptions *) index->rd_options;
 
@@ -128,7 +124,7 @@ train(Relation heap, Relation index, IndexInfo *indexInfo)
 	if (dim < 1)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("column does not have dimensions"),
 						errhint("Declare it as vector(n).")));
-	model->bits = (uint8) BqIndexBits(index);
+	model->bits = (uint8) index_bits(index);
 	model->metric = (uint8) BqGetTypeInfo(index)->metric;
 	check_size(index, dim, model->bits);
 

@@ -1,10 +1,6 @@
 /* Values: vectors to codes and queries, and the distances between them that pgvector asks for. */
 #include "bqcore.h"
 
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
-#endif
-
 static Size
 vector_size(int dim, BqType type)
 {

@@ -7,10 +7,6 @@
 #include "storage/bufmgr.h"
 #include "utils/builtins.h"
 
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
-#endif
-
 PG_FUNCTION_INFO_V1(bqcore_index_info);
 Datum
 bqcore_index_info(PG_FUNCTION_ARGS)
@@ -94,13 +90,10 @@ bqcore_index_estimate(PG_FUNCTION_ARGS)
 	BqVector *q = (BqVector *) PG_DETOAST_DATUM(PG_GETARG_DATUM(2));
 	BqCode *code;
 	BqQuery *query;
-	int32 dot;
 
 	BqCheckReadable(index);
 	code = BqEncode(BqModelGet(index), vec, BQ_VECTOR);
 	query = BqPrepare(BqModelGet(index), q, BQ_VECTOR);
 	index_close(index, AccessShareLock);
-	bqk_dot(BqBits(&code->h), code->h.dim, code->code, bqk_code_nbytes(code->h.dim, BqBits(&code->h)), 1, query->z,
-			&dot);
-	PG_RETURN_FLOAT4(bqk_estimate(BqBits(&code->h), &query->query, dot, &code->factors));
+	PG_RETURN_FLOAT4(bqk_distance(BqBits(&code->h), code->h.dim, &query->query, query->z, code->code, &code->factors));
 }

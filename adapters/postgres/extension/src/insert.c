@@ -3,10 +3,6 @@
 
 #include "utils/memutils.h"
 
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
-#endif
-
 bool
 BqInsert(Relation index, Datum *values, bool *isnull, ItemPointer tid, Relation heap, IndexUniqueCheck checkUnique,
 		 bool indexUnchanged, IndexInfo *indexInfo)

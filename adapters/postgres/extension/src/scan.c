@@ -9,10 +9,6 @@
 #include "utils/float.h"
 #include "utils/memutils.h"
 
-#if PG_VERSION_NUM >= 160000
-#include "varatt.h"
-#endif
-
 typedef struct BqScan
 {
 	IndexScanDesc inner; /* pgvector's scan, with the query code as its argument */
