@@ -6,9 +6,11 @@ Data flows train -> encode -> store -> search -> rescore; each word is a module.
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _version
 
+from bqcore.codec import Codec
 from bqcore.codes import Codes
 from bqcore.quantizer import Quantizer
 from bqcore.rabitq import RaBitQ
+from bqcore.registry import load, make_codec
 from bqcore.search import SearchResult, search
 
 try:
@@ -16,4 +18,14 @@ try:
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["Codes", "Quantizer", "RaBitQ", "SearchResult", "__version__", "search"]
+__all__ = [
+    "Codec",
+    "Codes",
+    "Quantizer",
+    "RaBitQ",
+    "SearchResult",
+    "__version__",
+    "load",
+    "make_codec",
+    "search",
+]

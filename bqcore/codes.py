@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
-import zlib
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -13,13 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bqcore._kernels import FACTORS_DTYPE
+from bqcore import _archive
 
 FORMAT = "bqcore codes"
-FORMAT_VERSION = 1
-
-# What zipfile raises for damaged headers: a wrong magic, a password flag, an unknown method or version.
-_ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, NotImplementedError, zlib.error)
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,51 +22,48 @@ class Codes:
 
     Parameters
     ----------
-    packed : ndarray of uint8, shape (n, ceil(dim * bits / 8))
-        Level indices, coordinate 0 in the lowest bits of byte 0; spare bits are zero.
+    packed : ndarray of uint8, shape (n, code_nbytes)
+        Packed codes; their layout is the codec's (docs/code-format.md).
     factors : structured ndarray, shape (n,)
-        Fields ``f_add`` and ``f_rescale`` (float32), in the unit of the metric.
-    dim, bits : int
-        Dimensions, and bits per dimension.
-    model_id : str
-        Identifies the model; codes are only comparable under the model that made them.
+        What is stored beside each code: corrective factors (``f_add``, ``f_rescale``) in the unit of the
+        metric, and the id of its list (``list``) where the model has several centroids.
+    dim : int
+        Dimensions of the vectors.
+    codec, model_id : str
+        The codec's name and the hash of its model; codes are only comparable under the model that made them.
     """
 
     packed: npt.NDArray[np.uint8]
     factors: npt.NDArray[np.void]
     dim: int
-    bits: int
+    codec: str
     model_id: str
 
     def __post_init__(self) -> None:
-        expected = (len(self.factors), -(-self.dim * self.bits // 8))
-        if self.packed.shape != expected or self.packed.dtype != np.uint8:
+        if self.packed.ndim != 2 or self.packed.dtype != np.uint8:
+            found = f"{self.packed.dtype} of {self.packed.shape}"
+            raise ValueError(f"packed: expected uint8 of shape (n, code_nbytes), not {found}")
+        if self.factors.shape != (len(self.packed),) or self.factors.dtype.names is None:
             raise ValueError(
-                f"packed: expected uint8 of shape {expected}, not {self.packed.dtype} of {self.packed.shape}"
+                f"factors: expected a structured array of shape {(len(self.packed),)}, "
+                f"not {self.factors.dtype} of {self.factors.shape}"
             )
-        if self.factors.dtype != FACTORS_DTYPE:
-            raise ValueError(f"factors: expected dtype {FACTORS_DTYPE}, not {self.factors.dtype}")
 
     def __len__(self) -> int:
         return len(self.packed)
 
     def __getitem__(self, rows: slice | npt.NDArray[Any]) -> Codes:
-        return Codes(
-            np.ascontiguousarray(self.packed[rows]),
-            np.ascontiguousarray(self.factors[rows]),
-            self.dim,
-            self.bits,
-            self.model_id,
-        )
+        packed, factors = np.ascontiguousarray(self.packed[rows]), np.ascontiguousarray(self.factors[rows])
+        return Codes(packed, factors, self.dim, self.codec, self.model_id)
 
     @property
     def bytes_per_vector(self) -> int:
-        """Bytes of one code with its corrective factors."""
-        return int(self.packed.shape[1]) + FACTORS_DTYPE.itemsize
+        """Bytes of one code with what is stored beside it."""
+        return int(self.packed.shape[1]) + self.factors.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all codes with their corrective factors."""
+        """Bytes of all codes with what is stored beside them."""
         return len(self) * self.bytes_per_vector
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -81,11 +72,11 @@ class Codes:
             "format": FORMAT,
             "version": FORMAT_VERSION,
             "dim": self.dim,
-            "bits": self.bits,
+            "code_nbytes": self.packed.shape[1],
+            "codec": self.codec,
             "model_id": self.model_id,
         }
-        with Path(path).open("wb") as file:
-            np.savez(file, header=np.array(json.dumps(header)), packed=self.packed, factors=self.factors)
+        _archive.write(Path(path), header, {"packed": self.packed, "factors": self.factors})
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Codes:
@@ -93,18 +84,19 @@ class Codes:
 
         Raises
         ------
+        FileNotFoundError
+            If there is no such file.
         ValueError
             If the file is foreign, truncated, damaged or of a newer version.
         """
-        try:
-            with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                header = json.loads(str(file["header"]))
-                if header.get("format") != FORMAT:
-                    raise ValueError(f"expected format {FORMAT!r}, not {header.get('format')!r}")
-                if header["version"] > FORMAT_VERSION:
-                    raise ValueError(f"expected version <= {FORMAT_VERSION}, not {header['version']}")
-                return cls(file["packed"], file["factors"], header["dim"], header["bits"], header["model_id"])
-        except FileNotFoundError:
-            raise
-        except (OSError, EOFError, LookupError, TypeError, AttributeError, ValueError, *_ZIP_ERRORS) as error:
-            raise ValueError(f"{path}: not a readable file of bqcore codes: {error}") from error
+        with _archive.reading(Path(path), "codes"):
+            header, arrays = _archive.read(Path(path), FORMAT, FORMAT_VERSION)
+            dim, packed = header["dim"], arrays["packed"]
+            if header["version"] == 1:  # RaBitQ's alone
+                codec, code_nbytes = "rabitq", -(-dim * header["bits"] // 8)
+            else:
+                codec, code_nbytes = header["codec"], header["code_nbytes"]
+            codes = cls(packed, arrays["factors"], dim, codec, header["model_id"])
+            if packed.shape[1] != code_nbytes:
+                raise ValueError(f"packed: expected {code_nbytes} bytes per code, not {packed.shape[1]}")
+            return codes

@@ -1,4 +1,4 @@
-"""The protocol every codec follows; a new quantizer starts here."""
+"""The protocol every codec follows; a new one subclasses `bqcore.codec.Codec`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol, Self, runtime_checkable
 
 import numpy.typing as npt
 
-from bqcore._kernels import Float32Array
+from bqcore._validation import Float32Array
 from bqcore.codes import Codes
 
 
@@ -24,6 +24,10 @@ class Quantizer(Protocol):
 
     def encode(self, X: npt.ArrayLike) -> Codes:
         """Encode X, shape (n, dim)."""
+        ...
+
+    def decode(self, codes: Codes) -> Float32Array:
+        """Return the vectors that codes stand for, shape (n, dim)."""
         ...
 
     def estimate(self, codes: Codes, Q: npt.ArrayLike) -> Float32Array:

@@ -5,27 +5,21 @@ from __future__ import annotations
 import hashlib
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from bqcore import _kernels
 from bqcore._kernels import Float32Array
-from bqcore._validation import (
-    as_matrix_or_vector,
-    as_vectors,
-    check_bits,
-    check_metric,
-    check_random_state,
-    normalize,
-)
+from bqcore._validation import as_matrix_or_vector, check_bits, check_random_state
+from bqcore.codec import Codec
 from bqcore.codes import Codes
 
 BITS = (1, 2, 4, 8)
 
 
-class RaBitQ:
+class RaBitQ(Codec):
     """RaBitQ codes of 1, 2, 4 or 8 bits per dimension: unbiased distance estimates with an error bound.
 
     Parameters
@@ -43,8 +37,8 @@ class RaBitQ:
     ----------
     centroid_ : ndarray of float32, shape (dim,)
         Mean of the training vectors (of the normalised ones for cosine).
-    dim_, bits_ : int
-    metric_ : str
+    dim_, bits_, random_state_ : int
+    metric_, rotation_ : str
         What the model was fitted with; parameters that are set later wait for the next `fit`.
     n_trained_ : int
         Rows the centroid was taken from.
@@ -56,11 +50,15 @@ class RaBitQ:
     Optimal Quantization of High-Dimensional Vectors in Euclidean Space", SIGMOD 2025 (several bits).
     """
 
+    codec: ClassVar[str] = "rabitq"
+    #: First bytes of what `save` writes.
+    MAGIC: ClassVar[bytes] = b"BQMD"
+    gets_unit_rows: ClassVar[bool] = False  # the kernels scale rows, in Postgres too
+
     centroid_: Float32Array
-    dim_: int
     bits_: int
-    metric_: str
-    n_trained_: int
+    rotation_: str
+    random_state_: int
 
     def __init__(
         self,
@@ -74,187 +72,66 @@ class RaBitQ:
         self.rotation = rotation
         self.random_state = random_state
 
-    def __repr__(self) -> str:
-        parameters = ", ".join(f"{k}={v!r}" for k, v in self.get_params().items())
-        return f"RaBitQ({parameters})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        model: _kernels.Model | None = getattr(self, "_model", None)
-        return {"params": self.get_params(), "model": None if model is None else model.to_bytes()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.set_params(**state["params"])
-        if state["model"] is not None:
-            self._set_model(_kernels.Model.from_bytes(state["model"]))
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return constructor parameters by name (scikit-learn's convention)."""
-        return {
-            "bits": self.bits,
-            "metric": self.metric,
-            "rotation": self.rotation,
-            "random_state": self.random_state,
-        }
-
-    def set_params(self, **params: Any) -> Self:
-        """Set constructor parameters by name and return self.
-
-        Raises
-        ------
-        ValueError
-            If a name is unknown.
-        """
-        known = ("bits", "metric", "rotation", "random_state")
-        for name, value in params.items():
-            if name not in known:
-                raise ValueError(f"expected one of {', '.join(known)}, not {name!r}")
-            setattr(self, name, value)
-        return self
-
-    def fit(self, X: npt.ArrayLike, y: object = None) -> Self:
-        """Take the centroid of X.
-
-        Parameters
-        ----------
-        X : ndarray of float32, shape (n, dim)
-            Training vectors; a sample of ten thousand rows is enough.
-        y : ignored
-
-        Returns
-        -------
-        RaBitQ
-            self.
-
-        Raises
-        ------
-        TypeError
-            If X is not numeric.
-        ValueError
-            If a parameter is out of range; if X is empty, not 2-d, or holds NaN or inf; under cosine, if a
-            row is zero.
-        """
-        metric = check_metric(self.metric)
-        bits = check_bits(self.bits, BITS)
-        seed = check_random_state(self.random_state)
+    def _fit(self, X: Float32Array) -> None:
+        self.bits_ = check_bits(self.bits, BITS)
+        self.random_state_ = check_random_state(self.random_state)
         if self.rotation not in _kernels.ROTATIONS:
             raise ValueError(
                 f"rotation: expected one of {', '.join(_kernels.ROTATIONS)}, not {self.rotation!r}"
             )
-        vectors = as_vectors(X)
-        if metric == "cosine":
-            vectors = normalize(vectors)
-        centroid = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
-        self._set_model(
-            _kernels.Model(
-                bits=bits,
-                metric=metric,
-                rotation=self.rotation,
-                seed=seed,
-                centroid=centroid,
-                n_trained=len(vectors),
-            )
+        self.rotation_ = self.rotation
+        self.centroid_ = X.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+    def _restore(self) -> None:
+        self._model = _kernels.Model(
+            bits=self.bits_,
+            metric=self.metric_,
+            rotation=self.rotation_,
+            seed=self.random_state_,
+            centroid=self.centroid_,
+            n_trained=self.n_trained_,
         )
-        return self
 
-    def _set_model(self, model: _kernels.Model) -> None:
-        self._model = model
-        self.centroid_ = model.centroid
-        self.dim_ = model.dim
-        self.bits_ = model.bits
-        self.metric_ = model.metric
-        self.n_trained_ = model.n_trained
-        self._model_id = hashlib.sha256(model.to_bytes()).hexdigest()[:16]
+    def _hash(self) -> str:
+        return hashlib.sha256(self._model.to_bytes()).hexdigest()[:16]
 
-    def _fitted(self) -> _kernels.Model:
-        model: _kernels.Model | None = getattr(self, "_model", None)
-        if model is None:
-            raise ValueError(f"{self!r} is not fitted: call fit(X) first")
-        return model
+    @property
+    def code_nbytes(self) -> int:
+        """Bytes of one packed code: ceil(dim * bits / 8)."""
+        return self._model.code_nbytes
 
-    def check_codes(self, codes: Codes) -> None:
-        """Check that codes were made by this model.
+    @property
+    def factors_dtype(self) -> np.dtype[np.void]:
+        """``f_add`` and ``f_rescale``, float32 in the unit of the metric."""
+        return _kernels.FACTORS_DTYPE
 
-        Raises
-        ------
-        ValueError
-            If this quantizer is not fitted, or the codes are of another model.
-        """
-        self._check_codes(codes)
+    def _encode(self, X: Float32Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
+        return self._model.encode(X)
 
-    def _check_codes(self, codes: Codes) -> _kernels.Model:
-        model = self._fitted()
-        if codes.model_id != self._model_id:
-            raise ValueError(
-                f"codes: expected codes of model {self._model_id}, not of model {codes.model_id}"
-            )
-        return model
-
-    @staticmethod
-    def _prepare(model: _kernels.Model, queries: Float32Array, row: int) -> _kernels.Query:
+    def _prepare(self, queries: Float32Array, row: int) -> _kernels.Query:
         try:
-            return model.prepare(queries[row])
+            return self._model.prepare(queries[row])
         except ValueError as error:
             raise ValueError(f"Q: row {row}: {error}") from error
 
-    @property
-    def model_id(self) -> str:
-        """Hash that ties codes to the model that made them."""
-        self._fitted()
-        return self._model_id
+    def _estimate(self, codes: Codes, Q: Float32Array) -> Float32Array:
+        out = np.empty((len(Q), len(codes)), dtype=np.float32)
+        for i in range(len(Q)):
+            out[i] = self._model.estimate(self._prepare(Q, i), codes.packed, codes.factors)
+        return out
 
-    @property
-    def bytes_per_vector(self) -> int:
-        """Stored bytes of one vector: ceil(dim * bits / 8) + 8."""
-        return self._fitted().code_nbytes + _kernels.FACTORS_DTYPE.itemsize
-
-    def encode(self, X: npt.ArrayLike) -> Codes:
-        """Encode vectors.
-
-        Parameters
-        ----------
-        X : ndarray of float32, shape (n, dim)
-
-        Returns
-        -------
-        Codes
-            Packed codes, shape (n, ceil(dim * bits / 8)), and factors ``f_add`` (unit of the metric) and
-            ``f_rescale``.
-
-        Raises
-        ------
-        ValueError
-            If the model is not fitted, dims differ, values are not finite, a row is zero under cosine, or
-            its squared distance to the centroid overflows float32.
-        """
-        model = self._fitted()
-        packed, factors = model.encode(as_vectors(X, dim=model.dim, allow_empty=True))
-        return Codes(packed, factors, self.dim_, self.bits_, self._model_id)
-
-    def estimate(self, codes: Codes, Q: npt.ArrayLike) -> Float32Array:
-        """Estimate the distances of queries to codes; queries are quantised to 8 bits.
-
-        Parameters
-        ----------
-        codes : Codes
-            Made by this model.
-        Q : ndarray of float32, shape (n_queries, dim) or (dim,)
-
-        Returns
-        -------
-        ndarray of float32, shape (n_queries, n) or (n,)
-            In the unit of the metric: squared L2, negative inner product, or 1 - cosine.
-
-        Raises
-        ------
-        ValueError
-            If the codes are of another model, dims differ, or values are not finite.
-        """
-        model = self._check_codes(codes)
-        queries, single = as_matrix_or_vector(Q, dim=self.dim_)
-        out = np.empty((len(queries), len(codes)), dtype=np.float32)
-        for i in range(len(queries)):
-            out[i] = model.estimate(self._prepare(model, queries, i), codes.packed, codes.factors)
-        return out[0] if single else out
+    def _decode(self, codes: Codes) -> Float32Array:
+        m = self._model
+        per_byte = 8 // self.bits_
+        shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(self.bits_)
+        levels = (codes.packed[:, :, np.newaxis] >> shifts) & np.uint8((1 << self.bits_) - 1)
+        grid = levels.reshape(len(codes), -1)[:, : self.dim_].astype(np.float32)
+        grid -= np.float32((1 << self.bits_) - 1) / 2
+        # <level, query> counts with -2 f under l2 (|o - q|^2 = |o|^2 - 2 <o, q> + |q|^2), with -f otherwise
+        scale = codes.factors["f_rescale"] * np.float32(-0.5 if self.metric_ == "l2" else -1)
+        grid *= scale[:, np.newaxis]
+        rows = m.rotate(np.eye(self.dim_, dtype=np.float32)) if self.rotation_ != "none" else None
+        return (grid if rows is None else grid @ rows.T) + self.centroid_
 
     def error_bound(self, codes: Codes, Q: npt.ArrayLike, eps0: float = 1.9) -> Float32Array:
         """Bound |estimate - distance|, in the unit of the metric.
@@ -282,17 +159,18 @@ class RaBitQ:
         """
         if not eps0 >= 0:
             raise ValueError(f"eps0: expected a number >= 0, not {eps0}")
-        model = self._check_codes(codes)
+        self.check_codes(codes)
         queries, single = as_matrix_or_vector(Q, dim=self.dim_)
         out = np.empty((len(queries), len(codes)), dtype=np.float32)
         for i in range(len(queries)):
-            out[i] = model.error(self._prepare(model, queries, i), codes.packed, codes.factors)
+            out[i] = self._model.error(self._prepare(queries, i), codes.packed, codes.factors)
         out *= np.float32(eps0)
         return out[0] if single else out
 
     def to_bytes(self) -> bytes:
-        """Serialise the fitted model; layout in docs/code-format.md."""
-        return self._fitted().to_bytes()
+        """Serialise the fitted model as databases store it; layout in docs/code-format.md."""
+        self._check_fitted()
+        return self._model.to_bytes()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -305,11 +183,20 @@ class RaBitQ:
         """
         model = _kernels.Model.from_bytes(data)
         self = cls(bits=model.bits, metric=model.metric, rotation=model.rotation, random_state=model.seed)
-        self._set_model(model)
+        state = {
+            "metric_": model.metric,
+            "dim_": model.dim,
+            "n_trained_": model.n_trained,
+            "bits_": model.bits,
+            "random_state_": model.seed,
+            "rotation_": model.rotation,
+            "centroid_": model.centroid,
+        }
+        self._set_state(state)
         return self
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the fitted model to a file."""
+        """Write the fitted model to a file, as `to_bytes`."""
         Path(path).write_bytes(self.to_bytes())
 
     @classmethod

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bqcore._kernels import Float32Array
-from bqcore._validation import as_matrix_or_vector, as_vectors, check_int
+from bqcore._validation import Float32Array, as_matrix_or_vector, as_vectors, check_int
+from bqcore.codec import Codec
 from bqcore.codes import Codes
 from bqcore.evaluation import exact_distances
-from bqcore.rabitq import RaBitQ
+
+# Estimates held at a time.
+_BLOCK_ESTIMATES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def _best(distances: Float32Array, k: int) -> npt.NDArray[np.int64]:
 
 
 def search(
-    quantizer: RaBitQ,
+    quantizer: Codec,
     codes: Codes,
     Q: npt.ArrayLike,
     k: int = 10,
@@ -56,7 +58,7 @@ def search(
 
     Parameters
     ----------
-    quantizer : RaBitQ
+    quantizer : Codec
         The fitted model that made `codes`.
     codes : Codes
     Q : ndarray of float32, shape (n_queries, dim) or (dim,)
@@ -93,10 +95,12 @@ def search(
     n_candidates = k if vectors is None else int(min(len(codes), np.ceil(k * oversampling)))
     rows = np.empty((len(queries), n_candidates), dtype=np.int64)
     estimates = np.empty((len(queries), n_candidates), dtype=np.float64)
-    for i, q in enumerate(queries):
-        found = quantizer.estimate(codes, q)
-        rows[i] = _best(found, n_candidates)
-        estimates[i] = found[rows[i]]
+    step = max(1, _BLOCK_ESTIMATES // len(codes))
+    for start in range(0, len(queries), step):
+        found = quantizer.estimate(codes, queries[start : start + step])
+        for i, one in enumerate(found, start):
+            rows[i] = _best(one, n_candidates)
+            estimates[i] = one[rows[i]]
     if vectors is None:
         return SearchResult(rows, estimates, 0)
     exact = exact_distances(vectors, queries, rows, metric)

@@ -136,7 +136,7 @@ def test_codes_survive_their_file(tmp_path, bits, n):
         loaded = Codes.load(path)
         assert loaded.packed.tobytes() == codes.packed.tobytes()
         assert loaded.factors.tobytes() == codes.factors.tobytes()
-        assert (loaded.dim, loaded.bits, loaded.model_id) == (DIM, bits, codes.model_id)
+        assert (loaded.dim, loaded.codec, loaded.model_id) == (DIM, "rabitq", codes.model_id)
         assert len(loaded) == n
     with np.load(path) as plain:  # what the documentation promises to readers without bqcore
         assert json.loads(str(plain["header"]))["format"] == "bqcore codes"
@@ -173,12 +173,14 @@ def write_codes(path, header, packed, factors):
 
 def test_codes_file_is_refused_for_its_header(tmp_path, codes):
     path = tmp_path / "codes.npz"
-    header = {"format": "bqcore codes", "version": 1, "dim": DIM, "bits": 4, "model_id": codes.model_id}
+    old = {"format": "bqcore codes", "version": 1, "dim": DIM, "bits": 4, "model_id": codes.model_id}
+    header = {**old, "version": 2, "code_nbytes": 12, "codec": "rabitq"}
     cases = [
         ({**header, "format": "other"}, "expected format 'bqcore codes', not 'other'"),
-        ({**header, "version": 2}, "expected version <= 1, not 2"),
-        ({**header, "dim": 26}, r"packed: expected uint8 of shape \(20, 13\), not uint8 of \(20, 12\)"),
-        ({**header, "bits": 1}, r"packed: expected uint8 of shape \(20, 3\), not uint8 of \(20, 12\)"),
+        ({**header, "version": 3}, "expected version <= 2, not 3"),
+        ({**header, "code_nbytes": 13}, "packed: expected 13 bytes per code, not 12"),
+        ({**old, "dim": 26}, "packed: expected 13 bytes per code, not 12"),
+        ({**old, "bits": 1}, "packed: expected 3 bytes per code, not 12"),
         ({k: v for k, v in header.items() if k != "model_id"}, "'model_id'"),
         ([header], "'list' object"),
     ]
@@ -186,12 +188,12 @@ def test_codes_file_is_refused_for_its_header(tmp_path, codes):
         data = write_codes(path, json.dumps(changed), codes.packed, codes.factors)
         refuse_codes(path, data, f"not a readable file of bqcore codes: {text}")
     refuse_codes(path, write_codes(path, "{", codes.packed, codes.factors))
-    good = json.dumps(header)
+    for good in (json.dumps(header), json.dumps(old)):
+        path.write_bytes(write_codes(path, good, codes.packed, codes.factors))
+        assert len(Codes.load(path)) == 20
     refuse_codes(path, write_codes(path, good, codes.packed[:9], codes.factors))
     refuse_codes(path, write_codes(path, good, codes.packed, codes.factors["f_add"]))
     refuse_codes(path, write_codes(path, good, codes.packed.astype(object), codes.factors))
-    path.write_bytes(write_codes(path, good, codes.packed, codes.factors))
-    assert len(Codes.load(path)) == 20
 
 
 @pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
@@ -213,7 +215,7 @@ def test_corrupted_codes_file_is_refused_or_read_unchanged(tmp_path, codes):
         # a time stamp, say
         assert loaded.packed.tobytes() == codes.packed.tobytes()
         assert loaded.factors.tobytes() == codes.factors.tobytes()
-        assert (loaded.dim, loaded.bits, loaded.model_id) == (DIM, 4, codes.model_id)
+        assert (loaded.dim, loaded.codec, loaded.model_id) == (DIM, "rabitq", codes.model_id)
     assert refused > 0.7 * len(data)
 
 

@@ -316,11 +316,19 @@ def test_small_and_odd_dims_are_estimated_and_one_dimension_exactly(bits, metric
 
 def test_codes_are_checked_when_they_are_made():
     codes = RaBitQ().fit(vectors()).encode(vectors())
-    parts = {"packed": codes.packed, "factors": codes.factors, "dim": 128, "bits": 1, "model_id": "x"}
-    for name, value in [("packed", codes.packed[:, :8]), ("packed", codes.packed[:5])]:
-        with pytest.raises(ValueError, match=r"^packed: expected uint8 of shape \(60, 16\), not uint8 of"):
-            Codes(**{**parts, name: value})
-    with pytest.raises(ValueError, match=r"^packed: expected uint8 .* not int8"):
+    parts = {"packed": codes.packed, "factors": codes.factors, "dim": 128, "codec": "rabitq", "model_id": "x"}
+    with pytest.raises(ValueError, match=r"^packed: expected uint8 of shape \(n, code_nbytes\), not int8"):
         Codes(**{**parts, "packed": codes.packed.astype(np.int8)})
-    with pytest.raises(ValueError, match=r"^factors: expected dtype"):
-        Codes(**{**parts, "factors": np.zeros(60)})
+    for factors in (codes.factors[:5], np.zeros(60)):
+        with pytest.raises(ValueError, match=r"^factors: expected a structured array of shape \(60,\), not"):
+            Codes(**{**parts, "factors": factors})
+
+
+def test_codes_of_another_width_are_refused():
+    quantizer = RaBitQ().fit(vectors())
+    codes = quantizer.encode(vectors())
+    parts = {"dim": 128, "codec": "rabitq", "model_id": codes.model_id}
+    with pytest.raises(ValueError, match=r"^codes: expected 16 bytes per code, not 8"):
+        quantizer.estimate(Codes(codes.packed[:, :8], codes.factors, **parts), vectors())
+    with pytest.raises(ValueError, match=r"^codes: expected factors of"):
+        quantizer.estimate(Codes(codes.packed, np.zeros(60, dtype=[("f_add", "<f4")]), **parts), vectors())
