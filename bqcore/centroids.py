@@ -37,7 +37,7 @@ def kmeans(X: Float32Array, n_centroids: int, random_state: int) -> Float32Array
     ndarray of float32, shape (min(n_centroids, n_distinct), dim)
     """
     if n_centroids == 1:
-        return X.mean(axis=0, dtype=np.float64, keepdims=True).astype(np.float32)
+        return np.asarray(X.mean(axis=0, dtype=np.float64, keepdims=True), dtype=np.float32)
     rng = np.random.default_rng(random_state)
     if len(X) > ROWS_PER_CENTROID * n_centroids:
         X = X[np.sort(rng.choice(len(X), ROWS_PER_CENTROID * n_centroids, replace=False))]
