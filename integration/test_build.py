@@ -89,6 +89,17 @@ def test_graph_options_reach_pgvector(conn: Connection, bits: int) -> None:
     assert sizes[2] - sizes[1] >= 1000 * 2 * 32 * 6
 
 
+def test_default_ef_construction_follows_the_bits(conn: Connection) -> None:
+    create_table(conn, DATA.base[:100])
+    for bits, expected in ((1, 64), (2, 100), (4, 100), (8, 100)):
+        index = create_index(conn, bits, name=f"bits{bits}")
+        built = value(conn, "SELECT ef_construction FROM bqcore_index_info(%s)", [index])
+        assert built == expected
+        conn.execute("INSERT INTO items SELECT id + 100, embedding FROM items LIMIT 1")
+        options = value(conn, "SELECT reloptions FROM pg_class WHERE relname = %s", [index])
+        assert options == [f"bits={bits}"]  # what pg_dump writes
+
+
 def test_altered_options_hold_from_the_next_reindex_on(conn: Connection) -> None:
     create_table(conn, DATA.base[:500])
     create_index(conn)

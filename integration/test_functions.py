@@ -63,7 +63,7 @@ def test_index_info(conn: Connection, metric: str, bits: int) -> None:
         "metric": metric,
         "dim": 24,
         "m": 16,
-        "ef_construction": 64,
+        "ef_construction": 64 if bits == 1 else 100,
         "rotation": "hadamard",
         "seed": stored.random_state,
         "trained_rows": 600,

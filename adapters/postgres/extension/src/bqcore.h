@@ -15,9 +15,12 @@
 
 #define BQCORE_VERSION "0.1.0"
 #define BQ_DEFAULT_BITS 1
-/* pgvector's own */
-#define BQ_DEFAULT_M 16
-#define BQ_DEFAULT_EF_CONSTRUCTION 64
+#define BQ_DEFAULT_M 16 /* pgvector's own */
+#define BQ_EF_CONSTRUCTION_UNSET 0
+
+/* pgvector's own at 1 bit. More bits make comparisons that are worth more and cost a fraction of a float's, so their
+ * default spends on a better graph what that saves, and searches need a smaller hnsw.ef_search. */
+#define BqDefaultEfConstruction(bits) ((bits) == 1 ? 64 : 100)
 
 /* ---- values ---- */
 
