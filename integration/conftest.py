@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -121,6 +122,14 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     settings = {"shared_buffers": "256MB"}
     with EmbeddedServer(settings=settings, extension_dirs=[folder], **server_options()) as embedded:
         yield embedded
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Folder that the server's user may enter; as root, pytest's own are closed to it."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="bq-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @pytest.fixture

@@ -84,7 +84,8 @@ class ServerFiles:
         root = self.make_temporary("t")
         package = tree.parent
         own = root / package.name / tree.name
-        shutil.copytree(tree, own, symlinks=True)
+        # Half of a tree's files are headers, which no server reads.
+        shutil.copytree(tree, own, symlinks=True, ignore=shutil.ignore_patterns("include"))
         libraries = package.parent / f"{package.name}.libs"
         if libraries.is_dir():
             shutil.copytree(libraries, root / libraries.name, symlinks=True)
