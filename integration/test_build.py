@@ -14,6 +14,7 @@ from support import (
     create_table,
     execute,
     force_index,
+    go_on_until_the_limit,
     hits,
     insert,
     model,
@@ -314,7 +315,7 @@ def test_a_build_may_search_and_fill_another_index(conn: Connection) -> None:
     create_index(conn, 1, target="(quiet(embedding)::vector(24))")
     assert value(conn, "SELECT count(*) FROM inner_items WHERE id = 1000") >= 300
     assert model(conn, "inner_items_bq") == inner
-    configure(conn, hnsw_ef_search=200, hnsw_iterative_scan="strict_order")
+    go_on_until_the_limit(conn, 200)
     force_index(conn)
     assert search(conn, DATA.base[250], 1, "cosine", "inner_items")[0][1] == pytest.approx(0, abs=1e-6)
     expression = "quiet(embedding)::vector(24) <-> %(q)s"

@@ -12,7 +12,6 @@ import pytest
 from pgvector.psycopg import register_vector
 from support import (
     BITS,
-    PG_VERSION,
     Connection,
     configure,
     create_index,
@@ -24,6 +23,7 @@ from support import (
     model,
     search,
     search_ids,
+    server_options,
     trained_rows,
     value,
 )
@@ -41,9 +41,7 @@ DATA = clustered(1500, 100, n_queries=20, random_state=13)
 def minimal(extension_dir: Path) -> Iterator[EmbeddedServer]:
     """Server that writes no WAL for what a transaction has created itself."""
     settings = {"wal_level": "minimal", "max_wal_senders": "0", "wal_skip_threshold": "0"}
-    with EmbeddedServer(
-        settings=settings, extension_dirs=[extension_dir], postgres_version=PG_VERSION
-    ) as running:
+    with EmbeddedServer(settings=settings, extension_dirs=[extension_dir], **server_options()) as running:
         yield running
 
 

@@ -20,6 +20,7 @@ from support import (
     create_table,
     execute,
     force_index,
+    go_on_until_the_limit,
     hits,
     insert,
     model,
@@ -44,7 +45,7 @@ DATA = clustered(2000, 24, n_queries=10, random_state=11)
 
 def check_answers(conn: Connection, X: FloatArray, ids: Any, metric: str = "l2", floor: float = 0.9) -> None:
     """Searches return only rows of X, numbered by ids, in exact order, with a recall@10 of at least floor."""
-    configure(conn, hnsw_ef_search=100, hnsw_iterative_scan="strict_order")
+    go_on_until_the_limit(conn, 100)
     force_index(conn)
     numbers = np.asarray(ids)
     truths = numbers[exact_search(X, DATA.queries, 10, metric)[0]]

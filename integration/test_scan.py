@@ -18,6 +18,7 @@ from support import (
     create_table,
     execute,
     force_index,
+    go_on_until_the_limit,
     hits,
     plan,
     search,
@@ -212,7 +213,7 @@ def test_an_unknown_instruction_set_is_refused_by_name(session: Connection) -> N
 
 def all_ids(conn: Connection, metric: str) -> list[int]:
     """Return the ids of every row that the index reaches; a graph may leave a few without a way to them."""
-    configure(conn, hnsw_iterative_scan="relaxed_order")
+    go_on_until_the_limit(conn, mode="relaxed_order")
     force_index(conn)
     return sorted(search_ids(conn, np.ones(24), 10_000, metric))
 
