@@ -90,7 +90,7 @@ class Codec(abc.ABC):
 
     @classmethod
     def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
-        """Return parameters worth trying for n vectors in about `nbytes` bytes each; the advisor measures them."""
+        """Return parameters that the advisor tries for n vectors in at most `nbytes` bytes each."""
         return []
 
     def _restore(self) -> None:  # noqa: B027
