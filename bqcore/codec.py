@@ -50,6 +50,8 @@ class Codec(abc.ABC):
 
     #: Name in specs and files.
     codec: ClassVar[str]
+    #: What it does, in a few words: the beginning of the advisor's reason.
+    idea: ClassVar[str]
     #: Whether rows and queries reach the methods below as unit vectors under cosine, or as given.
     gets_unit_rows: ClassVar[bool] = True
 
@@ -85,6 +87,11 @@ class Codec(abc.ABC):
     @abc.abstractmethod
     def factors_dtype(self) -> np.dtype[np.void]:
         """Structured dtype of what is stored beside a code: corrective factors and the list id, if any."""
+
+    @classmethod
+    def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
+        """Return parameters that the advisor tries for n vectors in at most `nbytes` bytes each."""
+        return []
 
     def _restore(self) -> None:  # noqa: B027
         """Rebuild what is derived from the fitted state; called after `fit` and after reading a file."""
@@ -157,6 +164,15 @@ class Codec(abc.ABC):
         """Stored bytes of one vector: code, corrective factors, list id."""
         self._check_fitted()
         return self.code_nbytes + self.factors_dtype.itemsize
+
+    def as_coded(self, X: Float32Array) -> Float32Array:
+        """Return X, shape (n, dim), as `decode` approximates it: unit rows under cosine, else unchanged."""
+        if self.metric_ != "cosine":
+            return X
+        out = np.zeros_like(X)
+        some = X.any(axis=1)
+        out[some] = unit_rows(X[some])
+        return out
 
     def check_codes(self, codes: Codes) -> None:
         """Check that codes were made by this model.
@@ -259,11 +275,8 @@ class Codec(abc.ABC):
         """
         self.check_codes(codes)
         queries, single = as_matrix_or_vector(Q, dim=self.dim_)
-        if self.metric_ == "cosine" and self.gets_unit_rows:
-            some = queries.any(axis=1)
-            scaled = np.zeros_like(queries)
-            scaled[some] = unit_rows(queries[some])
-            queries = scaled
+        if self.gets_unit_rows:
+            queries = self.as_coded(queries)
         out = np.empty((len(queries), len(codes)), dtype=np.float32)
         step = max(1, _BLOCK_ESTIMATES // max(1, len(codes)))
         for start in range(0, len(queries), step):

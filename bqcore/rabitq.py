@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from os import PathLike
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,7 @@ class RaBitQ(Codec):
     """
 
     codec: ClassVar[str] = "rabitq"
+    idea: ClassVar[str] = "even bits over all coordinates, at the scale that fits each vector best"
     #: First bytes of what `save` writes.
     MAGIC: ClassVar[bytes] = b"BQMD"
     gets_unit_rows: ClassVar[bool] = False  # the kernels scale rows, in Postgres too
@@ -71,6 +72,14 @@ class RaBitQ(Codec):
         self.metric = metric
         self.rotation = rotation
         self.random_state = random_state
+
+    @classmethod
+    def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
+        """Return the widest codes that fit, rotated and on the axes as they are."""
+        widths = [bits for bits in BITS if -(-dim * bits // 8) + _kernels.FACTORS_DTYPE.itemsize <= nbytes]
+        return (
+            [{"bits": widths[-1], "rotation": rotation} for rotation in _kernels.ROTATIONS] if widths else []
+        )
 
     def _fit(self, X: Float32Array) -> None:
         self.bits_ = check_bits(self.bits, BITS)
