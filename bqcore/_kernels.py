@@ -6,6 +6,7 @@ Arrays are checked by `bqcore._validation` before they get here.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,6 @@ from bqcore._native import ffi, lib
 
 Float32Array = npt.NDArray[np.float32]
 
-#: Instruction sets in rising order.
-ISAS = ("scalar", "avx2", "avx512")
 METRICS: dict[str, int] = {"l2": lib.BQK_L2, "ip": lib.BQK_IP, "cosine": lib.BQK_COSINE}
 ROTATIONS: dict[str, int] = {"none": lib.BQK_ROTATION_NONE, "hadamard": lib.BQK_ROTATION_HADAMARD}
 
@@ -29,8 +28,23 @@ class ModelFormatError(ValueError):
     """Bytes that are not a model this version can read."""
 
 
+def _text(pointer: Any) -> str:
+    return str(ffi.string(pointer).decode())
+
+
+def _isas() -> Iterator[str]:
+    i = 0
+    while name := lib.bqk_isa_name(i):
+        yield _text(name)
+        i += 1
+
+
+#: Instruction sets of this build in rising order: scalar, then avx2 and avx512, or neon.
+ISAS = tuple(_isas())
+
+
 def _message(status: int) -> str:
-    return str(ffi.string(lib.bqk_strerror(status)).decode())
+    return _text(lib.bqk_strerror(status))
 
 
 def supported_isas() -> list[str]:
@@ -40,7 +54,7 @@ def supported_isas() -> list[str]:
 
 def active_isa() -> str:
     """Name of the instruction set in use."""
-    return str(ffi.string(lib.bqk_isa_active()).decode())
+    return _text(lib.bqk_isa_active())
 
 
 def select_isa(name: str | None) -> None:

@@ -57,6 +57,8 @@ extern const bqk_kernels bqk_kernels_scalar;
 #if defined(__x86_64__)
 extern const bqk_kernels bqk_kernels_avx2;
 extern const bqk_kernels bqk_kernels_avx512;
+#elif defined(__aarch64__)
+extern const bqk_kernels bqk_kernels_neon;
 #endif
 
 extern const bqk_kernels *_Atomic bqk_kernels_active;
@@ -73,6 +75,7 @@ bqk_active(void)
 
 int bqk_cpu_avx2(void);
 int bqk_cpu_avx512(void);
+int bqk_cpu_neon(void);
 
 /* bqk_bits_supported and bqk_code_nbytes for use inside the library and the extension. */
 static inline int

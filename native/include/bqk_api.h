@@ -52,7 +52,9 @@ typedef struct bqk_query
 	int32_t sum_z;
 } bqk_query;
 
-/* Instruction sets: "scalar", "avx2", "avx512". NULL selects the best one. */
+/* Instruction sets by rising speed: "scalar", then "avx2", "avx512" on x86-64 or "neon" on AArch64.
+ * name: those of this build, NULL after the last. select: NULL takes the best one. */
+const char *bqk_isa_name(size_t i);
 int bqk_isa_supported(const char *name);
 int bqk_isa_select(const char *name);
 const char *bqk_isa_active(void);

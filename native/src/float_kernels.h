@@ -1,5 +1,5 @@
 /* Float kernels on vectors of W floats, included by every SIMD file after it has set the target
- * and W (8 or 16). Each result is bit for bit that of kernels_scalar.c: elementwise steps round alike on any
+ * and W (4, 8 or 16). Each result is bit for bit that of kernels_scalar.c: elementwise steps round alike on any
  * width, and sums keep BQK_LANES partial sums, folded in one order. No fused multiply-add. */
 #include "bqk.h"
 
@@ -102,14 +102,15 @@ residual(const float *x, float scale, const float *centroid, size_t dim, float *
 }
 
 /* Butterflies of span h inside a vector: lane j gets x[j ^ h] + x[j] or x[j ^ h] - x[j]. */
-#define EACH8(f, j, h)                                                                                                 \
-	f(j, h), f(j + 1, h), f(j + 2, h), f(j + 3, h), f(j + 4, h), f(j + 5, h), f(j + 6, h), f(j + 7, h)
+#define EACH4(f, j, h) f(j, h), f(j + 1, h), f(j + 2, h), f(j + 3, h)
 #define INDEX(j, h) ((j) ^ (h))
 #define SIGN(j, h) ((j) & (h) ? INT32_MIN : 0)
-#if W == 16
-#define EACH(f, h) EACH8(f, 0, h), EACH8(f, 8, h)
+#if W == 4
+#define EACH(f, h) EACH4(f, 0, h)
+#elif W == 8
+#define EACH(f, h) EACH4(f, 0, h), EACH4(f, 4, h)
 #else
-#define EACH(f, h) EACH8(f, 0, h)
+#define EACH(f, h) EACH4(f, 0, h), EACH4(f, 4, h), EACH4(f, 8, h), EACH4(f, 12, h)
 #endif
 #define SIGNS(h) ((vi) {EACH(SIGN, h)})
 #if defined(__clang__)
@@ -143,7 +144,9 @@ hadamard(float *x, size_t n)
 
 		v = BUTTERFLY(v, 1);
 		v = BUTTERFLY(v, 2);
+#if W >= 8
 		v = BUTTERFLY(v, 4);
+#endif
 #if W == 16
 		v = BUTTERFLY(v, 8);
 #endif
