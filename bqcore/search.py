@@ -51,6 +51,7 @@ def search(
     *,
     X: npt.ArrayLike | None = None,
     oversampling: float = 10.0,
+    query_bits: int = 8,
 ) -> SearchResult:
     """Search every code; with `X`, rescore the best ones exactly.
 
@@ -66,6 +67,8 @@ def search(
         The vectors behind the codes; without them results are in estimated order.
     oversampling : float, default 10.0
         Candidates rescored per wanted row.
+    query_bits : {4, 8, 32}, default 8
+        Bits per coordinate that queries are rounded to: see `RaBitQ.estimate`.
 
     Returns
     -------
@@ -75,7 +78,8 @@ def search(
     Raises
     ------
     ValueError
-        If k exceeds the number of codes, X has another shape than the codes, or oversampling is below 1.
+        If k exceeds the number of codes, X has another shape than the codes, oversampling is below 1, or
+        query_bits is unknown.
     """
     quantizer.check_codes(codes)
     queries, _ = as_matrix_or_vector(Q, dim=quantizer.dim_)
@@ -94,7 +98,7 @@ def search(
     rows = np.empty((len(queries), n_candidates), dtype=np.int64)
     estimates = np.empty((len(queries), n_candidates), dtype=np.float64)
     for i, q in enumerate(queries):
-        found = quantizer.estimate(codes, q)
+        found = quantizer.estimate(codes, q, query_bits=query_bits)
         rows[i] = _best(found, n_candidates)
         estimates[i] = found[rows[i]]
     if vectors is None:

@@ -321,3 +321,67 @@ pack(const float *x, size_t dim, int bits, float inv_t, uint8_t *code)
 	for (; i < dim; i++)
 		code[i / per_byte] |= (uint8_t) (bqk_level(x[i], bits, inv_t) << (i % per_byte * (size_t) bits));
 }
+
+/* Levels v * W, v * W + 1, ... of 16 that start at `code`, less M / 2: exact, as they are below 2^8. */
+#define WORD(j, v) (int32_t) word[((v) * W + (j)) * (size_t) bits / 32]
+#define SHIFT(j, v) (int32_t) (((v) * W + (j)) * (size_t) bits % 32)
+static inline vf
+centred_levels(const uint8_t *code, int bits, size_t v)
+{
+	typedef uint8_t bytes __attribute__((vector_size(W), aligned(1), may_alias));
+	typedef uint16_t halves __attribute__((vector_size(W * 2)));
+	uint32_t word[2];
+	vi u;
+
+	if (bits == 8) /* in two steps: gcc takes u8 to i32 apart */
+		u = __builtin_convertvector(__builtin_convertvector(*(const bytes *) (code + v * W), halves), vi);
+	else
+	{
+		if (bits == 1) /* four bytes would pass the end of a code */
+			word[0] = (uint32_t) code[0] | (uint32_t) code[1] << 8;
+		else
+			memcpy(word, code, 2 * (size_t) bits);
+		u = (vi) {EACH(WORD, v)} >> (vi) {EACH(SHIFT, v)} & ((1 << bits) - 1);
+	}
+	return __builtin_convertvector(u, vf) - 0.5f * (float) ((1 << bits) - 1);
+}
+
+static inline __attribute__((always_inline)) void
+dot_float_bits(const uint8_t *codes, size_t stride, size_t n, int bits, const float *q, size_t dim, float *out)
+{
+	float middle = 0.5f * (float) ((1 << bits) - 1);
+
+	for (size_t c = 0; c < n; c++, codes += stride)
+	{
+		float lane[BQK_LANES];
+		vf acc[V] = {0};
+		size_t i = 0;
+
+		for (; i + BQK_LANES <= dim; i += BQK_LANES)
+			for (size_t v = 0; v < V; v++)
+				acc[v] += centred_levels(codes + i / 8 * (size_t) bits, bits, v) * load(q + i + v * W);
+		memcpy(lane, acc, sizeof(lane));
+		for (; i < dim; i++)
+			lane[i % BQK_LANES] += ((float) bqk_code_level(codes, bits, i) - middle) * q[i];
+		out[c] = bqk_fold(lane);
+	}
+}
+
+static void
+dot_float(const uint8_t *codes, size_t stride, size_t n, int bits, const float *q, size_t dim, float *out)
+{
+	switch (bits)
+	{
+	case 1:
+		dot_float_bits(codes, stride, n, 1, q, dim, out);
+		return;
+	case 2:
+		dot_float_bits(codes, stride, n, 2, q, dim, out);
+		return;
+	case 4:
+		dot_float_bits(codes, stride, n, 4, q, dim, out);
+		return;
+	default:
+		dot_float_bits(codes, stride, n, 8, q, dim, out);
+	}
+}

@@ -51,9 +51,9 @@ reproduce_query(const bqk_model *m, const float *q, const uint8_t *case_codes, c
 	float out[N_VECTORS];
 	bqk_query query;
 
-	CHECK_INT(bqk_query_prepare(m, q, &query, z, work), BQK_OK);
-	CHECK_BLOCK(terms, &query, 16);
-	CHECK_BLOCK(levels, z, bqk_query_nbytes(m->dim));
+	CHECK_INT(bqk_query_prepare(m, q, 8, &query, z, work), BQK_OK);
+	CHECK_BLOCK(terms, &query, offsetof(bqk_query, bits));
+	CHECK_BLOCK(levels, z, bqk_query_nbytes(m->dim, 8));
 	CHECK_INT(bqk_dot(m->bits, m->dim, case_codes, nbytes, N_VECTORS, z, dots), BQK_OK);
 	CHECK_BLOCK(dot, dots, sizeof(dots));
 	CHECK_INT(bqk_estimate_n(m, &query, z, case_codes, case_factors, N_VECTORS, out), BQK_OK);
