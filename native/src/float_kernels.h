@@ -337,7 +337,7 @@ centred_levels(const uint8_t *code, int bits, size_t v)
 		u = __builtin_convertvector(__builtin_convertvector(*(const bytes *) (code + v * W), halves), vi);
 	else
 	{
-		if (bits == 1) /* four bytes would pass the end of a code */
+		if (bits == 1) /* a load of four bytes would wait for a store of two */
 			word[0] = (uint32_t) code[0] | (uint32_t) code[1] << 8;
 		else
 			memcpy(word, code, 2 * (size_t) bits);
