@@ -143,7 +143,8 @@ bqk_code_level(const uint8_t *code, int bits, size_t i)
 	return code[at / 8] >> (at % 8) & ((1 << bits) - 1);
 }
 
-/* Whether a query is held as bit planes: against 1-bit codes they beat int8 on every SIMD instruction set. */
+/* Whether a query is held as bit planes: against 1-bit codes they beat int8 with AVX2 and AVX-512 from
+ * 128 dimensions on, and take 17 NEON instructions for 44. */
 static inline int
 bqk_has_planes(int bits, int query_bits)
 {
