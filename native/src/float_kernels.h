@@ -12,6 +12,12 @@ typedef double vd __attribute__((vector_size(W * 4), aligned(8), may_alias));
 
 /* Vectors that make up the lanes of one sum. */
 #define V (BQK_LANES / W)
+/* At -O2, Postgres's level, loops over them would keep the sums in memory. */
+#if defined(__clang__)
+#define UNROLLED _Pragma("clang loop unroll(full)")
+#else
+#define UNROLLED _Pragma("GCC unroll 8")
+#endif
 
 static inline vf
 load(const float *x)
@@ -61,6 +67,8 @@ norm2(const float *x, size_t dim)
 	size_t i = 0;
 
 	for (; i + BQK_LANES <= dim; i += BQK_LANES)
+	{
+		UNROLLED
 		for (size_t v = 0; v < 2 * V; v++)
 		{
 			typedef float half __attribute__((vector_size(W * 2), aligned(4), may_alias));
@@ -68,6 +76,7 @@ norm2(const float *x, size_t dim)
 
 			acc[v] += d * d;
 		}
+	}
 	memcpy(lane, acc, sizeof(lane));
 	for (; i < dim; i++)
 		lane[i % BQK_LANES] += (double) x[i] * (double) x[i];
@@ -82,8 +91,11 @@ dotf(const float *a, const float *b, size_t dim)
 	size_t i = 0;
 
 	for (; i + BQK_LANES <= dim; i += BQK_LANES)
+	{
+		UNROLLED
 		for (size_t v = 0; v < V; v++)
 			acc[v] += load(a + i + v * W) * load(b + i + v * W);
+	}
 	memcpy(lane, acc, sizeof(lane));
 	for (; i < dim; i++)
 		lane[i % BQK_LANES] += a[i] * b[i];
@@ -231,6 +243,8 @@ sums(const float *x, size_t dim, bqk_sums *out)
 	size_t i = 0;
 
 	for (; i + BQK_LANES <= dim; i += BQK_LANES)
+	{
+		UNROLLED
 		for (size_t v = 0; v < V; v++)
 		{
 			vf a = load(x + i + v * W), b = vabs(a);
@@ -239,6 +253,7 @@ sums(const float *x, size_t dim, bqk_sums *out)
 			l1[v] += b;
 			mx[v] = vmax(b, mx[v]);
 		}
+	}
 	memcpy(lane_n2, n2, sizeof(n2));
 	memcpy(lane_l1, l1, sizeof(l1));
 	memcpy(lane_max, mx, sizeof(mx));
@@ -275,6 +290,8 @@ score(const float *x, size_t dim, int bits, float inv_t, float *kx, float *kk)
 	size_t i = 0;
 
 	for (; i + BQK_LANES <= dim; i += BQK_LANES)
+	{
+		UNROLLED
 		for (size_t v = 0; v < V; v++)
 		{
 			vf a = load(x + i + v * W);
@@ -283,6 +300,7 @@ score(const float *x, size_t dim, int bits, float inv_t, float *kx, float *kk)
 			akx[v] += k * a;
 			akk[v] += k * k;
 		}
+	}
 	memcpy(lane_kx, akx, sizeof(akx));
 	memcpy(lane_kk, akk, sizeof(akk));
 	for (; i < dim; i++)
@@ -358,8 +376,11 @@ dot_float_bits(const uint8_t *codes, size_t stride, size_t n, int bits, const fl
 		size_t i = 0;
 
 		for (; i + BQK_LANES <= dim; i += BQK_LANES)
+		{
+			UNROLLED
 			for (size_t v = 0; v < V; v++)
 				acc[v] += centred_levels(codes + i / 8 * (size_t) bits, bits, v) * load(q + i + v * W);
+		}
 		memcpy(lane, acc, sizeof(lane));
 		for (; i < dim; i++)
 			lane[i % BQK_LANES] += ((float) bqk_code_level(codes, bits, i) - middle) * q[i];

@@ -43,21 +43,27 @@ load_tail(const uint8_t *p, size_t nbytes)
 	return vld1q_u8(buf);
 }
 
+/* The bytes of z whose bit is set in bytes `first` and first + 1 of a code. */
+static inline int8x16_t
+masked(uint8x16_t code, uint8_t first, const int8_t *z)
+{
+	const uint8x16_t select = vreinterpretq_u8_u64(vdupq_n_u64(UINT64_C(0x8040201008040201)));
+	const uint8x16_t spread = vcombine_u8(vdup_n_u8(first), vdup_n_u8(first + 1));
+	uint8x16_t mask = vtstq_u8(vqtbl1q_u8(code, spread), select);
+
+	return vandq_s8(vreinterpretq_s8_u8(mask), vld1q_s8(z));
+}
+
 /* Adds the sum of the 64 signed bytes z whose bit is set: 4 pairs reach at most 8 * 127 = 1,016. */
 static inline int32x4_t
 masked_sum(int32x4_t acc, uint8x8_t bits, const int8_t *z)
 {
-	const uint8x16_t select = vreinterpretq_u8_u64(vdupq_n_u64(UINT64_C(0x8040201008040201)));
-	const uint8x16_t first = vcombine_u8(vdup_n_u8(0), vdup_n_u8(1));
 	uint8x16_t code = vcombine_u8(bits, bits);
-	int16x8_t pairs = vdupq_n_s16(0);
+	int16x8_t pairs = vpaddlq_s8(masked(code, 0, z));
 
-	for (int v = 0; v < 4; v++)
-	{
-		uint8x16_t mask = vtstq_u8(vqtbl1q_u8(code, vaddq_u8(first, vdupq_n_u8((uint8_t) (2 * v)))), select);
-
-		pairs = vpadalq_s8(pairs, vandq_s8(vreinterpretq_s8_u8(mask), vld1q_s8(z + 16 * v)));
-	}
+	pairs = vpadalq_s8(pairs, masked(code, 2, z + 16));
+	pairs = vpadalq_s8(pairs, masked(code, 4, z + 32));
+	pairs = vpadalq_s8(pairs, masked(code, 6, z + 48));
 	return vpadalq_s16(acc, pairs);
 }
 
@@ -120,19 +126,22 @@ block4(const uint8_t *p, size_t nbytes)
 	return spread4(load_tail(p, nbytes), vdupq_n_u8(0));
 }
 
+static inline int16x8_t
+multiply_add(int16x8_t s, int8x16_t a, int8x16_t b)
+{
+	return vmlal_high_s8(vmlal_s8(s, vget_low_s8(a), vget_low_s8(b)), a, b);
+}
+
 /* Adds the products of 64 signed bytes: 8 in a lane, at most 8 * 15 * 127 = 15,240 with levels and a query, and
- * 8 * 15 * 15 = 1,800 with doubled levels. */
+ * 8 * 15 * 15 = 1,800 with doubled levels. Loops over the four vectors would stay loops at -O2. */
 static inline int32x4_t
 add_products(int32x4_t acc, block a, block b)
 {
-	int16x8_t s = vmull_s8(vget_low_s8(a.v[0]), vget_low_s8(b.v[0]));
+	int16x8_t s = multiply_add(vdupq_n_s16(0), a.v[0], b.v[0]);
 
-	s = vmlal_high_s8(s, a.v[0], b.v[0]);
-	for (int v = 1; v < 4; v++)
-	{
-		s = vmlal_s8(s, vget_low_s8(a.v[v]), vget_low_s8(b.v[v]));
-		s = vmlal_high_s8(s, a.v[v], b.v[v]);
-	}
+	s = multiply_add(s, a.v[1], b.v[1]);
+	s = multiply_add(s, a.v[2], b.v[2]);
+	s = multiply_add(s, a.v[3], b.v[3]);
 	return vpadalq_s16(acc, s);
 }
 
@@ -142,13 +151,17 @@ query_block(const int8_t *z)
 	return (block) {{vld1q_s8(z), vld1q_s8(z + 16), vld1q_s8(z + 32), vld1q_s8(z + 48)}};
 }
 
+static inline int8x16_t
+twice_less(int8x16_t u, int8_t m)
+{
+	return vsubq_s8(vaddq_s8(u, u), vdupq_n_s8(m));
+}
+
 /* 2u - M, in -M..M. */
 static inline block
 doubled(block u, int8_t m)
 {
-	for (int v = 0; v < 4; v++)
-		u.v[v] = vsubq_s8(vaddq_s8(u.v[v], u.v[v]), vdupq_n_s8(m));
-	return u;
+	return (block) {{twice_less(u.v[0], m), twice_less(u.v[1], m), twice_less(u.v[2], m), twice_less(u.v[3], m)}};
 }
 
 /* Coordinates that fill up the last block are level 0 in both codes, and add M^2 each. */
