@@ -8,11 +8,15 @@ DATA_DIR ?= ../shared/data/A_minilm_wordnet
 C_SOURCES := $(wildcard native/src/*.[ch] native/include/*.h native/test/*.[ch])
 EXTENSION_SOURCES := $(wildcard adapters/postgres/extension/src/*.[ch])
 ASAN := build/native-asan
+NEON := build/native-neon
+NEON_CC ?= aarch64-linux-gnu-gcc
+NEON_RUN ?= qemu-aarch64
+NEON_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 # The extension's builds stay inside the checkout.
 export BQCORE_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: demo test test-pg16 test-pgvector bench lint format native-test clean help
+.PHONY: demo test test-pg16 test-pgvector bench lint format native-test native-test-neon clean help
 
 help:
 	@echo 'make demo    compare pgvector indexes with bqhnsw on real text, with a picture'
@@ -20,6 +24,7 @@ help:
 	@echo 'make bench   DATA_DIR=folder: the table of the README'
 	@echo 'make test-pg16   the server tests on Postgres 16'
 	@echo 'make test-pgvector   the server tests on pgvector 0.7.4 and 0.8.0'
+	@echo 'make native-test-neon   the C tests cross-compiled for AArch64, under qemu'
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and f"expected Python 3.11 or later, not {v[0]}.{v[1]}")'
@@ -53,7 +58,19 @@ native-test: $(READY)
 	$(BIN)/cmake --build $(ASAN)
 	$(BIN)/ctest --test-dir $(ASAN) --output-on-failure
 
+# Static, so that the emulator needs no folder of foreign libraries.
+native-test-neon: $(READY)
+	@for tool in $(NEON_CC) $(NEON_RUN); do command -v $$tool >/dev/null || \
+	  { echo "expected $$tool on the PATH: apt install $(NEON_PACKAGES)" >&2; exit 2; }; done
+	$(BIN)/cmake -S native -B $(NEON) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBQK_WERROR=ON -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+	  -DCMAKE_C_COMPILER=$(NEON_CC) -DCMAKE_EXE_LINKER_FLAGS=-static -DCMAKE_CROSSCOMPILING_EMULATOR=$(NEON_RUN)
+	$(BIN)/cmake --build $(NEON)
+	$(BIN)/ctest --test-dir $(NEON) --output-on-failure --parallel 2
+
 test: lint native-test
+	@if command -v $(NEON_CC) >/dev/null && command -v $(NEON_RUN) >/dev/null; then $(MAKE) native-test-neon; \
+	  else echo 'native-test-neon skipped: it needs $(NEON_CC) and $(NEON_RUN) (Debian: $(NEON_PACKAGES))'; fi
 	$(BIN)/pytest
 
 # The server tests on the older embedded server.

@@ -6,6 +6,7 @@ Arrays are checked by `bqcore._validation` before they get here.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,6 @@ from bqcore._native import ffi, lib
 
 Float32Array = npt.NDArray[np.float32]
 
-#: Instruction sets in rising order.
-ISAS = ("scalar", "avx2", "avx512")
 METRICS: dict[str, int] = {"l2": lib.BQK_L2, "ip": lib.BQK_IP, "cosine": lib.BQK_COSINE}
 ROTATIONS: dict[str, int] = {"none": lib.BQK_ROTATION_NONE, "hadamard": lib.BQK_ROTATION_HADAMARD}
 
@@ -29,8 +28,23 @@ class ModelFormatError(ValueError):
     """Bytes that are not a model this version can read."""
 
 
+def _text(pointer: Any) -> str:
+    return str(ffi.string(pointer).decode())
+
+
+def _isas() -> Iterator[str]:
+    i = 0
+    while name := lib.bqk_isa_name(i):
+        yield _text(name)
+        i += 1
+
+
+#: Instruction sets of this build in rising order: scalar, then avx2 and avx512, or neon.
+ISAS = tuple(_isas())
+
+
 def _message(status: int) -> str:
-    return str(ffi.string(lib.bqk_strerror(status)).decode())
+    return _text(lib.bqk_strerror(status))
 
 
 def supported_isas() -> list[str]:
@@ -40,7 +54,7 @@ def supported_isas() -> list[str]:
 
 def active_isa() -> str:
     """Name of the instruction set in use."""
-    return str(ffi.string(lib.bqk_isa_active()).decode())
+    return _text(lib.bqk_isa_active())
 
 
 def select_isa(name: str | None) -> None:
@@ -69,10 +83,13 @@ def _factors(array: npt.NDArray[np.void], *, writable: bool = False) -> Any:
 
 @dataclass(frozen=True)
 class Query:
-    """One prepared query: corrective terms and 8-bit coordinates in kernel order."""
+    """One prepared query: corrective terms, and its coordinates in kernel order.
+
+    `z` holds int8 levels; bit planes at 4 bits against 1-bit codes; float32 at 32 bits.
+    """
 
     struct: Any
-    z: npt.NDArray[np.int8]
+    z: npt.NDArray[Any]
 
 
 class Model:
@@ -168,21 +185,22 @@ class Model:
         self._check(status)
         return codes, factors
 
-    def prepare(self, q: Float32Array) -> Query:
-        """Prepare one query, shape (dim,)."""
+    def prepare(self, q: Float32Array, query_bits: int = 8) -> Query:
+        """Prepare one query, shape (dim,), at 4, 8 or 32 bits."""
         self._check_rows("q", q[np.newaxis], self.dim, np.float32)
         struct = ffi.new("bqk_query *")
-        z = np.empty(lib.bqk_query_nbytes(self.dim), dtype=np.int8)
+        z = np.empty(lib.bqk_query_nbytes(self.dim, query_bits), dtype=np.int8)
         work = np.empty(self.dim, dtype=np.float32)
         status = lib.bqk_query_prepare(
             self._struct,
             _pointer("float", q),
+            query_bits,
             struct,
-            _pointer("int8_t", z, writable=True),
+            _pointer("char", z, writable=True),
             _pointer("float", work, writable=True),
         )
         self._check(status)
-        return Query(struct, z)
+        return Query(struct, z.view(np.float32) if query_bits == 32 else z)
 
     def estimate(
         self, query: Query, codes: npt.NDArray[np.uint8], factors: npt.NDArray[np.void]
@@ -195,7 +213,7 @@ class Model:
                 lib.bqk_estimate_n(
                     self._struct,
                     query.struct,
-                    _pointer("int8_t", query.z),
+                    _pointer("char", query.z),
                     _pointer("uint8_t", codes),
                     _factors(factors),
                     len(codes),
@@ -242,7 +260,7 @@ class Model:
     def dot(self, codes: npt.NDArray[np.uint8], z: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
         """Sum of level index times query coordinate, shape (n,)."""
         self._check_rows("codes", codes, self.code_nbytes, np.uint8)
-        self._check_rows("z", z[np.newaxis], lib.bqk_query_nbytes(self.dim), np.int8)
+        self._check_rows("z", z[np.newaxis], lib.bqk_query_nbytes(self.dim, 8), np.int8)
         out = np.empty(len(codes), dtype=np.int32)
         self._check(
             lib.bqk_dot(

@@ -28,7 +28,6 @@ BITS = (1, 4)
 METRICS = ("l2", "cosine")
 WIDTHS = (1, 2, 4, 8)
 OPERATORS = {"l2": "<->", "ip": "<#>", "cosine": "<=>"}
-ISAS = ("scalar", "avx2", "avx512")
 
 
 def execute(conn: Connection, text: str, parameters: Sequence[Any] | None = None) -> psycopg.Cursor[Any]:

@@ -44,6 +44,7 @@ typedef struct BqVector
 
 #define BQ_TAG_CODE 0xB1
 #define BQ_TAG_QUERY 0xB2
+#define BQ_QUERY_BITS 8
 
 /* First 8 bytes of every value of ours; `tag` lies where a vector has zero. */
 typedef struct BqHeader
@@ -74,7 +75,7 @@ typedef struct BqQuery
 #define BqBits(h) ((h)->kind & 15)
 #define BqMetric(h) ((h)->kind >> 4)
 #define BQ_CODE_SIZE(dim, bits) (offsetof(BqCode, code) + bqk_nbytes(dim, bits))
-#define BQ_QUERY_SIZE(dim) (offsetof(BqQuery, z) + bqk_query_nbytes(dim))
+#define BQ_QUERY_SIZE(dim) (offsetof(BqQuery, z) + bqk_query_nbytes(dim, BQ_QUERY_BITS))
 
 /* ---- pgvector's side ---- */
 
