@@ -77,6 +77,7 @@ def create_index(
     *,
     name: str = "",
     target: str = "embedding",
+    type_name: str = "vector",
     options: str = "",
     where: str = "",
     concurrently: bool = False,
@@ -86,15 +87,21 @@ def create_index(
     execute(
         conn,
         f"CREATE INDEX {'CONCURRENTLY' * concurrently} {name} ON {table} "
-        f"USING bqhnsw ({target} vector_{metric}_ops) WITH (bits = {bits}{options}) {where}",
+        f"USING bqhnsw ({target} {type_name}_{metric}_ops) WITH (bits = {bits}{options}) {where}",
     )
     execute(conn, f"ANALYZE {table}")
     return name
 
 
-def search_sql(metric: str = "l2", table: str = "items", where: str = "", limit: int | None = 10) -> str:
+def search_sql(
+    metric: str = "l2",
+    table: str = "items",
+    where: str = "",
+    limit: int | None = 10,
+    target: str = "embedding",
+) -> str:
     """Return a query for (id, distance) of the nearest rows with the query vector as parameter."""
-    distance = f"embedding {OPERATORS[metric]} %(q)s"
+    distance = f"{target} {OPERATORS[metric]} %(q)s"
     tail = "" if limit is None else f" LIMIT {limit}"
     return f"SELECT id, {distance} FROM {table} {where} ORDER BY {distance}{tail}"
 
@@ -106,9 +113,10 @@ def search(
     metric: str = "l2",
     table: str = "items",
     where: str = "",
+    target: str = "embedding",
 ) -> list[tuple[int, float]]:
     """Return (id, distance) of the rows nearest to q."""
-    return conn.execute(search_sql(metric, table, where, limit).encode(), {"q": q}).fetchall()
+    return conn.execute(search_sql(metric, table, where, limit, target).encode(), {"q": q}).fetchall()
 
 
 def search_ids(conn: Connection, q: Any, limit: int | None = 10, *args: Any, **kwargs: Any) -> list[int]:
