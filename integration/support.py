@@ -11,6 +11,8 @@ import psycopg
 from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
 
+from bqcore.evaluation import exact_search
+
 Connection = psycopg.Connection[Any]
 FloatArray = NDArray[np.float32]
 
@@ -152,3 +154,34 @@ def trained_rows(conn: Connection, index: str = "items_bq") -> int:
 def hits(found: Iterable[int], truth: Iterable[int]) -> int:
     """How many of the true neighbours were found."""
     return len({int(i) for i in found} & {int(i) for i in truth})
+
+
+def stored_rows(conn: Connection, table: str = "items") -> tuple[NDArray[np.int64], FloatArray]:
+    """Return ids and embeddings of the rows of a table, in the order of ids."""
+    rows = execute(conn, f"SELECT id, embedding::vector FROM {table} ORDER BY id").fetchall()
+    ids = np.array([i for i, _ in rows], np.int64)
+    return ids, np.array([x.to_numpy() for _, x in rows], np.float32)
+
+
+def table_recall(
+    conn: Connection,
+    queries: FloatArray,
+    metric: str = "l2",
+    table: str = "items",
+    target: str = "embedding",
+) -> float:
+    """recall@10 of searches against exact search over the rows that the table holds.
+
+    Rows come without repetition and in exact order, or this raises.
+    """
+    ids, X = stored_rows(conn, table)
+    truths = ids[exact_search(X, queries, 10, metric)[0]]
+    found = 0
+    for q, truth in zip(queries, truths, strict=True):
+        rows = search(conn, q, 10, metric, table, target=target)
+        distances = [d for _, d in rows]
+        assert distances == sorted(distances)
+        assert len({i for i, _ in rows}) == len(rows)
+        assert {i for i, _ in rows} <= set(ids.tolist())
+        found += hits([i for i, _ in rows], truth)
+    return found / truths.size
