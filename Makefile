@@ -12,13 +12,14 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 # The extension's builds stay inside the checkout.
 export BQCORE_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: demo test test-pg16 bench lint format native-test clean help
+.PHONY: demo test test-pg16 test-faults bench lint format native-test clean help
 
 help:
 	@echo 'make demo    compare pgvector indexes with bqhnsw on real text, with a picture'
 	@echo 'make test    linters, C tests under sanitizers, Python and server tests'
 	@echo 'make bench   DATA_DIR=folder: the table of the README'
 	@echo 'make test-pg16   the server tests on Postgres 16'
+	@echo 'make test-faults   stop the server at random moments, $$BQCORE_FAULT_ROUNDS times (150: some five minutes)'
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and f"expected Python 3.11 or later, not {v[0]}.{v[1]}")'
@@ -58,6 +59,10 @@ test: lint native-test
 # The server tests on the older embedded server.
 test-pg16: $(READY)
 	BQCORE_TEST_PG=16 $(BIN)/pytest integration
+
+# What make test leaves out. Environment: BQCORE_FAULT_ROUNDS, BQCORE_FAULT_SEED, BQCORE_TEST_PG.
+test-faults: $(READY)
+	$(BIN)/pytest integration -m slow
 
 bench: $(READY)
 	@test -d '$(DATA_DIR)' || { echo 'no folder $(DATA_DIR): make bench DATA_DIR=/path/to/vectors (see README)' >&2; exit 2; }

@@ -185,3 +185,15 @@ def table_recall(
         assert {i for i, _ in rows} <= set(ids.tolist())
         found += hits([i for i, _ in rows], truth)
     return found / truths.size
+
+
+def orphaned_files(conn: Connection) -> set[str]:
+    """Files of the database that belong to no relation, after a checkpoint."""
+    conn.execute("CHECKPOINT")
+    names = column(
+        conn,
+        "SELECT pg_ls_dir('base/' || oid) FROM pg_database WHERE datname = current_database()",
+    )
+    files = {name for name in names if name[0].isdigit()}
+    owned = {str(node) for node in column(conn, "SELECT pg_relation_filenode(oid) FROM pg_class")}
+    return {name for name in files if name.split("_")[0].split(".")[0] not in owned}
