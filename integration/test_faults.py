@@ -38,4 +38,6 @@ def test_many_immediate_stops(faults: Faults, capsys: pytest.CaptureFixture[str]
         for event, figures in faults.figures.items():
             print(f"\n{event}: {figures}", end="")
     for event, figures in faults.figures.items():
-        assert event == "insert" or figures.interrupted >= figures.rounds / 4, (event, str(figures))
+        # the first rounds find out when to stop
+        enough = figures.interrupted >= figures.rounds / 4
+        assert event == "insert" or enough or figures.rounds < 6, (event, str(figures))
