@@ -16,7 +16,7 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 # The extension's builds stay inside the checkout.
 export BQCORE_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: demo test test-pg16 test-pgvector bench lint format native-test native-test-neon clean help
+.PHONY: demo test test-pg16 test-pgvector test-faults bench lint format native-test native-test-neon clean help
 
 help:
 	@echo 'make demo    compare pgvector indexes with bqhnsw on real text, with a picture'
@@ -25,6 +25,7 @@ help:
 	@echo 'make test-pg16   the server tests on Postgres 16'
 	@echo 'make test-pgvector   the server tests on pgvector 0.7.4 and 0.8.0'
 	@echo 'make native-test-neon   the C tests cross-compiled for AArch64, under qemu'
+	@echo 'make test-faults   stop the server at random moments, $$BQCORE_FAULT_ROUNDS times (150: some five minutes)'
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and f"expected Python 3.11 or later, not {v[0]}.{v[1]}")'
@@ -83,6 +84,10 @@ test-pgvector: $(READY)
 	  BQCORE_TEST_RELEASE=$$release $(BIN)/pytest integration --ignore integration/test_embedded.py \
 	    --ignore integration/test_pgvector_versions.py || exit; \
 	done
+
+# What make test leaves out. Environment: BQCORE_FAULT_ROUNDS, BQCORE_FAULT_SEED, BQCORE_TEST_PG.
+test-faults: $(READY)
+	$(BIN)/pytest integration -m slow
 
 bench: $(READY)
 	@test -d '$(DATA_DIR)' || { echo 'no folder $(DATA_DIR): make bench DATA_DIR=/path/to/vectors (see README)' >&2; exit 2; }

@@ -184,6 +184,27 @@ def conn(server: Server, database: str) -> Iterator[Connection]:
         yield connection
 
 
+@pytest.fixture
+def quiet(server: Server, conn: Connection) -> Iterator[None]:
+    """Fail when client or server log got a warning, as leaked pins and relations are reported."""
+    if not isinstance(server, EmbeddedServer):
+        pytest.skip("reads log and process of the server, which may be on another machine")
+    received: list[str] = []
+
+    def collect(diagnostic: psycopg.errors.Diagnostic) -> None:
+        received.append(f"{diagnostic.severity}: {diagnostic.message_primary}")
+
+    conn.execute("SET client_min_messages = warning")
+    conn.add_notice_handler(collect)
+    path = server.data_dir / "server.log"
+    start = path.stat().st_size
+    yield
+    conn.remove_notice_handler(collect)
+    logged = path.read_bytes()[start:].decode(errors="replace")
+    assert received == []
+    assert [line for line in logged.splitlines() if "WARNING" in line or "leak" in line] == []
+
+
 @dataclass(frozen=True, eq=False)
 class Corpus:
     """A database with the same rows in tables l2_1, l2_4, cosine_1 and cosine_4, each with one bqhnsw index.

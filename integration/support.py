@@ -16,6 +16,8 @@ from releases import release_tree
 
 from bqcore_postgres import embedded_pg_config
 
+from bqcore.evaluation import exact_search
+
 Connection = psycopg.Connection[Any]
 FloatArray = NDArray[np.float32]
 
@@ -119,6 +121,7 @@ def create_index(
     *,
     name: str = "",
     target: str = "embedding",
+    type_name: str = "vector",
     options: str = "",
     where: str = "",
     concurrently: bool = False,
@@ -128,15 +131,21 @@ def create_index(
     execute(
         conn,
         f"CREATE INDEX {'CONCURRENTLY' * concurrently} {name} ON {table} "
-        f"USING bqhnsw ({target} vector_{metric}_ops) WITH (bits = {bits}{options}) {where}",
+        f"USING bqhnsw ({target} {type_name}_{metric}_ops) WITH (bits = {bits}{options}) {where}",
     )
     execute(conn, f"ANALYZE {table}")
     return name
 
 
-def search_sql(metric: str = "l2", table: str = "items", where: str = "", limit: int | None = 10) -> str:
+def search_sql(
+    metric: str = "l2",
+    table: str = "items",
+    where: str = "",
+    limit: int | None = 10,
+    target: str = "embedding",
+) -> str:
     """Return a query for (id, distance) of the nearest rows with the query vector as parameter."""
-    distance = f"embedding {OPERATORS[metric]} %(q)s"
+    distance = f"{target} {OPERATORS[metric]} %(q)s"
     tail = "" if limit is None else f" LIMIT {limit}"
     return f"SELECT id, {distance} FROM {table} {where} ORDER BY {distance}{tail}"
 
@@ -148,9 +157,10 @@ def search(
     metric: str = "l2",
     table: str = "items",
     where: str = "",
+    target: str = "embedding",
 ) -> list[tuple[int, float]]:
     """Return (id, distance) of the rows nearest to q."""
-    return conn.execute(search_sql(metric, table, where, limit).encode(), {"q": q}).fetchall()
+    return conn.execute(search_sql(metric, table, where, limit, target).encode(), {"q": q}).fetchall()
 
 
 def search_ids(conn: Connection, q: Any, limit: int | None = 10, *args: Any, **kwargs: Any) -> list[int]:
@@ -186,3 +196,46 @@ def trained_rows(conn: Connection, index: str = "items_bq") -> int:
 def hits(found: Iterable[int], truth: Iterable[int]) -> int:
     """How many of the true neighbours were found."""
     return len({int(i) for i in found} & {int(i) for i in truth})
+
+
+def stored_rows(conn: Connection, table: str = "items") -> tuple[NDArray[np.int64], FloatArray]:
+    """Return ids and embeddings of the rows of a table, in the order of ids."""
+    rows = execute(conn, f"SELECT id, embedding::vector FROM {table} ORDER BY id").fetchall()
+    ids = np.array([i for i, _ in rows], np.int64)
+    return ids, np.array([x.to_numpy() for _, x in rows], np.float32)
+
+
+def table_recall(
+    conn: Connection,
+    queries: FloatArray,
+    metric: str = "l2",
+    table: str = "items",
+    target: str = "embedding",
+) -> float:
+    """recall@10 of searches against exact search over the rows that the table holds.
+
+    Rows come without repetition and in exact order, or this raises.
+    """
+    ids, X = stored_rows(conn, table)
+    truths = ids[exact_search(X, queries, 10, metric)[0]]
+    found = 0
+    for q, truth in zip(queries, truths, strict=True):
+        rows = search(conn, q, 10, metric, table, target=target)
+        distances = [d for _, d in rows]
+        assert distances == sorted(distances)
+        assert len({i for i, _ in rows}) == len(rows)
+        assert {i for i, _ in rows} <= set(ids.tolist())
+        found += hits([i for i, _ in rows], truth)
+    return found / truths.size
+
+
+def orphaned_files(conn: Connection) -> set[str]:
+    """Files of the database that belong to no relation, after a checkpoint."""
+    conn.execute("CHECKPOINT")
+    names = column(
+        conn,
+        "SELECT pg_ls_dir('base/' || oid) FROM pg_database WHERE datname = current_database()",
+    )
+    files = {name for name in names if name[0].isdigit()}
+    owned = {str(node) for node in column(conn, "SELECT pg_relation_filenode(oid) FROM pg_class")}
+    return {name for name in files if name.split("_")[0].split(".")[0] not in owned}

@@ -15,6 +15,7 @@ from support import (
     METRICS,
     Connection,
     FloatArray,
+    column,
     configure,
     create_index,
     create_table,
@@ -24,6 +25,7 @@ from support import (
     hits,
     insert,
     model,
+    orphaned_files,
     search,
     search_ids,
     size,
@@ -68,6 +70,16 @@ def leftovers(conn: Connection, name: str, path: str) -> tuple[int, Any]:
 
 def file_path(conn: Connection, name: str = "items_bq") -> str:
     return str(value(conn, "SELECT pg_relation_filepath(%s)", [name]))
+
+
+def catalog_rows(conn: Connection) -> dict[str, int]:
+    """Rows of every system catalog but those of statistics."""
+    catalogs = column(
+        conn,
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relname !~ 'statistic' "
+        "AND relnamespace = 'pg_catalog'::regnamespace",
+    )
+    return {name: value(conn, f"SELECT count(*) FROM {name}") for name in catalogs}
 
 
 @both_bits
@@ -292,11 +304,18 @@ def test_create_index_concurrently_misses_no_row_of_an_older_transaction(
 
 @pytest.mark.parametrize("how", ["DROP INDEX items_bq", "DROP EXTENSION bqcore CASCADE", "DROP TABLE items"])
 def test_a_dropped_index_leaves_nothing(conn: Connection, how: str) -> None:
+    if "EXTENSION" in how:
+        conn.execute("DROP EXTENSION bqcore")
     create_table(conn, DATA.base[:500])
+    before = catalog_rows(conn)
+    conn.execute("CREATE EXTENSION IF NOT EXISTS bqcore")
     create_index(conn)
     path = file_path(conn)
     execute(conn, how)
     assert leftovers(conn, "items_bq", path) == (0, None)
+    assert orphaned_files(conn) == set()
+    if "TABLE" not in how:
+        assert catalog_rows(conn) == before
     if "TABLE" not in how:
         assert len(search(conn, DATA.queries[0])) == 10
     conn.execute("CREATE EXTENSION IF NOT EXISTS bqcore")
