@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
 from releases import release_tree
 
-from bqcore_postgres import embedded_pg_config
-
 from bqcore.evaluation import exact_search
+from bqcore_postgres import embedded_pg_config
 
 Connection = psycopg.Connection[Any]
 FloatArray = NDArray[np.float32]
