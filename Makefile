@@ -27,7 +27,7 @@ $(BIN)/uv:
 
 # The locked versions through uv; where its index cannot be reached, pip's own index and the ranges of pyproject.toml.
 $(READY): $(BIN)/uv pyproject.toml uv.lock native/CMakeLists.txt $(C_SOURCES) $(EXTENSION_SOURCES)
-	$(BIN)/uv sync --quiet --frozen --inexact --all-extras || \
+	$(BIN)/uv sync --quiet --frozen --inexact --all-extras --no-extra peers || \
 	  { $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' && \
 	    $(BIN)/python -m pip install --quiet --editable '.[datasets,demo]' --group dev; }
 	@touch $@
