@@ -271,6 +271,22 @@ def test_peers_store_what_they_say_and_find_neighbours(spec, nbytes, capfd):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("spec", "coarse"),
+    [
+        ("faiss(IVF6,RaBitQ)", "faiss(RaBitQ)"),
+        ("rabitqlib(bits=1, centroids=6)", "rabitqlib(bits=1)"),
+        ("scann(leaves=6, dims_per_block=8)", "scann(dims_per_block=8)"),
+    ],
+)
+def test_lists_of_residuals_help_on_clusters(spec, coarse, capfd):
+    data = dataset(n=640)
+    fine, plain = evaluate(data, [peer_or_skip(spec), coarse], seeds=[0, 1], bound=False)
+    assert fine.recall_at_k > plain.recall_at_k + 0.02
+    assert fine.bytes_per_vector == plain.bytes_per_vector + 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("metric", ["l2", "ip"])
 @pytest.mark.parametrize(
     "spec", ["faiss(RaBitQ)", "scann(dims_per_block=2)", "turbovec(bits=4)", "rabitqlib(bits=4)"]
@@ -317,13 +333,12 @@ def test_peers_refuse_before_the_work(spec, text):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_dims_that_a_peer_lacks_are_refused():
-    for spec, text in (
-        ("turbovec(bits=2)", "multiple of 8 dimensions, not 25"),
-        ("rabitqlib(bits=1)", "not 25"),
-    ):
-        if installed(spec):
-            assert text in check_specs([spec], dataset(dim=25))[spec]
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [("turbovec(bits=2)", "multiple of 8 dimensions, not 25"), ("rabitqlib(bits=1)", "not 25")],
+)
+def test_dims_that_a_peer_lacks_are_refused(spec, text):
+    assert text in check_specs([peer_or_skip(spec)], dataset(dim=25))[spec]
 
 
 @pytest.mark.parametrize("name", PEERS)

@@ -66,6 +66,16 @@ def test_estimates_are_unbiased(metric):
     assert (found - truth).mean() == pytest.approx(0, abs=0.02 * truth.std())
 
 
+def test_factor_is_that_of_the_coordinates_with_rate():
+    X, Q = gaussian(spectrum=SPECTRUM**3), gaussian(30, SPECTRUM**3, seed=1)
+    bound = GaussianBound(4).fit(X)
+    assert bound.basis_.shape[1] < 20
+    o, q = X - bound.mean_, Q - bound.mean_
+    dots = ((o**2).sum(1) + (q**2).sum(1)[:, np.newaxis] - bound.estimate(bound.encode(X), Q)) / 2
+    kept = (q @ bound.basis_) @ (o @ bound.basis_).T
+    assert np.polyfit(kept.ravel(), dots.ravel(), 1)[0] == pytest.approx(1, abs=0.02)
+
+
 def test_error_of_estimates_is_the_channel_s():
     # Isotropic: the factor makes the part of x' along o exact; across it, noise of variance D / a per
     # coordinate is left, a = 1 - D / lam: <error, q> has variance |q|^2 D / a.
