@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA_DIR ?= ../shared/data/A_minilm_wordnet
+DATA_SETS ?= ../shared/data
 
 C_SOURCES := $(wildcard native/src/*.[ch] native/include/*.h native/test/*.[ch])
 EXTENSION_SOURCES := $(wildcard adapters/postgres/extension/src/*.[ch])
@@ -16,12 +17,13 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 # The extension's builds stay inside the checkout.
 export BQCORE_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: demo test test-pg16 test-pgvector test-faults bench lint format native-test native-test-neon clean help
+.PHONY: demo test test-pg16 test-pgvector test-faults bench eval lint format native-test native-test-neon clean help
 
 help:
 	@echo 'make demo    compare pgvector indexes with bqhnsw on real text, with a picture'
 	@echo 'make test    linters, C tests under sanitizers, Python and server tests'
 	@echo 'make bench   DATA_DIR=folder: the table of the README'
+	@echo 'make eval    DATA_SETS=folder: the tables of docs/codecs.md'
 	@echo 'make test-pg16   the server tests on Postgres 16'
 	@echo 'make test-pgvector   the server tests on pgvector 0.7.4 and 0.8.0'
 	@echo 'make native-test-neon   the C tests cross-compiled for AArch64, under qemu'
@@ -34,7 +36,7 @@ $(BIN)/uv:
 
 # The locked versions through uv; where its index cannot be reached, pip's own index and the ranges of pyproject.toml.
 $(READY): $(BIN)/uv pyproject.toml uv.lock native/CMakeLists.txt $(C_SOURCES) $(EXTENSION_SOURCES)
-	$(BIN)/uv sync --quiet --frozen --inexact --all-extras || \
+	$(BIN)/uv sync --quiet --frozen --inexact --all-extras --no-extra peers || \
 	  { $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' && \
 	    $(BIN)/python -m pip install --quiet --editable '.[datasets,demo]' --group dev; }
 	@touch $@
@@ -94,6 +96,12 @@ bench: $(READY)
 	mkdir -p benchmarks/results
 	$(BIN)/python benchmarks/postgres_indexes.py '$(DATA_DIR)' --builds 3 \
 	  --json benchmarks/results/postgres_indexes_$(notdir $(DATA_DIR:%/=%)).json
+
+# A peer that cannot be installed is skipped with its reason. One thread each: OpenMP's waiting threads count as CPU time.
+eval: $(READY)
+	@test -d '$(DATA_SETS)' || { echo 'no folder $(DATA_SETS): make eval DATA_SETS=/path/to/sets (see README)' >&2; exit 2; }
+	-$(BIN)/uv sync --quiet --frozen --inexact --all-extras
+	OMP_NUM_THREADS=1 RAYON_NUM_THREADS=1 $(BIN)/python benchmarks/codecs.py '$(DATA_SETS)' --docs docs/codecs.md $(EVAL_ARGS)
 
 clean:
 	rm -rf build .cache $(VENV)
