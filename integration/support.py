@@ -229,7 +229,10 @@ def table_recall(
 
 
 def orphaned_files(conn: Connection) -> set[str]:
-    """Files of the database that belong to no relation, after a checkpoint."""
+    """Files of the database that belong to no relation, after a checkpoint.
+
+    Postgres leaves some when it crashes in a transaction that creates relations.
+    """
     conn.execute("CHECKPOINT")
     names = column(
         conn,
