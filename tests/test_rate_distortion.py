@@ -67,13 +67,14 @@ def test_estimates_are_unbiased(metric):
 
 
 def test_factor_is_that_of_the_coordinates_with_rate():
-    X, Q = gaussian(spectrum=SPECTRUM**3), gaussian(30, SPECTRUM**3, seed=1)
-    bound = GaussianBound(4).fit(X)
-    assert bound.basis_.shape[1] < 20
+    spectrum = np.repeat([4, 0.4], [16, 48])
+    X, Q = gaussian(spectrum=spectrum), gaussian(30, spectrum, seed=1)
+    bound = GaussianBound(2.75).fit(X)
+    assert bound.basis_.shape[1] == 16
     o, q = X - bound.mean_, Q - bound.mean_
     dots = ((o**2).sum(1) + (q**2).sum(1)[:, np.newaxis] - bound.estimate(bound.encode(X), Q)) / 2
     kept = (q @ bound.basis_) @ (o @ bound.basis_).T
-    assert np.polyfit(kept.ravel(), dots.ravel(), 1)[0] == pytest.approx(1, abs=0.02)
+    assert np.polyfit(kept.ravel(), dots.ravel(), 1)[0] == pytest.approx(1, abs=0.05)
 
 
 def test_error_of_estimates_is_the_channel_s():
