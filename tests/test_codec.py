@@ -16,6 +16,7 @@ from bqcore.registry import CODECS, codec_class, parse_spec
 SPECS = [
     "rabitq(bits=1)",
     "rabitq(bits=4, rotation=none)",
+    *("learned_binary", "learned_binary(bits=1.7, centroids=4)"),
 ]
 METRICS = ["l2", "ip", "cosine"]
 
