@@ -26,11 +26,11 @@ _START_RIDGE = 0.2
 class LearnedBinary(ResidualCodec):
     """Sign codes s of n_bits = round(bits * dim) bits that stand for a residual o as f W's.
 
-    W, shape (n_bits, dim), is learned; it is folded into the query once (q' = W q), so that an estimate costs
-    what that of any sign code costs: <o, q> ~ f <s, q'>. The factor f = |o|^2 / <o, W's> leaves no error along
-    o, which makes the estimate unbiased over directions of the query; what is left, |o|^2 (1 / cos^2 - 1), is
-    least for the code of the largest cos = <o, W's> / (|o| |W's|). With g = W o and G = W W', a sign is
-    flipped when <g, s>^2 / s'Gs grows.
+    W, shape (n_bits, dim), is learned; it is folded into the query once (q' = W q), so that an estimate
+    costs what that of any sign code costs: <o, q> ~ f <s, q'>. The factor f = |o|^2 / <o, W's> leaves no
+    error along o, which makes the estimate unbiased over directions of the query; what is left,
+    |o|^2 (1 / cos^2 - 1), is least for the code of the largest cos = <o, W's> / (|o| |W's|). With g = W o and
+    G = W W', a sign is flipped when <g, s>^2 / s'Gs grows.
 
     Training alternates between codes (flips) and decoder (least squares, with a free scale a for each vector)
     and never raises sum |o - a W's|^2.
@@ -98,22 +98,22 @@ class LearnedBinary(ResidualCodec):
         rng = np.random.default_rng(self.random_state)
         share = min(1.0, (_FULL_TRAINING_BITS / self.n_bits_) ** 2)
         n = min(len(residuals), max(2 * self.n_bits_, int(TRAINING_ROWS * share)))
-        O = residuals[np.sort(rng.choice(len(residuals), n, replace=False))]  # noqa: E741
-        squares = np.einsum("ij,ij->i", O, O, dtype=np.float64)
+        rows = residuals[np.sort(rng.choice(len(residuals), n, replace=False))]
+        squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
         # Random directions of the data's own covariance: axes of no variance get no bits.
-        directions = rng.standard_normal((self.n_bits_, n)).astype(np.float32) @ O
-        signs = np.where(_kernels.matmul(O, directions) > 0, np.int8(1), np.int8(-1))
+        directions = rng.standard_normal((self.n_bits_, n)).astype(np.float32) @ rows
+        signs = np.where(_kernels.matmul(rows, directions) > 0, np.int8(1), np.int8(-1))
         scales = np.sqrt(squares / self.n_bits_)
         decoder = np.zeros((self.n_bits_, self.dim_))
         self.losses_ = []
         total = squares.sum()
         for _ in range(self.iterations if total > 0 else 0):
-            decoder = _decoder_step(O, signs, scales, decoder)
-            self.losses_.append(float(_loss(O, signs, scales, decoder) / total))
+            decoder = _decoder_step(rows, signs, scales, decoder)
+            self.losses_.append(float(_loss(rows, signs, scales, decoder) / total))
             self._set_decoder(decoder)
-            signs, gs, sgs = self._nearest_codes(O, signs)
+            signs, gs, sgs = self._nearest_codes(rows, signs)
             scales = np.divide(gs, sgs, out=np.zeros(n), where=(gs > 0) & (sgs > 0))
-            self.losses_.append(float(_loss(O, signs, scales, decoder) / total))
+            self.losses_.append(float(_loss(rows, signs, scales, decoder) / total))
         self._set_decoder(decoder)
 
     def _set_decoder(self, decoder: Float64Array) -> None:
@@ -125,11 +125,13 @@ class LearnedBinary(ResidualCodec):
         self._gram = _kernels.matmul(self.decoder_, self.decoder_)
 
     def _nearest_codes(
-        self, O: Float32Array, known: npt.NDArray[np.int8] | None = None  # noqa: E741
+        self,
+        residuals: Float32Array,
+        known: npt.NDArray[np.int8] | None = None,
     ) -> tuple[npt.NDArray[np.int8], Float64Array, Float64Array]:
-        """Return signs, <g,s> and s'Gs of each row, from a fresh start and from the codes known, if better."""
-        g = _kernels.matmul(O, self.decoder_)
-        signs = np.where(_kernels.matmul(O, self.encoder_) > 0, np.int8(1), np.int8(-1))
+        """Return signs, <g,s> and s'Gs of each row, from a fresh start or, if better, the codes known."""
+        g = _kernels.matmul(residuals, self.decoder_)
+        signs = np.where(_kernels.matmul(residuals, self.encoder_) > 0, np.int8(1), np.int8(-1))
         gs, sgs = _kernels.flip(self._gram, g, signs, MAX_SWEEPS)
         if known is None:
             return signs, gs, sgs
@@ -168,29 +170,31 @@ class LearnedBinary(ResidualCodec):
 
 
 def _decoder_step(
-    O: Float32Array,  # noqa: E741
+    residuals: Float32Array,
     signs: npt.NDArray[np.int8],
     scales: Float64Array,
     decoder: Float64Array,
 ) -> Float64Array:
-    """W that minimises sum |o - a W's|^2 + r |W - decoder|^2: the ridge holds directions that no code tells
-    apart, and being about the last decoder it cannot raise the loss."""  # noqa: D205, D209
+    """Return the W that minimises sum |o - a W's|^2 + r |W - decoder|^2.
+
+    The ridge holds directions that no code tells apart; about the last decoder, it cannot raise the loss.
+    """
     S = signs.astype(np.float32) * scales[:, np.newaxis].astype(np.float32)
     normal = (S.T @ S).astype(np.float64)
-    right = (S.T @ O).astype(np.float64) - normal @ decoder
+    right = (S.T @ residuals).astype(np.float64) - normal @ decoder
     normal[np.diag_indices(len(normal))] += _STEP_RIDGE * np.trace(normal) / len(normal) or 1.0
     return np.asarray(decoder + np.linalg.solve(normal, right), dtype=np.float64)
 
 
 def _loss(
-    O: Float32Array,  # noqa: E741
+    residuals: Float32Array,
     signs: npt.NDArray[np.int8],
     scales: Float64Array,
     decoder: Float64Array,
 ) -> float:
     decoded = signs.astype(np.float32) @ decoder.astype(np.float32)
     decoded *= scales[:, np.newaxis].astype(np.float32)
-    decoded -= O
+    decoded -= residuals
     return float(np.einsum("ij,ij->", decoded, decoded, dtype=np.float64))
 
 
@@ -199,15 +203,15 @@ def score_aware_signs(
     eta: float = 1.0,
     *,
     query_covariance: Float64Array | None = None,
-    unbiased: bool = True,
+    factor: float | None = None,
 ) -> npt.NDArray[np.int8]:
     """Sign codes by the plain score-aware flip rule, without a learned decoder.
 
     A sign is flipped, starting from sign(x), while the score-aware loss e'Ce + (eta - 1) <e, x>^2 / |x|^2 of
-    the error e = x - f s falls. The unbiased factor f = |x|^2 / <x, s> sets <e, x> = 0 for every code, so that
-    eta drops out, and |e|^2 is least for the largest <x, s>: under C = I the rule changes nothing. It changes
-    codes only under a factor that is not the code's own (`unbiased` False: f = |x|_1 / dim, that of the
-    starting code by least squares) or queries that are not isotropic.
+    the error e = x - f s falls. The unbiased factor f = |x|^2 / <x, s> sets <e, x> = 0 for every code: eta
+    drops out, and |e|^2 is least for the largest <x, s>, so that under C = I the rule changes nothing. It
+    changes codes only where vectors share a factor that is too large for them, or under queries that are not
+    isotropic.
 
     Parameters
     ----------
@@ -216,7 +220,8 @@ def score_aware_signs(
         Weight of the error along x, at least 0.
     query_covariance : ndarray of float64, shape (dim, dim), optional
         C; identity unless given.
-    unbiased : bool, default True
+    factor : float, optional
+        f, the same for all vectors; the unbiased one of every code unless given.
 
     Returns
     -------
@@ -236,15 +241,15 @@ def score_aware_signs(
         if squared == 0:
             continue
         M = C + (eta - 1) * np.outer(x, x) / squared
-        mx, xmx, fixed = M @ x, x @ M @ x, np.abs(x).mean()
+        mx, xmx = M @ x, x @ M @ x
         ms = M @ s
         while True:
             xs = x @ s - 2 * np.append(s * x, 0)  # of every code one flip away, and of the code itself
             xms = mx @ s - 2 * np.append(s * mx, 0)
             sms = s @ ms - 4 * np.append(s * ms - np.diagonal(M), 0)
-            f = np.divide(squared, xs, out=np.full(dim + 1, np.inf), where=xs > 0) if unbiased else fixed
-            with np.errstate(invalid="ignore"):
-                losses = np.where(np.isfinite(f), xmx - 2 * f * xms + f * f * sms, np.inf)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                f = squared / xs if factor is None else factor
+                losses = np.where(xs > 0, xmx - 2 * f * xms + f * f * sms, np.inf)
             best = int(np.argmin(losses))
             if not losses[best] < losses[dim] - 1e-12 * xmx:
                 break

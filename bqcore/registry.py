@@ -16,6 +16,9 @@ from bqcore.codec import FORMAT, FORMAT_VERSION, Codec
 CODECS = {
     "rabitq": ("bqcore.rabitq", "RaBitQ"),
     "learned_binary": ("bqcore.learned_binary", "LearnedBinary"),
+    "sign_magnitude": ("bqcore.sign_magnitude", "SignMagnitude"),
+    "turbo": ("bqcore.turbo", "Turbo"),
+    "median_binary": ("bqcore.median_binary", "MedianBinary"),
 }
 
 

@@ -23,14 +23,14 @@ class ResidualCodec(Codec):
     """Centroids, corrective factors and metrics around a code for residuals.
 
     A subclass turns a residual o = x - c into a packed code, which stands for a vector v, and a factor f, so
-    that <o, q> ~ f <v, T q> for a linear map T of its own. This class turns that into distances, with q - m in
-    place of q (m: mean of the centroids), which makes the estimated part as small as it can be: per code
+    that <o, q> ~ f <v, T q> for a linear map T of its own. This class turns that into distances, with q - m
+    in place of q (m: mean of the centroids), so that one product serves all lists: per code
 
         l2:      f_add = |o|^2 + 2 f <v, T(c - m)>,   f_rescale = -2 f
         cosine:  half of it, on unit rows
         ip:      f_add = -<o, c> + f <v, T(c - m)>,   f_rescale = -f
 
-    and per query and list |q - c|^2, half of it, or -<q, c>.
+    and per query and list |q - c|^2, half of it, or -<q, c>. Only <o, q - c> is estimated.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class ResidualCodec(Codec):
 
     @property
     def factors_dtype(self) -> np.dtype[np.void]:
-        """``f_add`` and ``f_rescale``, float32 in the unit of the metric; ``list`` beside several centroids."""
+        """``f_add`` and ``f_rescale``, float32 in the metric's unit; ``list`` beside several centroids."""
         n = len(self.centroids_)
         ids = [("list", "<u1" if n <= 256 else "<u2")] if n > 1 else []
         return np.dtype([("f_add", "<f4"), ("f_rescale", "<f4"), *ids])
@@ -127,9 +127,9 @@ class ResidualCodec(Codec):
         return out
 
     def _query_terms(self, Q: Float32Array) -> Float32Array:
-        """What a query adds to the distance of each list, shape (n_queries, n_lists)."""
+        """Return what a query adds to the distance of each list, shape (n_queries, n_lists)."""
         if self.metric_ == "ip":
-            return -(Q @ self.centroids_.T)
+            return np.asarray(-(Q @ self.centroids_.T), dtype=np.float32)
         q, c = Q - self._origin, self.centroids_ - self._origin
         terms = np.einsum("ij,ij->i", q, q)[:, np.newaxis] - 2 * (q @ c.T) + np.einsum("ij,ij->i", c, c)
         return np.asarray(terms / 2 if self.metric_ == "cosine" else terms, dtype=np.float32)
@@ -178,4 +178,4 @@ class SeededRotation:
         if self._model.signs is None:
             return X
         columns = self._model.rotate(np.eye(self._dim, dtype=np.float32))
-        return X @ columns.T
+        return np.asarray(X @ columns.T, dtype=np.float32)
