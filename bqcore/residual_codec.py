@@ -137,7 +137,7 @@ class ResidualCodec(Codec):
     def _decode(self, codes: Codes) -> Float32Array:
         f = codes.factors["f_rescale"] * np.float32(-0.5 if self.metric_ == "l2" else -1)
         lists = codes.factors["list"] if len(self.centroids_) > 1 else np.zeros(len(codes), dtype=np.intp)
-        out = self.centroids_[lists]
+        out: Float32Array = self.centroids_[lists]
         for rows in row_blocks(out):
             out[rows] += self._unfold(self._values(codes.packed[rows]) * f[rows, np.newaxis])
         return out
