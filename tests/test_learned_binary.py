@@ -142,8 +142,14 @@ def test_score_aware_flips_act_where_a_factor_is_shared_or_queries_are_not_isotr
         error = X - f[:, np.newaxis] * s
         return np.einsum("ij,jk,ik->i", error, covariance, error)
 
-    signs = np.where(X > 0, 1, -1)
-    assert (loss(score_aware_signs(X, query_covariance=covariance)) <= loss(signs) * (1 + 1e-9)).all()
+    signs, flipped = np.where(X > 0, 1, -1), score_aware_signs(X, query_covariance=covariance)
+    best = loss(flipped)
+    assert (best <= loss(signs) * (1 + 1e-6)).all()
+    for i in range(64):
+        flipped[:, i] *= -1
+        worse = (loss(flipped) >= best * (1 - 1e-4)) | ((X * flipped).sum(1) <= 0)
+        assert worse.all()
+        flipped[:, i] *= -1
     np.testing.assert_array_equal(score_aware_signs(X, 1.0, factor=1.5), signs)
     assert (score_aware_signs(np.zeros((1, 4), np.float32)) == -1).all()
 
