@@ -81,6 +81,18 @@ def _factors(array: npt.NDArray[np.void], *, writable: bool = False) -> Any:
     return ffi.cast("bqk_factors *", _pointer("char", array.view(np.int8), writable=writable))
 
 
+def _check(status: int) -> None:
+    if status != lib.BQK_OK:
+        raise ValueError(_message(status))
+
+
+def _check_rows(name: str, array: npt.NDArray[Any], width: int, dtype: npt.DTypeLike) -> None:
+    """C trusts types, widths and contiguity: refuse anything else here."""
+    if array.ndim != 2 or array.shape[1] != width or array.dtype != dtype or not array.flags.c_contiguous:
+        expected = f"contiguous rows of {width} {np.dtype(dtype)}"
+        raise ValueError(f"{name}: expected {expected}, not {array.dtype} of shape {array.shape}")
+
+
 @dataclass(frozen=True)
 class Query:
     """One prepared query: corrective terms, and its coordinates in kernel order.
@@ -117,7 +129,7 @@ class Model:
         self.signs: Float32Array | None = None
         if rotation != "none":
             self.signs = np.empty(lib.bqk_signs_count(self.dim), dtype=np.float32)
-            self._check(lib.bqk_signs_init(self.dim, seed, _pointer("float", self.signs, writable=True)))
+            _check(lib.bqk_signs_init(self.dim, seed, _pointer("float", self.signs, writable=True)))
         self._struct = ffi.new("bqk_model *")
         self._struct.dim, self._struct.bits = self.dim, bits
         self._struct.metric, self._struct.rotation = METRICS[metric], ROTATIONS[rotation]
@@ -130,10 +142,6 @@ class Model:
             self._held.append(_pointer("float", self.signs))
             self._struct.signs = self._held[1]
 
-    def _check(self, status: int) -> None:
-        if status != lib.BQK_OK:
-            raise ValueError(_message(status))
-
     @property
     def code_nbytes(self) -> int:
         """Bytes of one packed code, without corrective factors."""
@@ -141,21 +149,15 @@ class Model:
 
     def rotate(self, X: Float32Array) -> Float32Array:
         """Rotate rows, shape (n, dim)."""
-        self._check_rows("X", X, self.dim, np.float32)
+        _check_rows("X", X, self.dim, np.float32)
         out = np.empty_like(X)
-        self._check(
+        _check(
             lib.bqk_rotate(self._struct, _pointer("float", X), len(X), _pointer("float", out, writable=True))
         )
         return out
 
-    def _check_rows(self, name: str, array: npt.NDArray[Any], width: int, dtype: npt.DTypeLike) -> None:
-        """C trusts types, widths and contiguity: refuse anything else here."""
-        if array.ndim != 2 or array.shape[1] != width or array.dtype != dtype or not array.flags.c_contiguous:
-            expected = f"contiguous rows of {width} {np.dtype(dtype)}"
-            raise ValueError(f"{name}: expected {expected}, not {array.dtype} of shape {array.shape}")
-
     def _check_codes(self, codes: npt.NDArray[np.uint8], factors: npt.NDArray[np.void]) -> None:
-        self._check_rows("codes", codes, self.code_nbytes, np.uint8)
+        _check_rows("codes", codes, self.code_nbytes, np.uint8)
         contiguous = factors.flags.c_contiguous
         if factors.shape != (len(codes),) or factors.dtype != FACTORS_DTYPE or not contiguous:
             expected = f"contiguous {FACTORS_DTYPE} of shape {(len(codes),)}"
@@ -163,7 +165,7 @@ class Model:
 
     def encode(self, X: Float32Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
         """Encode rows, shape (n, dim), to packed codes (n, code_nbytes) and factors (n,)."""
-        self._check_rows("X", X, self.dim, np.float32)
+        _check_rows("X", X, self.dim, np.float32)
         n = len(X)
         codes = np.empty((n, self.code_nbytes), dtype=np.uint8)
         factors = np.empty(n, dtype=FACTORS_DTYPE)
@@ -182,12 +184,12 @@ class Model:
         )
         if status in (lib.BQK_EZERO, lib.BQK_ERANGE):
             raise ValueError(f"X: row {bad[0]}: {_message(status)}")
-        self._check(status)
+        _check(status)
         return codes, factors
 
     def prepare(self, q: Float32Array, query_bits: int = 8) -> Query:
         """Prepare one query, shape (dim,), at 4, 8 or 32 bits."""
-        self._check_rows("q", q[np.newaxis], self.dim, np.float32)
+        _check_rows("q", q[np.newaxis], self.dim, np.float32)
         struct = ffi.new("bqk_query *")
         z = np.empty(lib.bqk_query_nbytes(self.dim, query_bits), dtype=np.int8)
         work = np.empty(self.dim, dtype=np.float32)
@@ -199,7 +201,7 @@ class Model:
             _pointer("char", z, writable=True),
             _pointer("float", work, writable=True),
         )
-        self._check(status)
+        _check(status)
         return Query(struct, z.view(np.float32) if query_bits == 32 else z)
 
     def estimate(
@@ -209,7 +211,7 @@ class Model:
         self._check_codes(codes, factors)
         out = np.empty(len(codes), dtype=np.float32)
         if len(codes):
-            self._check(
+            _check(
                 lib.bqk_estimate_n(
                     self._struct,
                     query.struct,
@@ -229,7 +231,7 @@ class Model:
         self._check_codes(codes, factors)
         out = np.empty(len(codes), dtype=np.float32)
         if len(codes):
-            self._check(
+            _check(
                 lib.bqk_error_n(
                     self._struct,
                     query.struct,
@@ -259,10 +261,10 @@ class Model:
 
     def dot(self, codes: npt.NDArray[np.uint8], z: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
         """Sum of level index times query coordinate, shape (n,)."""
-        self._check_rows("codes", codes, self.code_nbytes, np.uint8)
-        self._check_rows("z", z[np.newaxis], lib.bqk_query_nbytes(self.dim, 8), np.int8)
+        _check_rows("codes", codes, self.code_nbytes, np.uint8)
+        _check_rows("z", z[np.newaxis], lib.bqk_query_nbytes(self.dim, 8), np.int8)
         out = np.empty(len(codes), dtype=np.int32)
-        self._check(
+        _check(
             lib.bqk_dot(
                 self.bits,
                 self.dim,
@@ -277,10 +279,10 @@ class Model:
 
     def sym(self, codes: npt.NDArray[np.uint8], code: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
         """Sum of (2 ua - M)(2 ub - M), shape (n,)."""
-        self._check_rows("codes", codes, self.code_nbytes, np.uint8)
-        self._check_rows("code", code[np.newaxis], self.code_nbytes, np.uint8)
+        _check_rows("codes", codes, self.code_nbytes, np.uint8)
+        _check_rows("code", code[np.newaxis], self.code_nbytes, np.uint8)
         out = np.empty(len(codes), dtype=np.int32)
-        self._check(
+        _check(
             lib.bqk_sym(
                 self.bits,
                 self.dim,
@@ -296,7 +298,7 @@ class Model:
     def to_bytes(self) -> bytes:
         """Serialise: layout in docs/code-format.md."""
         out = np.empty(lib.bqk_model_nbytes(self._struct), dtype=np.uint8)
-        self._check(lib.bqk_model_write(self._struct, _pointer("uint8_t", out, writable=True), len(out)))
+        _check(lib.bqk_model_write(self._struct, _pointer("uint8_t", out, writable=True), len(out)))
         return out.tobytes()
 
     @classmethod
@@ -333,6 +335,95 @@ class Model:
             centroid=centroid,
             n_trained=struct.n_trained,
         )
+
+
+def matmul(X: Float32Array, matrix: Float32Array) -> Float32Array:
+    """Return X @ matrix.T: sums in one order, on every instruction set and beside any other rows.
+
+    Parameters
+    ----------
+    X : ndarray of float32, shape (n, dim), contiguous
+    matrix : ndarray of float32, shape (rows, dim), contiguous
+
+    Returns
+    -------
+    ndarray of float32, shape (n, rows)
+    """
+    _check_rows("X", X, matrix.shape[1], np.float32)
+    _check_rows("matrix", matrix, X.shape[1], np.float32)
+    out = np.empty((len(X), len(matrix)), dtype=np.float32)
+    if len(X):
+        arrays = _pointer("float", X), len(X), _pointer("float", matrix), len(matrix), X.shape[1]
+        _check(lib.bqk_matmul(*arrays, _pointer("float", out, writable=True)))
+    return out
+
+
+def flip(
+    gram: Float32Array, g: Float32Array, signs: npt.NDArray[np.int8], max_sweeps: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Flip signs in place while <g,s>^2 / s'Gs grows.
+
+    Parameters
+    ----------
+    gram : ndarray of float32, shape (n_bits, n_bits), contiguous
+        G, symmetric.
+    g : ndarray of float32, shape (n, n_bits), contiguous
+    signs : ndarray of int8, shape (n, n_bits), contiguous
+        +1 and -1.
+    max_sweeps : int
+        Passes over all signs at most.
+
+    Returns
+    -------
+    gs, sgs : ndarray of float64, shape (n,)
+        <g,s> and s'Gs.
+    """
+    n_bits = len(gram)
+    _check_rows("gram", gram, n_bits, np.float32)
+    _check_rows("g", g, n_bits, np.float32)
+    _check_rows("signs", signs, n_bits, np.int8)
+    if len(signs) != len(g):
+        raise ValueError(f"signs: expected {len(g)} rows, not {len(signs)}")
+    work = np.empty(n_bits, dtype=np.float32)
+    gs, sgs = np.empty(len(g)), np.empty(len(g))
+    if len(g):
+        _check(
+            lib.bqk_flip(
+                _pointer("float", gram),
+                _pointer("float", g),
+                len(g),
+                n_bits,
+                max_sweeps,
+                _pointer("int8_t", signs, writable=True),
+                _pointer("float", work, writable=True),
+                _pointer("double", gs, writable=True),
+                _pointer("double", sgs, writable=True),
+            )
+        )
+    return gs, sgs
+
+
+def sign_magnitude_sym(
+    dim: int, codes: npt.NDArray[np.uint8], code: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.int32]:
+    """Sum of +-1 (signs agree or not) times 1, 2 or 4 (neither, one, both strong), shape (n,).
+
+    Parameters
+    ----------
+    dim : int
+    codes : ndarray of uint8, shape (n, 2 ceil(dim / 8)), contiguous
+        Sign plane and strong plane.
+    code : ndarray of uint8, shape (2 ceil(dim / 8),)
+    """
+    nbytes = 2 * -(-dim // 8)
+    code = np.ascontiguousarray(code)
+    _check_rows("codes", codes, nbytes, np.uint8)
+    _check_rows("code", code[np.newaxis], nbytes, np.uint8)
+    out = np.empty(len(codes), dtype=np.int32)
+    if len(codes):
+        planes = _pointer("uint8_t", codes), len(codes), _pointer("uint8_t", code)
+        _check(lib.bqk_sign_magnitude_sym(dim, *planes, _pointer("int32_t", out, writable=True)))
+    return out
 
 
 if os.environ.get("BQCORE_ISA"):

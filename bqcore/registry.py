@@ -15,6 +15,10 @@ from bqcore.codec import FORMAT, FORMAT_VERSION, Codec
 #: Name in specs -> module and class; a new codec is entered here.
 CODECS = {
     "rabitq": ("bqcore.rabitq", "RaBitQ"),
+    "learned_binary": ("bqcore.learned_binary", "LearnedBinary"),
+    "sign_magnitude": ("bqcore.sign_magnitude", "SignMagnitude"),
+    "turbo": ("bqcore.turbo", "Turbo"),
+    "median_binary": ("bqcore.median_binary", "MedianBinary"),
 }
 
 

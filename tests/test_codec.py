@@ -16,8 +16,15 @@ from bqcore.registry import CODECS, codec_class, parse_spec
 SPECS = [
     "rabitq(bits=1)",
     "rabitq(bits=4, rotation=none)",
+    *("learned_binary", "learned_binary(bits=1.7, centroids=4)"),
+    *("sign_magnitude", "sign_magnitude(centroids=4, rotation=hadamard, query=int8)"),
+    *("turbo(bits=1)", "turbo(bits=3, correction=unbiased)", "turbo(bits=4, rotation=none, centroids=4)"),
+    *("median_binary", "median_binary(score=its, rotation=hadamard)"),
 ]
 METRICS = ["l2", "ip", "cosine"]
+#: Codecs whose estimates are scores between the codes of both sides, not distances in the metric's unit: they
+#: order vectors query by query, and a float query does not answer as its code does.
+SCORES = {"median_binary"}
 
 
 def vectors(n=400, dim=40, seed=3):
@@ -42,7 +49,11 @@ def test_estimates_follow_distances(spec, metric):
     assert found.shape == truth.shape
     assert found.dtype == np.float32
     assert np.isfinite(found).all()
-    assert np.corrcoef(found.ravel(), truth.ravel())[0, 1] > 0.85
+    if codec.codec in SCORES:
+        ranks = [np.argsort(np.argsort(a, axis=1), axis=1) for a in (found, truth)]
+        assert np.mean([np.corrcoef(a, b)[0, 1] for a, b in zip(*ranks, strict=True)]) > 0.4
+    else:
+        assert np.corrcoef(found.ravel(), truth.ravel())[0, 1] > 0.85
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -55,6 +66,8 @@ def test_decoded_vectors_are_near_and_answer_as_the_codes_do(spec):
     assert decoded.dtype == np.float32
     spread = np.square(X - X.mean(0)).sum()
     assert np.square(decoded - X).sum() < 0.75 * spread
+    if codec.codec in SCORES:
+        return
     found, direct = codec.estimate(codes, Q), -Q @ decoded.T
     assert np.corrcoef(found.ravel(), direct.ravel())[0, 1] > 0.98
 

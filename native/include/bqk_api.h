@@ -102,6 +102,16 @@ int bqk_estimate_n(const bqk_model *model, const bqk_query *query, const void *z
 int bqk_error_n(const bqk_model *model, const bqk_query *query, const uint8_t *codes, const bqk_factors *factors,
 				size_t n, float *out);
 
+/* Rows x[n][dim] times rows of a matrix[rows][dim]: out[n][rows]. */
+int bqk_matmul(const float *x, size_t n, const float *matrix, size_t rows, size_t dim, float *out);
+/* Flip signs[n][n_bits] (+-1) while <g,s>^2 / s'Gs grows, at most max_sweeps times over all of them; gram is G,
+ * symmetric. On return gs = <g,s> and sgs = s'Gs of each code. `work` holds n_bits floats. */
+int bqk_flip(const float *gram, const float *g, size_t n, size_t n_bits, size_t max_sweeps, int8_t *signs, float *work,
+			 double *gs, double *sgs);
+/* Two planes of ceil(dim / 8) bytes, signs and strong bits: out[n] = sum of +-1 (agreement) times 1, 2 or 4 (neither,
+ * one, both strong). */
+int bqk_sign_magnitude_sym(size_t dim, const uint8_t *codes, size_t n, const uint8_t *code, int32_t *out);
+
 /* Serialised model. Reading checks magic, version, length, checksum and every field. */
 size_t bqk_model_nbytes(const bqk_model *model);
 int bqk_model_write(const bqk_model *model, uint8_t *buf, size_t nbytes);
