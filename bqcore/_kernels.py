@@ -80,7 +80,8 @@ class Model:
 
     Parameters
     ----------
-    bits : {1, 2, 4, 8}
+    bits : int
+        1 to 8; models of 3, 5, 6 and 7 bits encode, but take no queries.
     metric : {"l2", "ip", "cosine"}
     rotation : {"hadamard", "none"}
     seed : int
@@ -128,6 +129,17 @@ class Model:
         out = np.empty_like(X)
         self._check(
             lib.bqk_rotate(self._struct, _pointer("float", X), len(X), _pointer("float", out, writable=True))
+        )
+        return out
+
+    def unrotate(self, X: Float32Array) -> Float32Array:
+        """Undo `rotate`, shape (n, dim)."""
+        self._check_rows("X", X, self.dim, np.float32)
+        out = np.empty_like(X)
+        self._check(
+            lib.bqk_unrotate(
+                self._struct, _pointer("float", X), len(X), _pointer("float", out, writable=True)
+            )
         )
         return out
 
@@ -222,6 +234,14 @@ class Model:
                 )
             )
         return out
+
+    def error_parts(
+        self, codes: npt.NDArray[np.uint8], factors: npt.NDArray[np.void]
+    ) -> tuple[Float32Array, Float32Array]:
+        """Error bounds of codes, shape (n,) each: per unit of the query's length, and of its step delta."""
+        length = Query(ffi.new("bqk_query *", {"g_error": 1.0}), np.empty(0, dtype=np.int8))
+        step = Query(ffi.new("bqk_query *", {"delta": 1.0}), length.z)
+        return self.error(length, codes, factors), self.error(step, codes, factors)
 
     def estimate_sym(
         self, codes: npt.NDArray[np.uint8], factors: npt.NDArray[np.void], row: int

@@ -360,3 +360,22 @@ def unit_rows(X: Float32Array) -> Float64Array:
     wide = X.astype(np.float64)
     wide /= np.sqrt(np.square(wide).sum(axis=1, keepdims=True))
     return wide
+
+
+def unit_or_zero_rows(X: Float32Array) -> Float32Array:
+    """Scale rows to unit length and leave zero rows as they are: queries may be zero.
+
+    Parameters
+    ----------
+    X : ndarray of float32, shape (n, dim)
+        Checked vectors.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, dim)
+        A new array.
+    """
+    some = X.any(axis=1)
+    out = np.zeros_like(X)
+    out[some] = unit_rows(X[some])
+    return out

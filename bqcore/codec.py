@@ -20,7 +20,7 @@ from bqcore._validation import (
     as_vectors,
     check_metric,
     normalize,
-    unit_rows,
+    unit_or_zero_rows,
 )
 from bqcore.codes import Codes
 
@@ -260,10 +260,7 @@ class Codec(abc.ABC):
         self.check_codes(codes)
         queries, single = as_matrix_or_vector(Q, dim=self.dim_)
         if self.metric_ == "cosine" and self.gets_unit_rows:
-            some = queries.any(axis=1)
-            scaled = np.zeros_like(queries)
-            scaled[some] = unit_rows(queries[some])
-            queries = scaled
+            queries = unit_or_zero_rows(queries)
         out = np.empty((len(queries), len(codes)), dtype=np.float32)
         step = max(1, _BLOCK_ESTIMATES // max(1, len(codes)))
         for start in range(0, len(queries), step):

@@ -16,6 +16,10 @@ from bqcore.registry import CODECS, codec_class, parse_spec
 SPECS = [
     "rabitq(bits=1)",
     "rabitq(bits=4, rotation=none)",
+    "rabitq(bits=3)",
+    "rabitq(bits=2, centroids=16)",
+    "rabitq(bits=5, rotation=dense, centroids=300)",
+    "rabitq(bits=8, rotation=none, centroids=4)",
 ]
 METRICS = ["l2", "ip", "cosine"]
 
