@@ -20,6 +20,11 @@ SPECS = [
     "rabitq(bits=2, centroids=16)",
     "rabitq(bits=5, rotation=dense, centroids=300)",
     "rabitq(bits=8, rotation=none, centroids=4)",
+    "scalar",
+    "scalar(format=int8)",
+    "scalar(format=int8, calibration=overall)",
+    "scalar(format=float8)",
+    "scalar(format=float8, dims=24)",
 ]
 METRICS = ["l2", "ip", "cosine"]
 
