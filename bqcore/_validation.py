@@ -379,3 +379,22 @@ def unit_or_zero_rows(X: Float32Array) -> Float32Array:
     out = np.zeros_like(X)
     out[some] = unit_rows(X[some])
     return out
+
+
+def check_factors(factors: npt.NDArray[np.void]) -> None:
+    """Check that corrective factors of encoded rows are finite.
+
+    Parameters
+    ----------
+    factors : structured ndarray, shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If a factor of a row overflowed float32.
+    """
+    for name in factors.dtype.names or ():
+        finite = np.isfinite(factors[name])
+        if not finite.all():
+            row = int(np.flatnonzero(~finite)[0])
+            raise ValueError(f"X: row {row}: vector too large: {name} overflows float32")

@@ -16,6 +16,7 @@ from bqcore._validation import (
     Float64Array,
     as_matrix_or_vector,
     check_bits,
+    check_factors,
     check_int,
     check_random_state,
     normalize,
@@ -202,9 +203,7 @@ class RaBitQ(Codec):
         f_add -= self._offset_terms(packed, f_rescale, lists)
         with np.errstate(over="ignore"):
             factors["f_add"], factors["f_rescale"] = f_add, f_rescale
-        if not np.isfinite(factors["f_add"]).all():
-            row = int(np.flatnonzero(~np.isfinite(factors["f_add"]))[0])
-            raise ValueError(f"X: row {row}: vector too large: its distance overflows float32")
+        check_factors(factors)
         if len(self.centroids_) > 1:
             factors["list"] = lists
         return packed, factors
@@ -229,39 +228,22 @@ class RaBitQ(Codec):
 
     # ---- estimate ----
 
-    def _prepare(self, model: _kernels.Model, queries: Float32Array, row: int) -> _kernels.Query:
-        try:
-            return model.prepare(queries[row])
-        except ValueError as error:
-            raise ValueError(f"Q: row {row}: {error}") from error
-
     def _estimate(self, codes: Codes, Q: Float32Array) -> Float32Array:
         out = np.empty((len(Q), len(codes)), dtype=np.float32)
         if not self._beyond_format():
             for i in range(len(Q)):
-                out[i] = self._model.estimate(self._prepare(self._model, Q, i), codes.packed, codes.factors)
+                out[i] = self._model.estimate(levels.prepare(self._model, Q, i), codes.packed, codes.factors)
             return out
         Q = self._unit(Q)
         with np.errstate(over="ignore"):  # the kernels refuse such queries with their row
             centred = self._turn(Q - self.centroid_)
             g_add = self._list_distances(Q)
         lists = self._lists(codes)
-        # sum over planes of 2^p (bit - 1/2) is u - M/2: a plane is a code of 1 bit with factors of its own
-        parts = (
-            levels.planes(codes.packed, self.bits_) if self._queries.bits != self.bits_ else [codes.packed]
-        )
-        factors = []
-        for p in range(len(parts)):
-            part = np.zeros(len(codes), dtype=_kernels.FACTORS_DTYPE)
-            part["f_add"] = codes.factors["f_add"] if p == 0 else 0
-            part["f_rescale"] = codes.factors["f_rescale"] * np.float32(1 << p)
-            factors.append(part)
+        scan = levels.Scan(codes.packed, self.bits_, codes.factors["f_add"], codes.factors["f_rescale"])
         for i in range(len(Q)):
-            query = self._prepare(self._queries, centred, i)
+            query = levels.prepare(self._queries, centred, i)
             query.struct.g_add = 0
-            out[i] = g_add[i, lists]
-            for packed, part in zip(parts, factors, strict=True):
-                out[i] += self._queries.estimate(query, packed, part)
+            out[i] = scan.estimate(self._queries, query) + g_add[i, lists]
         return out
 
     def _unit(self, Q: Float32Array) -> Float32Array:
@@ -336,7 +318,7 @@ class RaBitQ(Codec):
             model, centred = self._queries, self._turn(queries - self.centroid_)
         out = np.empty((len(queries), len(codes)), dtype=np.float32)
         for i in range(len(queries)):
-            delta = self._prepare(model, centred, i).struct.delta
+            delta = levels.prepare(model, centred, i).struct.delta
             out[i] = np.hypot(per_length * lengths[i, lists], per_step * np.float32(delta))
         out *= np.float32(eps0)
         return out[0] if single else out

@@ -16,6 +16,8 @@ from bqcore.codec import FORMAT, FORMAT_VERSION, Codec
 CODECS = {
     "rabitq": ("bqcore.rabitq", "RaBitQ"),
     "scalar": ("bqcore.scalar", "Scalar"),
+    "osq": ("bqcore.osq", "OSQ"),
+    "bbq": ("bqcore.bbq", "BBQ"),
 }
 
 

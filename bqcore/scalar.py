@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bqcore import float8
-from bqcore._validation import Float32Array, check_int, row_blocks
+from bqcore._validation import Float32Array, check_factors, check_int, row_blocks
 from bqcore.codec import Codec
 from bqcore.codes import Codes
 from bqcore.rotation import multiply, principal_axes
@@ -117,16 +117,18 @@ class Scalar(Codec):
     def _encode(self, X: Float32Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
         packed = np.empty((len(X), self.code_nbytes), dtype=np.uint8)
         factors = np.empty(len(X), dtype=self.factors_dtype)
-        for rows in row_blocks(X):
-            packed[rows] = self._store((self._kept(X[rows]) - self.offset_) / self.scale_, rows.start)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows saturates or is refused
             if self._truncates:
-                wide = X[rows].astype(np.float64) - self.mean_
-                if self.metric_ == "ip":
-                    factors["f_add"][rows] = -(wide * self.mean_).sum(axis=1)
-                else:
-                    factors["f_add"][rows] = np.square(wide).sum(axis=1) / (
-                        2 if self.metric_ == "cosine" else 1
-                    )
+                for rows in row_blocks(X):
+                    wide = X[rows].astype(np.float64) - self.mean_
+                    if self.metric_ == "ip":
+                        factors["f_add"][rows] = -(wide * self.mean_).sum(axis=1)
+                    else:
+                        squares = np.square(wide).sum(axis=1)
+                        factors["f_add"][rows] = squares / 2 if self.metric_ == "cosine" else squares
+                check_factors(factors)
+            for rows in row_blocks(X):
+                packed[rows] = self._store((self._kept(X[rows]) - self.offset_) / self.scale_, rows.start)
         return packed, factors
 
     def _store(self, values: Float32Array, first_row: int) -> npt.NDArray[np.uint8]:
@@ -134,8 +136,7 @@ class Scalar(Codec):
             return np.clip(np.rint(values), 0, _INT8_STEPS).astype(np.uint8)
         if self.format_ == "float8":
             return float8.encode(values)
-        with np.errstate(over="ignore"):
-            halves = values.astype("<f2")
+        halves = values.astype("<f2")
         if not np.isfinite(halves).all():
             row, column = (int(i) for i in np.argwhere(~np.isfinite(halves))[0])
             largest = np.finfo(np.float16).max

@@ -25,6 +25,12 @@ SPECS = [
     "scalar(format=int8, calibration=overall)",
     "scalar(format=float8)",
     "scalar(format=float8, dims=24)",
+    "osq",
+    "osq(bits=2, interval=lucene)",
+    "osq(bits=4, rotation=none)",
+    "osq(bits=7)",
+    "bbq",
+    "bbq(rotation=hadamard)",
 ]
 METRICS = ["l2", "ip", "cosine"]
 
@@ -65,7 +71,8 @@ def test_decoded_vectors_are_near_and_answer_as_the_codes_do(spec):
     spread = np.square(X - X.mean(0)).sum()
     assert np.square(decoded - X).sum() < 0.75 * spread
     found, direct = codec.estimate(codes, Q), -Q @ decoded.T
-    assert np.corrcoef(found.ravel(), direct.ravel())[0, 1] > 0.98
+    least = 0.97 if spec.startswith("bbq") else 0.98  # bbq rounds queries to 4 bits
+    assert np.corrcoef(found.ravel(), direct.ravel())[0, 1] > least
 
 
 @pytest.mark.parametrize("spec", SPECS)
