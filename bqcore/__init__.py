@@ -11,6 +11,7 @@ from bqcore.codes import Codes
 from bqcore.quantizer import Quantizer
 from bqcore.rabitq import RaBitQ
 from bqcore.registry import load, make_codec
+from bqcore.rescore import Tier
 from bqcore.search import SearchResult, search
 
 try:
@@ -24,6 +25,7 @@ __all__ = [
     "Quantizer",
     "RaBitQ",
     "SearchResult",
+    "Tier",
     "__version__",
     "load",
     "make_codec",

@@ -109,7 +109,8 @@ class Model:
 
     Parameters
     ----------
-    bits : {1, 2, 4, 8}
+    bits : int
+        1 to 8; models of 3, 5, 6 and 7 bits encode, but take no queries.
     metric : {"l2", "ip", "cosine"}
     rotation : {"hadamard", "none"}
     seed : int
@@ -154,6 +155,14 @@ class Model:
         _check(
             lib.bqk_rotate(self._struct, _pointer("float", X), len(X), _pointer("float", out, writable=True))
         )
+        return out
+
+    def unrotate(self, X: Float32Array) -> Float32Array:
+        """Undo `rotate`, shape (n, dim)."""
+        _check_rows("X", X, self.dim, np.float32)
+        out = np.empty_like(X)
+        arrays = _pointer("float", X), len(X), _pointer("float", out, writable=True)
+        _check(lib.bqk_unrotate(self._struct, *arrays))
         return out
 
     def _check_codes(self, codes: npt.NDArray[np.uint8], factors: npt.NDArray[np.void]) -> None:
@@ -242,6 +251,14 @@ class Model:
                 )
             )
         return out
+
+    def error_parts(
+        self, codes: npt.NDArray[np.uint8], factors: npt.NDArray[np.void]
+    ) -> tuple[Float32Array, Float32Array]:
+        """Error bounds of codes, shape (n,) each: per unit of the query's length, and of its step delta."""
+        length = Query(ffi.new("bqk_query *", {"g_error": 1.0}), np.empty(0, dtype=np.int8))
+        step = Query(ffi.new("bqk_query *", {"delta": 1.0}), length.z)
+        return self.error(length, codes, factors), self.error(step, codes, factors)
 
     def estimate_sym(
         self, codes: npt.NDArray[np.uint8], factors: npt.NDArray[np.void], row: int

@@ -362,3 +362,41 @@ def unit_rows(X: Float32Array) -> Float64Array:
     wide = X.astype(np.float64)
     wide /= np.sqrt(np.square(wide).sum(axis=1, keepdims=True))
     return wide
+
+
+def unit_or_zero_rows(X: Float32Array) -> Float32Array:
+    """Scale rows to unit length and leave zero rows as they are: queries may be zero.
+
+    Parameters
+    ----------
+    X : ndarray of float32, shape (n, dim)
+        Checked vectors.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, dim)
+        A new array.
+    """
+    some = X.any(axis=1)
+    out = np.zeros_like(X)
+    out[some] = unit_rows(X[some])
+    return out
+
+
+def check_factors(factors: npt.NDArray[np.void]) -> None:
+    """Check that corrective factors of encoded rows are finite.
+
+    Parameters
+    ----------
+    factors : structured ndarray, shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If a factor of a row overflowed float32.
+    """
+    for name in factors.dtype.names or ():
+        finite = np.isfinite(factors[name])
+        if not finite.all():
+            row = int(np.flatnonzero(~finite)[0])
+            raise ValueError(f"X: row {row}: vector too large: {name} overflows float32")

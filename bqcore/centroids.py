@@ -43,10 +43,13 @@ def kmeans(X: Float32Array, n_centroids: int, random_state: int) -> Float32Array
     rng = np.random.default_rng(random_state)
     if len(X) > ROWS_PER_CENTROID * n_centroids:
         X = X[np.sort(rng.choice(len(X), ROWS_PER_CENTROID * n_centroids, replace=False))]
-    if len(X) <= 2 * n_centroids:
-        distinct = np.unique(X, axis=0)
-        if len(distinct) <= n_centroids:
-            return np.asarray(distinct, dtype=np.float32)
+    distinct: dict[bytes, int] = {}
+    for row, x in enumerate(X):
+        distinct.setdefault((x + np.float32(0)).tobytes(), row)  # + 0: one zero, not two
+        if len(distinct) > n_centroids:
+            break
+    else:
+        return np.unique(X[list(distinct.values())], axis=0)
     sklearn = _sklearn()
     model = sklearn.cluster.KMeans(
         n_centroids,

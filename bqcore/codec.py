@@ -21,7 +21,7 @@ from bqcore._validation import (
     check_bits,
     check_metric,
     normalize,
-    unit_rows,
+    unit_or_zero_rows,
 )
 from bqcore.codes import Codes
 
@@ -174,12 +174,7 @@ class Codec(abc.ABC):
 
     def as_coded(self, X: Float32Array) -> Float32Array:
         """Return X, shape (n, dim), as `decode` approximates it: unit rows under cosine, else unchanged."""
-        if self.metric_ != "cosine":
-            return X
-        out = np.zeros_like(X)
-        some = X.any(axis=1)
-        out[some] = unit_rows(X[some])
-        return out
+        return unit_or_zero_rows(X) if self.metric_ == "cosine" else X
 
     def check_codes(self, codes: Codes) -> None:
         """Check that codes were made by this model.

@@ -76,7 +76,11 @@ class Codes:
             "codec": self.codec,
             "model_id": self.model_id,
         }
-        _archive.write(Path(path), header, {"packed": self.packed, "factors": self.factors})
+        arrays: dict[str, npt.NDArray[Any]] = {"packed": self.packed}
+        if self.factors.dtype.names:  # numpy has no file format for a dtype without fields
+            arrays["factors"] = self.factors
+        header["has_factors"] = "factors" in arrays
+        _archive.write(Path(path), header, arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Codes:
@@ -96,7 +100,9 @@ class Codes:
                 codec, code_nbytes = "rabitq", -(-dim * header["bits"] // 8)
             else:
                 codec, code_nbytes = header["codec"], header["code_nbytes"]
-            codes = cls(packed, arrays["factors"], dim, codec, header["model_id"])
+            has_factors = header.get("has_factors", True)
+            factors = arrays["factors"] if has_factors else np.empty(len(packed), dtype=np.dtype([]))
+            codes = cls(packed, factors, dim, codec, header["model_id"])
             if packed.shape[1] != code_nbytes:
                 raise ValueError(f"packed: expected {code_nbytes} bytes per code, not {packed.shape[1]}")
             return codes

@@ -68,7 +68,7 @@ def exact_search(
         If an array is refused by `as_vectors`, dimensions differ, `k` exceeds n, the metric is unknown, or it
         is "cosine" and a row is a zero vector.
     """
-    base, queries, checked_metric = _check_pair(X, Q, metric)
+    base, queries, checked_metric = check_pair(X, Q, metric)
     n = len(base)
     k = check_int(k, name="k", low=1, high=n)
     step = max(check_int(block, name="block", low=1), k)
@@ -79,7 +79,7 @@ def exact_search(
     for start in range(0, len(queries), _QUERY_BLOCK):
         chunk = queries[start : start + _QUERY_BLOCK]
         for i, candidates in enumerate(_candidates(base, chunk, k, checked_metric, mean, step)):
-            exact = _distances(base, chunk[i], candidates, checked_metric)
+            exact = distances_to_rows(base, chunk[i], candidates, checked_metric)
             order = np.lexsort((candidates, exact))[:k]
             ids[start + i] = candidates[order]
             distances[start + i] = exact[order]
@@ -110,7 +110,7 @@ def exact_distances(X: npt.ArrayLike, Q: npt.ArrayLike, ids: npt.ArrayLike, metr
     TypeError, ValueError
         If an array is refused, dimensions or the numbers of queries differ, or an id is out of range.
     """
-    base, queries, checked_metric = _check_pair(X, Q, metric)
+    base, queries, checked_metric = check_pair(X, Q, metric)
     rows = _check_ids(ids, "ids", n_base=len(base), low=-1)
     _check_n_queries(rows, "ids", queries)
     return _gathered_distances(base, queries, rows, checked_metric)
@@ -214,7 +214,7 @@ def recall_per_query(
             raise TypeError(f"expected all of X, Q and metric or none, not without {' and '.join(missing)}")
         hits = _contains(truth, found)
     else:
-        base, queries, checked_metric = _check_pair(X, Q, metric)
+        base, queries, checked_metric = check_pair(X, Q, metric)
         _check_ids(truth, "ground_truth", n_base=len(base), low=0)
         _check_ids(found, "retrieved", n_base=len(base), low=-1)
         _check_n_queries(found, "retrieved", queries)
@@ -227,7 +227,8 @@ def recall_per_query(
     return result
 
 
-def _check_pair(X: npt.ArrayLike, Q: npt.ArrayLike, metric: str) -> tuple[Float32Array, Float32Array, Metric]:
+def check_pair(X: npt.ArrayLike, Q: npt.ArrayLike, metric: str) -> tuple[Float32Array, Float32Array, Metric]:
+    """Check base vectors, queries like them and a metric; under cosine no row may be zero."""
     checked_metric = check_metric(metric)
     base = as_vectors(X, name="X")
     queries = as_vectors(Q, name="Q", dim=base.shape[1])
@@ -273,8 +274,11 @@ def _contains(truth: IdArray, found: IdArray) -> npt.NDArray[np.bool_]:
     return hits
 
 
-def _distances(base: Float32Array, query: Float32Array, ids: IdArray, metric: Metric) -> Float64Array:
-    """Float64 distances of some rows; a row's value does not depend on which other rows are asked for."""
+def distances_to_rows(base: Float32Array, query: Float32Array, ids: IdArray, metric: Metric) -> Float64Array:
+    """Compute the float64 distances of one checked query to some checked rows, shape (len(ids),).
+
+    A row's value does not depend on which other rows are asked for.
+    """
     out = np.empty(len(ids), dtype=np.float64)
     q = query[np.newaxis]
     wide_q = unit_rows(q) if metric == "cosine" else q.astype(np.float64)
@@ -298,7 +302,7 @@ def _gathered_distances(
     out = np.full(ids.shape, np.inf)
     for row, query in enumerate(queries):
         present = ids[row] >= 0
-        out[row, present] = _distances(base, query, ids[row, present], metric)
+        out[row, present] = distances_to_rows(base, query, ids[row, present], metric)
     return out
 
 

@@ -1,4 +1,4 @@
-"""RaBitQ: centroid, rotation, levels per dimension, two corrective factors."""
+"""RaBitQ: centroids, rotation, levels per dimension, two corrective factors."""
 
 from __future__ import annotations
 
@@ -10,38 +10,65 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from bqcore import _kernels
+from bqcore import _kernels, levels
 from bqcore._kernels import Float32Array
-from bqcore._validation import as_matrix_or_vector, check_bits, check_random_state
+from bqcore._validation import (
+    Float64Array,
+    as_matrix_or_vector,
+    check_bits,
+    check_factors,
+    check_int,
+    check_random_state,
+    normalize,
+    row_blocks,
+    unit_or_zero_rows,
+)
+from bqcore.centroids import assign, kmeans
 from bqcore.codec import Codec
 from bqcore.codes import Codes
+from bqcore.rotation import MAX_DENSE_DIM, dense_rotation, multiply
 
-BITS = (1, 2, 4, 8)
+BITS = range(1, 9)
+ROTATIONS = (*_kernels.ROTATIONS, "dense")
+MAX_CENTROIDS = 4096
 
 
 class RaBitQ(Codec):
-    """RaBitQ codes of 1, 2, 4 or 8 bits per dimension: unbiased distance estimates with an error bound.
+    """RaBitQ codes of 1 to 8 bits per dimension: unbiased distance estimates with an error bound.
 
     Parameters
     ----------
-    bits : {1, 2, 4, 8}, default 1
-        Bits per dimension.
+    bits : int, default 1
+        Bits per dimension, 1 to 8.
     metric : {"l2", "ip", "cosine"}, default "l2"
         Squared Euclidean distance, negative inner product, or 1 - cosine.
-    rotation : {"hadamard", "none"}, default "hadamard"
-        Seeded rotation before quantization. "none" keeps the axes.
+    rotation : {"hadamard", "dense", "none"}, default "hadamard"
+        Seeded rotation before quantization: by fast Hadamard transforms; by an orthogonal matrix, which the
+        model stores (up to 1,024 dimensions); "none" keeps the axes.
     random_state : int, default 0
-        Seed of the rotation, 0 <= seed < 2**64.
+        Seed of the rotation and of k-means, 0 <= seed < 2**64.
+    centroids : int, default 1
+        Codes are those of residuals to the nearest of so many centroids, up to 4,096; k-means finds fewer
+        where there are fewer distinct rows. One is the mean.
 
     Attributes
     ----------
     centroid_ : ndarray of float32, shape (dim,)
         Mean of the training vectors (of the normalised ones for cosine).
+    centroids_ : ndarray of float32, shape (n_centroids, dim)
+    rotation_matrix_ : ndarray of float32, shape (dim, dim)
+        Under "dense" only: rotated rows are ``X @ rotation_matrix_``.
     dim_, bits_, random_state_ : int
     metric_, rotation_ : str
         What the model was fitted with; parameters that are set later wait for the next `fit`.
     n_trained_ : int
-        Rows the centroid was taken from.
+        Rows the centroids were taken from.
+
+    Notes
+    -----
+    With the reference point m (the mean) and a code's own centroid c, <k, R(q - c)> = <k, R(q - m)> -
+    <k, R(c - m)>. The second term is the code's and lies in ``f_add``, so a query is rotated and rounded once
+    and not for every list.
 
     References
     ----------
@@ -52,14 +79,16 @@ class RaBitQ(Codec):
 
     codec: ClassVar[str] = "rabitq"
     idea: ClassVar[str] = "even bits over all coordinates, at the scale that fits each vector best"
-    #: First bytes of what `save` writes.
-    MAGIC: ClassVar[bytes] = b"BQMD"
     #: 4 is the fastest against 1-bit codes and costs a little recall there, more against wider codes; 8 loses
     #: next to nothing and is the default; 32 takes queries as they are and is slow.
     query_widths: ClassVar[tuple[int, ...]] = (4, 8, 32)
+    #: First bytes of what `to_bytes` returns.
+    MAGIC: ClassVar[bytes] = b"BQMD"
     gets_unit_rows: ClassVar[bool] = False  # the kernels scale rows, in Postgres too
 
     centroid_: Float32Array
+    centroids_: Float32Array
+    rotation_matrix_: Float32Array
     bits_: int
     rotation_: str
     random_state_: int
@@ -70,84 +99,202 @@ class RaBitQ(Codec):
         metric: str = "l2",
         rotation: str = "hadamard",
         random_state: int = 0,
+        centroids: int = 1,
     ) -> None:
         self.bits = bits
         self.metric = metric
         self.rotation = rotation
         self.random_state = random_state
+        self.centroids = centroids
 
     @classmethod
     def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
-        """Return the widest codes that fit, rotated and on the axes as they are."""
-        widths = [bits for bits in BITS if -(-dim * bits // 8) + _kernels.FACTORS_DTYPE.itemsize <= nbytes]
-        return (
-            [{"bits": widths[-1], "rotation": rotation} for rotation in _kernels.ROTATIONS] if widths else []
-        )
+        """Return the widest codes that fit: rotated, on the axes as they are, residuals to 256 lists."""
+        found: list[dict[str, Any]] = []
+        for lists in (1, 256):
+            room = nbytes - _kernels.FACTORS_DTYPE.itemsize - (lists > 1)
+            widths = [bits for bits in BITS if levels.code_nbytes(dim, bits) <= room]
+            if not widths or n < 30 * lists:
+                continue
+            for rotation in ("hadamard", "none") if lists == 1 else ("hadamard",):
+                found.append({"bits": widths[-1], "rotation": rotation, "centroids": lists})
+        return found
 
     def _fit(self, X: Float32Array) -> None:
         self.bits_ = check_bits(self.bits, BITS)
         self.random_state_ = check_random_state(self.random_state)
-        if self.rotation not in _kernels.ROTATIONS:
-            raise ValueError(
-                f"rotation: expected one of {', '.join(_kernels.ROTATIONS)}, not {self.rotation!r}"
-            )
+        if self.rotation not in ROTATIONS:
+            raise ValueError(f"rotation: expected one of {', '.join(ROTATIONS)}, not {self.rotation!r}")
+        if self.rotation == "dense":
+            if self.dim_ > MAX_DENSE_DIM:
+                raise ValueError(
+                    f"rotation: expected at most {MAX_DENSE_DIM} dimensions for 'dense', not {self.dim_}"
+                )
+            self.rotation_matrix_ = dense_rotation(self.dim_, self.random_state_)
         self.rotation_ = self.rotation
-        self.centroid_ = X.mean(axis=0, dtype=np.float64).astype(np.float32)
+        n_centroids = check_int(self.centroids, name="centroids", low=1, high=MAX_CENTROIDS)
+        self.centroid_ = kmeans(X, 1, self.random_state_)[0]
+        self.centroids_ = self.centroid_[np.newaxis]
+        if n_centroids > 1:
+            self.centroids_ = kmeans(X, n_centroids, self.random_state_)
 
-    def _restore(self) -> None:
-        self._model = _kernels.Model(
-            bits=self.bits_,
-            metric=self.metric_,
-            rotation=self.rotation_,
+    def _kernel_model(self, bits: int, metric: str, centroid: Float32Array) -> _kernels.Model:
+        return _kernels.Model(
+            bits=bits,
+            metric=metric,
+            rotation="none" if self.rotation_ == "dense" else self.rotation_,
             seed=self.random_state_,
-            centroid=self.centroid_,
+            centroid=centroid,
             n_trained=self.n_trained_,
         )
 
+    def _restore(self) -> None:
+        self._model = self._kernel_model(self.bits_, self.metric_, self.centroid_)
+        if self._beyond_format():
+            # Residuals are taken and rotated by matrices here; what the kernels see has its centroid at zero.
+            zero = np.zeros_like(self.centroid_)
+            self._residuals = self._kernel_model(self.bits_, "l2", zero)
+            query_bits = self.bits_ if self.bits_ in levels.PACKED_BITS else 1
+            self._queries = self._kernel_model(query_bits, "l2", zero)
+            self._offsets = self._residuals.rotate(self._turn(self.centroids_ - self.centroid_))
+
+    def _beyond_format(self) -> str:
+        """Name what the model format of databases cannot express, if anything."""
+        beyond = []
+        if self.bits_ not in levels.PACKED_BITS:
+            beyond.append(f"{self.bits_} bits")
+        if self.rotation_ == "dense":
+            beyond.append("rotation 'dense'")
+        if len(self.centroids_) > 1:
+            beyond.append(f"{len(self.centroids_)} centroids")
+        return " and ".join(beyond)
+
     def _hash(self) -> str:
+        if self._beyond_format():
+            return super()._hash()
         return hashlib.sha256(self._model.to_bytes()).hexdigest()[:16]
 
     @property
     def code_nbytes(self) -> int:
-        """Bytes of one packed code: ceil(dim * bits / 8)."""
+        """Bytes of one packed code: ceil(dim * bits / 8); bits * ceil(dim / 8) with 3, 5, 6 and 7 bits."""
         return self._model.code_nbytes
 
     @property
     def factors_dtype(self) -> np.dtype[np.void]:
-        """``f_add`` and ``f_rescale``, float32 in the unit of the metric."""
-        return _kernels.FACTORS_DTYPE
+        """``f_add`` and ``f_rescale``, float32 in the unit of the metric; with several centroids ``list``."""
+        n_lists = len(self.centroids_)
+        if n_lists == 1:
+            return _kernels.FACTORS_DTYPE
+        list_id = ("list", "<u1" if n_lists <= 256 else "<u2")
+        return np.dtype([("f_add", "<f4"), ("f_rescale", "<f4"), list_id])
+
+    # ---- encode ----
+
+    def _turn(self, X: Float32Array) -> Float32Array:
+        """Apply the dense rotation, if it is one; the kernels know the others."""
+        return multiply(X, self.rotation_matrix_) if self.rotation_ == "dense" else X
+
+    def _lists(self, codes: Codes) -> npt.NDArray[np.int64]:
+        if len(self.centroids_) == 1:
+            return np.zeros(len(codes), dtype=np.int64)
+        return codes.factors["list"].astype(np.int64)
 
     def _encode(self, X: Float32Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
-        return self._model.encode(X)
+        if not self._beyond_format():
+            return self._model.encode(X)
+        if self.metric_ == "cosine" and len(X):
+            X = normalize(X)
+        with np.errstate(over="ignore", invalid="ignore"):  # the kernels refuse such residuals with their row
+            lists = assign(X, self.centroids_)
+            residuals = X - self.centroids_[lists]
+        packed, found = self._residuals.encode(self._turn(residuals))
+        factors = np.zeros(len(X), dtype=self.factors_dtype)
+        f_add, f_rescale = (found[name].astype(np.float64) for name in ("f_add", "f_rescale"))
+        if self.metric_ != "l2":
+            f_rescale /= 2
+            f_add /= 2
+        if self.metric_ == "ip":
+            for rows in row_blocks(X):
+                products = residuals[rows].astype(np.float64) * self.centroids_[lists[rows]]
+                f_add[rows] = -products.sum(axis=1)
+        f_add -= self._offset_terms(packed, f_rescale, lists)
+        with np.errstate(over="ignore"):
+            factors["f_add"], factors["f_rescale"] = f_add, f_rescale
+        check_factors(factors)
+        if len(self.centroids_) > 1:
+            factors["list"] = lists
+        return packed, factors
 
-    def _prepare(self, queries: Float32Array, row: int, query_bits: int) -> _kernels.Query:
-        try:
-            return self._model.prepare(queries[row], query_bits)
-        except ValueError as error:
-            raise ValueError(f"Q: row {row}: {error}") from error
+    def _offset_terms(
+        self, packed: npt.NDArray[np.uint8], f_rescale: npt.NDArray[np.floating], lists: npt.NDArray[np.int64]
+    ) -> Float64Array:
+        """Return f_rescale <k, R(c - m)> of codes, shape (n,)."""
+        out = np.zeros(len(packed))
+        if len(self.centroids_) == 1:
+            return out
+        for rows in row_blocks(np.broadcast_to(np.float32(0), (len(packed), self.dim_))):
+            out[rows] = (self._levels(packed[rows]) * self._offsets[lists[rows]]).sum(
+                axis=1, dtype=np.float64
+            )
+        return out * f_rescale
+
+    def _levels(self, packed: npt.NDArray[np.uint8]) -> Float32Array:
+        """Levels k = u - M/2, shape (n, dim)."""
+        middle = np.float32((1 << self.bits_) - 1) / 2
+        return levels.unpack(packed, self.dim_, self.bits_).astype(np.float32) - middle
+
+    # ---- estimate ----
 
     def _estimate(self, codes: Codes, Q: Float32Array) -> Float32Array:
         return self._estimate_at(codes, Q, 8)
 
     def _estimate_at(self, codes: Codes, Q: Float32Array, query_bits: int) -> Float32Array:
         out = np.empty((len(Q), len(codes)), dtype=np.float32)
+        if not self._beyond_format():
+            for i in range(len(Q)):
+                out[i] = self._model.estimate(
+                    levels.prepare(self._model, Q, i, query_bits), codes.packed, codes.factors
+                )
+            return out
+        Q = self._unit(Q)
+        with np.errstate(over="ignore"):  # the kernels refuse such queries with their row
+            centred = self._turn(Q - self.centroid_)
+            g_add = self._list_distances(Q)
+        lists = self._lists(codes)
+        scan = levels.Scan(codes.packed, self.bits_, codes.factors["f_add"], codes.factors["f_rescale"])
         for i in range(len(Q)):
-            query = self._prepare(Q, i, query_bits)
-            out[i] = self._model.estimate(query, codes.packed, codes.factors)
+            query = levels.prepare(self._queries, centred, i, query_bits)
+            query.struct.g_add = 0
+            out[i] = scan.estimate(self._queries, query) + g_add[i, lists]
         return out
 
+    def _unit(self, Q: Float32Array) -> Float32Array:
+        return unit_or_zero_rows(Q) if self.metric_ == "cosine" else Q
+
+    def _list_distances(self, Q: Float32Array) -> Float32Array:
+        """Return g_add of every list, shape (n_queries, n_centroids)."""
+        wide, centroids = Q.astype(np.float64), self.centroids_.astype(np.float64)
+        products = wide @ centroids.T
+        if self.metric_ == "ip":
+            return (-products).astype(np.float32)
+        squared = np.square(wide).sum(axis=1)[:, np.newaxis] + np.square(centroids).sum(axis=1) - 2 * products
+        if self.metric_ == "cosine":
+            squared /= 2
+        nearest: Float64Array = np.maximum(squared, 0)
+        return nearest.astype(np.float32)
+
     def _decode(self, codes: Codes) -> Float32Array:
-        m = self._model
-        per_byte = 8 // self.bits_
-        shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(self.bits_)
-        levels = (codes.packed[:, :, np.newaxis] >> shifts) & np.uint8((1 << self.bits_) - 1)
-        grid = levels.reshape(len(codes), -1)[:, : self.dim_].astype(np.float32)
-        grid -= np.float32((1 << self.bits_) - 1) / 2
+        out = np.empty((len(codes), self.dim_), dtype=np.float32)
+        lists = self._lists(codes)
         # <level, query> counts with -2 f under l2 (|o - q|^2 = |o|^2 - 2 <o, q> + |q|^2), with -f otherwise
         scale = codes.factors["f_rescale"] * np.float32(-0.5 if self.metric_ == "l2" else -1)
-        grid *= scale[:, np.newaxis]
-        rows = m.rotate(np.eye(self.dim_, dtype=np.float32)) if self.rotation_ != "none" else None
-        return (grid if rows is None else grid @ rows.T) + self.centroid_
+        for rows in row_blocks(out):
+            rotated = self._levels(codes.packed[rows]) * scale[rows, np.newaxis]
+            residuals = self._model.unrotate(rotated)
+            if self.rotation_ == "dense":
+                residuals = multiply(residuals, self.rotation_matrix_.T)
+            out[rows] = residuals + self.centroids_[lists[rows]]
+        return out
 
     def error_bound(
         self, codes: Codes, Q: npt.ArrayLike, eps0: float = 1.9, query_bits: int = 8
@@ -159,7 +306,7 @@ class RaBitQ(Codec):
         codes : Codes
         Q : ndarray of float32, shape (n_queries, dim) or (dim,)
         eps0 : float, default 1.9
-            Width in standard deviations: 1.9 covers 94.3 % of pairs, 3.0 covers 99.7 %.
+            Width in standard deviations: 1.9 covers 94.3 % of pairs, 3.0 covers 99.7 %, inf all.
         query_bits : {4, 8, 32}, default 8
             As given to `estimate`: the bound includes the rounding of queries.
 
@@ -182,16 +329,48 @@ class RaBitQ(Codec):
         self.check_codes(codes)
         query_bits = check_bits(query_bits, self.query_widths, name="query_bits")
         queries, single = as_matrix_or_vector(Q, dim=self.dim_)
+        if eps0 == np.inf:
+            out = np.full((len(queries), len(codes)), np.inf, dtype=np.float32)
+            return out[0] if single else out
+        queries = self._unit(queries)
+        lists = self._lists(codes)
+        factors = np.empty(len(codes), dtype=_kernels.FACTORS_DTYPE)
+        f_rescale = codes.factors["f_rescale"]
+        factors["f_add"] = codes.factors["f_add"] + self._offset_terms(codes.packed, f_rescale, lists)
+        factors["f_rescale"] = f_rescale
+        per_length, per_step = self._model.error_parts(codes.packed, factors)
+        lengths = self._lengths(queries)
+        model, centred = self._model, queries
+        if self._beyond_format():
+            model, centred = self._queries, self._turn(queries - self.centroid_)
         out = np.empty((len(queries), len(codes)), dtype=np.float32)
         for i in range(len(queries)):
-            query = self._prepare(queries, i, query_bits)
-            out[i] = self._model.error(query, codes.packed, codes.factors)
+            delta = levels.prepare(model, centred, i, query_bits).struct.delta
+            out[i] = np.hypot(per_length * lengths[i, lists], per_step * np.float32(delta))
         out *= np.float32(eps0)
         return out[0] if single else out
 
+    def _lengths(self, Q: Float32Array) -> Float32Array:
+        """Return |q - c| for every centroid, shape (n_queries, n_centroids)."""
+        out = np.empty((len(Q), len(self.centroids_)), dtype=np.float32)
+        for i, q in enumerate(Q):
+            out[i] = np.sqrt(np.square(self.centroids_ - q.astype(np.float64)).sum(axis=1))
+        return out
+
     def to_bytes(self) -> bytes:
-        """Serialise the fitted model as databases store it; layout in docs/code-format.md."""
+        """Serialise the fitted model as databases store it; layout in docs/code-format.md.
+
+        Raises
+        ------
+        ValueError
+            If the model is not fitted or the format cannot express it; `save` writes such models too.
+        """
         self._check_fitted()
+        if beyond := self._beyond_format():
+            raise ValueError(
+                "expected what the databases' model format holds (1, 2, 4 or 8 bits, rotation 'hadamard' or "
+                f"'none', 1 centroid), not {beyond}: use save(path)"
+            )
         return self._model.to_bytes()
 
     @classmethod
@@ -213,13 +392,18 @@ class RaBitQ(Codec):
             "random_state_": model.seed,
             "rotation_": model.rotation,
             "centroid_": model.centroid,
+            "centroids_": model.centroid[np.newaxis],
         }
         self._set_state(state)
         return self
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the fitted model to a file, as `to_bytes`."""
-        Path(path).write_bytes(self.to_bytes())
+        """Write the fitted model to a file: as `to_bytes`, or a .npz where that format cannot express it."""
+        self._check_fitted()
+        if self._beyond_format():
+            super().save(path)
+        else:
+            Path(path).write_bytes(self.to_bytes())
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -232,7 +416,10 @@ class RaBitQ(Codec):
         ValueError
             If the file is foreign, truncated, damaged or of a newer version; the text names the file.
         """
+        data = Path(path).read_bytes()
+        if data[:4] == b"PK\x03\x04":
+            return super().load(path)
         try:
-            return cls.from_bytes(Path(path).read_bytes())
+            return cls.from_bytes(data)
         except _kernels.ModelFormatError as error:
             raise ValueError(f"{path}: {error}") from error

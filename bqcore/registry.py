@@ -19,6 +19,9 @@ CODECS = {
     "sign_magnitude": ("bqcore.sign_magnitude", "SignMagnitude"),
     "turbo": ("bqcore.turbo", "Turbo"),
     "median_binary": ("bqcore.median_binary", "MedianBinary"),
+    "scalar": ("bqcore.scalar", "Scalar"),
+    "osq": ("bqcore.osq", "OSQ"),
+    "bbq": ("bqcore.bbq", "BBQ"),
 }
 
 

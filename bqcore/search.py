@@ -1,19 +1,23 @@
-"""SEARCH and RESCORE: exhaustive scan over codes, then exact distances of the candidates."""
+"""SEARCH: exhaustive scan over codes, then the candidates are rescored."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from bqcore._validation import Float32Array, as_matrix_or_vector, as_vectors, check_int
+from bqcore._validation import Float32Array, Float64Array, IdArray, as_matrix_or_vector, check_int
 from bqcore.codec import Codec
 from bqcore.codes import Codes
-from bqcore.evaluation import exact_distances
+from bqcore.rescore import Tier, rescore_bounded, rescorer
 
 # Estimates held at a time.
 _BLOCK_ESTIMATES = 1 << 24
+
+MODES = ("decoupled", "bound")
 
 
 @dataclass(frozen=True)
@@ -25,16 +29,16 @@ class SearchResult:
     ids : ndarray of int64, shape (n_queries, k)
     distances : ndarray of float, shape (n_queries, k)
         In the unit of the metric; exact where vectors were given for rescoring, else estimated.
-    n_rescored : int
-        Exact distances computed per query.
+    n_rescored : ndarray of int64, shape (n_queries,)
+        Rows rescored for each query.
     """
 
-    ids: npt.NDArray[np.int64]
-    distances: npt.NDArray[np.float64]
-    n_rescored: int
+    ids: IdArray
+    distances: Float64Array
+    n_rescored: IdArray
 
 
-def _best(distances: Float32Array, k: int) -> npt.NDArray[np.int64]:
+def _best(distances: Float32Array, k: int) -> IdArray:
     """Rows of the k smallest distances, ascending, ties by row."""
     if k < len(distances):
         # every row at the k-th distance is kept until ties are settled by row number
@@ -51,11 +55,13 @@ def search(
     Q: npt.ArrayLike,
     k: int = 10,
     *,
-    X: npt.ArrayLike | None = None,
+    X: npt.ArrayLike | Tier | None = None,
+    mode: str = "decoupled",
     oversampling: float = 10.0,
+    eps0: float = 1.9,
     query_bits: int | None = None,
 ) -> SearchResult:
-    """Search every code; with `X`, rescore the best ones exactly.
+    """Search every code; with `X`, rescore the best ones.
 
     Parameters
     ----------
@@ -65,10 +71,17 @@ def search(
     Q : ndarray of float32, shape (n_queries, dim) or (dim,)
     k : int, default 10
         Rows wanted, at most ``len(codes)``.
-    X : ndarray of float32, shape (n, dim), optional
-        The vectors behind the codes; without them results are in estimated order.
+    X : ndarray of float32, shape (n, dim), or Tier, optional
+        The vectors behind the codes, or a storage tier of them, to rescore from; without it results are in
+        estimated order.
+    mode : {"decoupled", "bound"}, default "decoupled"
+        Which rows are rescored. "decoupled": the ``oversampling * k`` best estimates. "bound": each row whose
+        optimistic bound, estimate - error, is not above the k-th best distance so far; it takes a codec with
+        `error_bound`, and loses nothing at eps0 = inf, where it rescores every row.
     oversampling : float, default 10.0
-        Candidates rescored per wanted row.
+        Candidates rescored per wanted row, in mode "decoupled".
+    eps0 : float, default 1.9
+        Width of the error bound in standard deviations, in mode "bound".
     query_bits : int, optional
         Bits per coordinate that queries are rounded to: see `Codec.estimate`.
 
@@ -80,8 +93,9 @@ def search(
     Raises
     ------
     ValueError
-        If k exceeds the number of codes, X has another shape than the codes, oversampling is below 1, or
-        the codec does not have this query_bits.
+        If k exceeds the number of codes, X has another shape than the codes, the mode is unknown, or
+        oversampling is below 1 or eps0 below 0; in mode "bound" without X or without `error_bound`; or the
+        codec does not have this query_bits.
     """
     quantizer.check_codes(codes)
     queries, _ = as_matrix_or_vector(Q, dim=quantizer.dim_)
@@ -90,25 +104,41 @@ def search(
     k = check_int(k, name="k", low=1, high=len(codes))
     if not oversampling >= 1:
         raise ValueError(f"oversampling: expected at least 1, not {oversampling}")
-    metric = quantizer.metric_
-    vectors = None
-    if X is not None:
-        vectors = as_vectors(X, dim=quantizer.dim_)
-        if len(vectors) != len(codes):
-            raise ValueError(f"X: expected {len(codes)} rows, one per code, not {len(vectors)}")
-    n_candidates = k if vectors is None else int(min(len(codes), np.ceil(k * oversampling)))
-    rows = np.empty((len(queries), n_candidates), dtype=np.int64)
-    estimates = np.empty((len(queries), n_candidates), dtype=np.float64)
+    if not eps0 >= 0:
+        raise ValueError(f"eps0: expected a number >= 0, not {eps0}")
+    if mode not in MODES:
+        raise ValueError(f"mode: expected one of {', '.join(MODES)}, not {mode!r}")
+    rescore = None if X is None else rescorer(X, queries, quantizer.metric_, len(codes))
+    bound: Callable[..., Float32Array] | None = None
+    if mode == "bound":
+        bound = getattr(quantizer, "error_bound", None)
+        if bound is None:
+            raise ValueError(f"mode: 'bound' needs a codec with an error bound, not {quantizer.codec!r}")
+        if rescore is None:
+            raise ValueError("mode: 'bound' rescores: expected vectors or a tier as X, not None")
+    n_candidates = k if rescore is None else int(min(len(codes), np.ceil(k * oversampling)))
+
+    ids = np.empty((len(queries), k), dtype=np.int64)
+    distances = np.empty((len(queries), k), dtype=np.float64)
+    n_rescored = np.zeros(len(queries), dtype=np.int64)
+    rounding = {} if query_bits is None else {"query_bits": query_bits}
     step = max(1, _BLOCK_ESTIMATES // len(codes))
     for start in range(0, len(queries), step):
-        found = quantizer.estimate(codes, queries[start : start + step], query_bits)
-        for i, one in enumerate(found, start):
-            rows[i] = _best(one, n_candidates)
-            estimates[i] = one[rows[i]]
-    if vectors is None:
-        return SearchResult(rows, estimates, 0)
-    exact = exact_distances(vectors, queries, rows, metric)
-    order = np.lexsort((rows, exact))[:, :k]
-    return SearchResult(
-        np.take_along_axis(rows, order, axis=1), np.take_along_axis(exact, order, axis=1), n_candidates
-    )
+        block = queries[start : start + step]
+        scores = quantizer.estimate(codes, block, query_bits)
+        if bound is not None:
+            scores -= bound(codes, block, eps0=eps0, **rounding)
+        for i, one in enumerate(scores, start):
+            if rescore is None:
+                ids[i] = _best(one, k)
+                distances[i] = one[ids[i]]
+                continue
+            if bound is not None:
+                rows, found = rescore_bounded(one, k, partial(rescore, i))
+            else:
+                rows = _best(one, n_candidates)
+                found = rescore(i, rows)
+            n_rescored[i] = len(rows)
+            order = np.lexsort((rows, found))[:k]
+            ids[i], distances[i] = rows[order], found[order]
+    return SearchResult(ids, distances, n_rescored)

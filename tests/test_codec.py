@@ -20,6 +20,21 @@ SPECS = [
     *("sign_magnitude", "sign_magnitude(centroids=4, rotation=hadamard, query=int8)"),
     *("turbo(bits=1)", "turbo(bits=3, correction=unbiased)", "turbo(bits=4, rotation=none, centroids=4)"),
     *("median_binary", "median_binary(score=its, rotation=hadamard)"),
+    "rabitq(bits=3)",
+    "rabitq(bits=2, centroids=16)",
+    "rabitq(bits=5, rotation=dense, centroids=300)",
+    "rabitq(bits=8, rotation=none, centroids=4)",
+    "scalar",
+    "scalar(format=int8)",
+    "scalar(format=int8, calibration=overall)",
+    "scalar(format=float8)",
+    "scalar(format=float8, dims=24)",
+    "osq",
+    "osq(bits=2, interval=lucene)",
+    "osq(bits=4, rotation=none)",
+    "osq(bits=7)",
+    "bbq",
+    "bbq(rotation=hadamard)",
 ]
 METRICS = ["l2", "ip", "cosine"]
 #: Codecs whose estimates are scores between the codes of both sides, not distances in the metric's unit: they
@@ -69,7 +84,8 @@ def test_decoded_vectors_are_near_and_answer_as_the_codes_do(spec):
     if codec.codec in SCORES:
         return
     found, direct = codec.estimate(codes, Q), -Q @ decoded.T
-    assert np.corrcoef(found.ravel(), direct.ravel())[0, 1] > 0.98
+    least = 0.97 if spec.startswith("bbq") else 0.98  # bbq rounds queries to 4 bits
+    assert np.corrcoef(found.ravel(), direct.ravel())[0, 1] > least
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -86,8 +86,9 @@ def test_every_truncated_model_file_is_refused_with_its_name(tmp_path, model_byt
 
 def test_foreign_files_are_not_models(tmp_path, codes):
     codes.save(tmp_path / "codes.npz")
-    foreign = [(tmp_path / "codes.npz").read_bytes(), b"%PDF-1.7" + bytes(100), bytes(200), b"text\n" * 50]
-    for data in foreign:
+    text = "not a readable file of bqcore model: expected format 'bqcore model', not 'bqcore codes'"
+    refuse_model(tmp_path / "foreign", (tmp_path / "codes.npz").read_bytes(), text)
+    for data in (b"%PDF-1.7" + bytes(100), bytes(200), b"text\n" * 50):
         text = re.escape(f"expected a bqcore model, not {len(data)} bytes starting {data[:8]!r}")
         refuse_model(tmp_path / "foreign", data, text)
 

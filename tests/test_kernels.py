@@ -40,7 +40,7 @@ def sample(dim, n=40, n_queries=5, seed=0, metric="l2"):
 def outputs(model, X, Q):
     """Everything the kernels compute, as bytes by name."""
     codes, factors = model.encode(X)
-    found = {"rotated": model.rotate(X), "codes": codes, "factors": factors}
+    found = {"rotated": model.rotate(X), "unrotated": model.unrotate(X), "codes": codes, "factors": factors}
     found["estimate_sym"] = model.estimate_sym(codes, factors, 0)
     found["sym"] = model.sym(codes, codes[-1])
     for i, q in enumerate(Q):
@@ -127,6 +127,15 @@ def test_rotation_keeps_inner_products(dim):
     after = (model.rotate(X).astype(np.float64) * model.rotate(Y)).sum(axis=1)
     lengths = np.linalg.norm(X.astype(np.float64), axis=1) * np.linalg.norm(Y.astype(np.float64), axis=1)
     assert np.max(np.abs(after - before) / lengths) <= 1e-5
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 25, 127, 128, 384, 1000, 16000])
+def test_unrotating_is_the_inverse_and_the_transpose(dim):
+    X = np.random.default_rng(dim).standard_normal((20, dim)).astype(np.float32)
+    model = model_of(dim, seed=3)
+    np.testing.assert_allclose(model.unrotate(model.rotate(X)), X, rtol=0, atol=1e-5)
+    if dim <= 1000:
+        np.testing.assert_allclose(model.unrotate(X), X @ reference.rotation(dim, 3), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("dim", [128, 384, 768, 1024, 1536])
@@ -362,6 +371,7 @@ def test_arrays_of_another_width_never_reach_c():
     query = model.prepare(X[0])
     calls = [
         lambda: model.rotate(X[:, :63]),
+        lambda: model.unrotate(X[:, :63]),
         lambda: model.encode(X[:, :63]),
         lambda: model.encode(np.asfortranarray(X)),
         lambda: model.encode(X[::2]),

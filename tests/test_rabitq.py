@@ -11,7 +11,8 @@ from bqcore import Codes, Quantizer, RaBitQ
 METRICS = ["l2", "ip", "cosine"]
 BITS = [1, 2, 4, 8]
 NOT_FITTED = re.escape(
-    "RaBitQ(bits=1, metric='l2', rotation='hadamard', random_state=0) is not fitted: call fit(X) first"
+    "RaBitQ(bits=1, metric='l2', rotation='hadamard', random_state=0, centroids=1) is not fitted: "
+    "call fit(X) first"
 )
 
 
@@ -47,15 +48,21 @@ def test_centroid_does_not_drift_with_the_number_of_rows():
 
 
 def test_constructor_and_set_params_store_parameters_as_given():
-    given = {"bits": np.int64(4), "metric": "cosine", "rotation": "none", "random_state": 2**63}
+    given = {
+        "bits": np.int64(4),
+        "metric": "cosine",
+        "rotation": "none",
+        "random_state": 2**63,
+        "centroids": 3,
+    }
     quantizer = RaBitQ(**given)
     assert all(quantizer.get_params()[name] is value for name, value in given.items())
     assert quantizer.get_params(deep=False) == given
     assert quantizer.set_params(bits=1, metric="ip") is quantizer
     assert quantizer.get_params() == {**given, "bits": 1, "metric": "ip"}
-    assert repr(RaBitQ()) == "RaBitQ(bits=1, metric='l2', rotation='hadamard', random_state=0)"
+    assert repr(RaBitQ()) == "RaBitQ(bits=1, metric='l2', rotation='hadamard', random_state=0, centroids=1)"
     with pytest.raises(
-        ValueError, match=r"^expected one of bits, metric, rotation, random_state, not 'nope'$"
+        ValueError, match=r"^expected one of bits, metric, rotation, random_state, centroids, not 'nope'$"
     ):
         quantizer.set_params(nope=1)
 
@@ -72,14 +79,16 @@ def test_sklearn_clones_parameters_without_the_fit():
 @pytest.mark.parametrize(
     ("parameters", "error", "text"),
     [
-        ({"bits": 3}, ValueError, "bits: expected one of 1, 2, 4, 8, not 3"),
+        ({"bits": 9}, ValueError, "bits: expected one of 1, 2, 3, 4, 5, 6, 7, 8, not 9"),
         ({"bits": 0}, ValueError, "bits: expected at least 1, not 0"),
         ({"bits": 1.0}, TypeError, "bits: expected an int, not 1.0 (float)"),
         ({"bits": True}, TypeError, "bits: expected an int, not True"),
         ({"metric": "L2"}, ValueError, "metric: expected 'l2', 'ip' or 'cosine', not 'L2'"),
         ({"metric": None}, TypeError, "metric: expected a str, not None (NoneType)"),
-        ({"rotation": "pca"}, ValueError, "rotation: expected one of none, hadamard, not 'pca'"),
-        ({"rotation": None}, ValueError, "rotation: expected one of none, hadamard, not None"),
+        ({"rotation": "pca"}, ValueError, "rotation: expected one of none, hadamard, dense, not 'pca'"),
+        ({"rotation": None}, ValueError, "rotation: expected one of none, hadamard, dense, not None"),
+        ({"centroids": 0}, ValueError, "centroids: expected 1 to 4096, not 0"),
+        ({"centroids": 2.0}, TypeError, "centroids: expected an int, not 2.0 (float)"),
         ({"random_state": -1}, ValueError, "random_state: expected an int in [0, 2**64), not -1"),
         ({"random_state": 2**64}, ValueError, f"random_state: expected an int in [0, 2**64), not {2**64}"),
         ({"random_state": None}, TypeError, "random_state: expected an int, not None (NoneType)"),

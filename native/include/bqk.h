@@ -104,6 +104,16 @@ bqk_nbytes(size_t dim, int bits)
 	return (dim * (size_t) bits + 7) / 8;
 }
 
+/* Widths that are stored as bit planes. */
+static inline int
+bqk_planes(int bits)
+{
+	return bits > 0 && bits < 8 && !bqk_bits_ok(bits);
+}
+
+/* Hadamard transform of n values, a power of two, without its scale. */
+void bqk_hadamard(float *x, size_t n);
+
 /* Folds lanes in the one allowed order. */
 static inline float
 bqk_fold(float *lane)

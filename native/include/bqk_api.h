@@ -67,8 +67,12 @@ const char *bqk_strerror(int status);
 size_t bqk_signs_count(size_t dim);
 int bqk_signs_init(size_t dim, uint64_t seed, float *signs);
 int bqk_rotate(const bqk_model *model, const float *x, size_t n, float *out);
+/* The inverse: its steps in reverse order. */
+int bqk_unrotate(const bqk_model *model, const float *x, size_t n, float *out);
 
-/* Sizes in bytes. A code has no padding beyond its last byte. */
+/* Sizes in bytes. A code has no padding beyond its last byte. Supported are the widths that every function takes: 1,
+ * 2, 4 and 8. Codes of 3, 5, 6 and 7 bits are bit planes, lowest first, each of them a code of 1 bit: bqk_encode
+ * writes them, bqk_sym and bqk_error_n read them; queries are asked plane by plane. */
 int bqk_bits_supported(int bits);
 size_t bqk_code_nbytes(size_t dim, int bits);
 size_t bqk_query_nbytes(size_t dim, int query_bits);

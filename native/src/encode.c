@@ -4,12 +4,13 @@
 #include <math.h>
 #include <string.h>
 
-/* Grid steps tried, as fractions of max|x| / (M / 2). Gaussian coordinates are best cut off at 2.0, 2.5 and 3.9
- * sigma with 2, 4 and 8 bits (Max 1960), and max|x| lies between 2.5 and 4.5 sigma for 25 <= dim <= 16000; the
- * last fraction leaves nothing cut off. Neighbouring steps differ by less than 1e-4 of cosine at the best one. */
+/* Grid steps tried, as fractions of max|x| / (M / 2), by bits. Gaussian coordinates are best cut off at 2.0, 2.1, 2.5,
+ * 2.9, 3.3, 3.6 and 3.9 sigma with 2 to 8 bits (Max 1960), and max|x| lies between 2.5 and 4.5 sigma for
+ * 25 <= dim <= 16000; the last fraction leaves nothing cut off. Neighbouring steps differ by less than 1e-4 of
+ * cosine at the best one. */
 #define STEP_COUNT 16
 #define STEP_LAST 1.05f
-static const float step_first[BQK_WIDTHS] = {0.0f, 0.38f, 0.45f, 0.80f};
+static const float step_first[] = {0.0f, 0.0f, 0.38f, 0.41f, 0.45f, 0.55f, 0.65f, 0.72f, 0.80f};
 
 int
 bqk_bits_supported(int bits)
@@ -20,21 +21,36 @@ bqk_bits_supported(int bits)
 size_t
 bqk_code_nbytes(size_t dim, int bits)
 {
-	return bqk_nbytes(dim, bits);
+	return bqk_planes(bits) ? (size_t) bits * bqk_nbytes(dim, 1) : bqk_nbytes(dim, bits);
 }
 
 static int
 model_ok(const bqk_model *m)
 {
-	return m->dim > 0 && m->dim <= BQK_MAX_DIM && bqk_bits_supported(m->bits) && m->metric <= BQK_COSINE &&
-		   m->centroid != NULL && (m->rotation == BQK_ROTATION_NONE) == (m->signs == NULL);
+	return m->dim > 0 && m->dim <= BQK_MAX_DIM && (bqk_bits_ok(m->bits) || bqk_planes(m->bits)) &&
+		   m->metric <= BQK_COSINE && m->centroid != NULL && (m->rotation == BQK_ROTATION_NONE) == (m->signs == NULL);
+}
+
+static void
+pack_planes(const float *x, size_t dim, int bits, float inv_t, uint8_t *code)
+{
+	size_t plane_nbytes = bqk_nbytes(dim, 1);
+
+	memset(code, 0, (size_t) bits * plane_nbytes);
+	for (size_t i = 0; i < dim; i++)
+	{
+		int u = bqk_level(x[i], bits, inv_t);
+
+		for (int p = 0; p < bits; p++)
+			code[(size_t) p * plane_nbytes + i / 8] |= (uint8_t) ((u >> p & 1) << (i % 8));
+	}
 }
 
 /* Chooses the grid step by the largest cosine between levels and x; returns <k,x> at that step. */
 static float
 best_step(const bqk_kernels *kern, const float *x, size_t dim, int bits, float max, float *inv_t)
 {
-	float first = step_first[bqk_width(bits)], gap = (STEP_LAST - first) / (STEP_COUNT - 1);
+	float first = step_first[bits], gap = (STEP_LAST - first) / (STEP_COUNT - 1);
 	float unit = max / (0.5f * (float) ((1 << bits) - 1));
 	float best = -1.0f, best_kx = 0.0f;
 
@@ -129,7 +145,10 @@ encode_one(const bqk_kernels *kern, const bqk_model *m, const float *x, uint8_t 
 	else
 	{
 		kx = best_step(kern, work, dim, m->bits, s.max, &inv_t);
-		kern->pack(work, dim, m->bits, inv_t, code);
+		if (bqk_planes(m->bits))
+			pack_planes(work, dim, m->bits, inv_t, code);
+		else
+			kern->pack(work, dim, m->bits, inv_t, code);
 	}
 	f->f_add = add;
 	f->f_rescale = metric_weight(m->metric) * (s.n2 / kx);
@@ -212,7 +231,7 @@ bqk_query_prepare(const bqk_model *m, const float *q, int query_bits, bqk_query 
 	size_t dim = m->dim;
 	bqk_sums s;
 
-	if (!model_ok(m) || (query_bits != 4 && query_bits != 8 && query_bits != 32))
+	if (!model_ok(m) || bqk_planes(m->bits) || (query_bits != 4 && query_bits != 8 && query_bits != 32))
 		return BQK_EINVAL;
 	(void) take_residual(kern, m, q, 1, work);
 	if (m->metric == BQK_IP)

@@ -105,8 +105,8 @@ float
 bqk_error(int bits, int metric, size_t dim, int32_t self, const bqk_factors *f, const bqk_query *query)
 {
 	/* 1 - c^2 at its expectation by bit width, for ip, where |o| is not stored: the distortion of the best
-	 * uniform quantiser of a Gaussian (Max 1960), at 8 bits that of one that reaches max|x| at dim 1,024. */
-	static const float expected[BQK_WIDTHS] = {.3634f, .1188f, .01154f, .00006f};
+	 * uniform quantiser of a Gaussian (Max 1960), from 5 bits on what codes reach at dim 1,024. */
+	static const float expected[] = {1.0f, .3634f, .1188f, .03744f, .01154f, .0033f, .00092f, .00024f, .00006f};
 	float w = metric == BQK_L2 ? 2.0f : 1.0f;
 	float ratio = fabsf(f->f_rescale) / w;             /* |o|^2 / <o,k> */
 	float scaled = ratio * 0.5f * sqrtf((float) self); /* ratio |k| = |o| / c */
@@ -115,7 +115,7 @@ bqk_error(int bits, int metric, size_t dim, int32_t self, const bqk_factors *f, 
 	if (ratio == 0.0f || dim < 2)
 		return 0.0f;
 	if (metric == BQK_IP)
-		tail2 = scaled * scaled * expected[bqk_width(bits)];
+		tail2 = scaled * scaled * expected[bits];
 	else
 		tail2 = scaled * scaled - (metric == BQK_L2 ? f->f_add : 2.0f * f->f_add);
 	code2 = tail2 > 0.0f ? tail2 * query->g_error * query->g_error / (float) (dim - 1) : 0.0f;

@@ -37,20 +37,6 @@ residual(const float *x, float scale, const float *centroid, size_t dim, float *
 		out[i] = x[i] * scale - centroid[i];
 }
 
-static void
-hadamard(float *x, size_t n)
-{
-	for (size_t h = 1; h < n; h *= 2)
-		for (size_t i = 0; i < n; i += 2 * h)
-			for (size_t j = i; j < i + h; j++)
-			{
-				float a = x[j], b = x[j + h];
-
-				x[j] = a + b;
-				x[j + h] = a - b;
-			}
-}
-
 /* The transform spans the largest power of two, at the front in even rounds and at the back in odd
  * ones; in the middle rounds a Givens rotation by pi/4 mixes the halves. Any dim works, none is padded. */
 static void
@@ -66,7 +52,7 @@ rotate(const float *signs, size_t dim, float *x)
 
 		for (size_t i = 0; i < dim; i++)
 			x[i] *= i >= from && i < from + p ? s[i] * scale : s[i];
-		hadamard(x + from, p);
+		bqk_hadamard(x + from, p);
 		if (!bqk_givens_round(dim, p, round))
 			continue;
 		for (size_t i = 0; i < half; i++)

@@ -87,7 +87,7 @@ bqk_model_write(const bqk_model *model, uint8_t *buf, size_t nbytes)
 	header h = {.version = BQK_MODEL_VERSION, .header_nbytes = sizeof(header), .codec = CODEC_RABITQ, .n_sections = 1};
 	section s = {.type = SECTION_CENTROID};
 
-	if (nbytes != bqk_model_nbytes(model) || model->dim == 0 || model->dim > BQK_MAX_DIM)
+	if (nbytes != bqk_model_nbytes(model) || model->dim == 0 || model->dim > BQK_MAX_DIM || !bqk_bits_ok(model->bits))
 		return BQK_EINVAL;
 	memset(buf, 0, nbytes);
 	memcpy(h.magic, magic, sizeof(magic));

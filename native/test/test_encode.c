@@ -91,6 +91,58 @@ spare_bits_of_the_last_byte_are_zero(void)
 	}
 }
 
+/* Level index of a code of bit planes. */
+static int
+plane_level(const uint8_t *code, int bits, size_t dim, size_t i)
+{
+	int u = 0;
+
+	for (int p = 0; p < bits; p++)
+		u |= (code[(size_t) p * ((dim + 7) / 8) + i / 8] >> (i % 8) & 1) << p;
+	return u;
+}
+
+static void
+planes_hold_levels_that_sym_reads_and_no_query_takes(void)
+{
+	const int widths[] = {3, 5, 6, 7};
+	static int8_t z[128];
+	bqk_query query;
+
+	for (size_t dim = 1; dim <= 70; dim++)
+		for (size_t b = 0; b < COUNT(widths); b++)
+		{
+			int bits = widths[b], top = (1 << bits) - 1;
+			size_t nbytes = (size_t) bits * ((dim + 7) / 8);
+			bqk_model m = model_of(dim, bits, BQK_L2, BQK_ROTATION_NONE);
+			float kx = 0.0f;
+			int32_t sym, expected = 0;
+
+			with("dim=%zu bits=%d", dim, bits);
+			fill(centroid, dim, 0.0f);
+			fill_normal(rows, 2 * dim, dim);
+			CHECK_INT(bqk_code_nbytes(dim, bits), nbytes);
+			memset(codes, 0xee, sizeof(codes));
+			encode_ok(&m, 2);
+			CHECK_INT(codes[2 * nbytes], 0xee);
+			for (size_t i = 0; i < dim; i++)
+			{
+				int u = plane_level(codes, bits, dim, i), v = plane_level(codes + nbytes, bits, dim, i);
+
+				CHECK((u > top / 2) == (rows[i] >= 0.0f));
+				kx += ((float) u - 0.5f * (float) top) * rows[i];
+				expected += (2 * u - top) * (2 * v - top);
+			}
+			CHECK(fabsf(factors[0].f_rescale * kx / (-2.0f * factors[0].f_add) - 1.0f) < 1e-5f);
+			CHECK_INT(bqk_sym(bits, dim, codes, nbytes, 1, codes + nbytes, &sym), BQK_OK);
+			CHECK_INT(sym, expected);
+			CHECK_INT(bqk_sym(bits, dim, codes, nbytes - 1, 1, codes, &sym), BQK_EINVAL);
+			CHECK_INT(bqk_dot(bits, dim, codes, nbytes, 1, z, &sym), BQK_EINVAL);
+			CHECK_INT(bqk_query_prepare(&m, rows, 8, &query, z, work), BQK_EINVAL);
+			CHECK_INT(bqk_model_write(&m, codes, bqk_model_nbytes(&m)), BQK_EINVAL);
+		}
+}
+
 static void
 vector_on_the_centroid_has_zero_factors(void)
 {
@@ -344,7 +396,7 @@ models_that_cannot_encode_are_refused(void)
 	REFUSED(m.dim = 0);
 	REFUSED(m.dim = BQK_MAX_DIM + 1);
 	REFUSED(m.bits = 0);
-	REFUSED(m.bits = 3);
+	REFUSED(m.bits = 9);
 	REFUSED(m.metric = 3);
 	REFUSED(m.centroid = NULL);
 	REFUSED(m.signs = NULL);
@@ -371,6 +423,7 @@ main(void)
 	RUN(codes_and_factors_match_across_isas_and_stay_in_bounds);
 	RUN(code_sizes_are_dim_times_bits_rounded_up);
 	RUN(spare_bits_of_the_last_byte_are_zero);
+	RUN(planes_hold_levels_that_sym_reads_and_no_query_takes);
 	RUN(vector_on_the_centroid_has_zero_factors);
 	RUN(residual_too_small_to_square_counts_as_zero);
 	RUN(overflowing_distance_is_refused_with_its_row);

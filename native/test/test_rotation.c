@@ -36,6 +36,30 @@ rotation_keeps_inner_products_and_unrotated_models_copy(void)
 		m = model_of(dim, 1, BQK_L2, BQK_ROTATION_NONE);
 		CHECK_INT(bqk_rotate(&m, rows, 2, out), BQK_OK);
 		CHECK_SAME(out, rows, 2 * dim * sizeof(float));
+		CHECK_INT(bqk_unrotate(&m, rows, 2, out), BQK_OK);
+		CHECK_SAME(out, rows, 2 * dim * sizeof(float));
+	}
+}
+
+static void
+unrotated_vectors_are_those_that_were_rotated(void)
+{
+	static float there[2 * BQK_MAX_DIM], back[2 * BQK_MAX_DIM];
+	size_t dim;
+
+	for (size_t d = 0; (dim = test_dim(d)) != 0; d++)
+	{
+		bqk_model m = model_of(dim, 1, BQK_L2, BQK_ROTATION_HADAMARD);
+		float largest = 0.0f;
+
+		with("dim=%zu", dim);
+		fill_normal(rows, 2 * dim, d + 1);
+		CHECK_INT(bqk_rotate(&m, rows, 2, there), BQK_OK);
+		CHECK_INT(bqk_unrotate(&m, there, 2, back), BQK_OK);
+		for (size_t i = 0; i < 2 * dim; i++)
+			largest = fmaxf(largest, fabsf(back[i] - rows[i]));
+		/* 4 rounds each way of log2(dim) + 3 roundings of values up to 5 */
+		CHECK(largest <= 2e-5f);
 	}
 }
 
@@ -72,6 +96,7 @@ int
 main(void)
 {
 	RUN(rotation_keeps_inner_products_and_unrotated_models_copy);
+	RUN(unrotated_vectors_are_those_that_were_rotated);
 	RUN(signs_come_from_splitmix64);
 	return finish();
 }
