@@ -51,6 +51,9 @@ typedef struct bqk_kernels
 	/* integer kernels by bit width */
 	bqk_dot_fn dot[BQK_WIDTHS];
 	bqk_sym_fn sym[BQK_WIDTHS];
+	/* y, m rows of BQK_LANES vectors' targets in units of the step, becomes the levels of least sum of weight times
+	 * squared error along the trellis; decisions is scratch of the same shape */
+	void (*trellis)(float *y, const uint8_t *bits, const float *weight, size_t m, int32_t *decisions);
 } bqk_kernels;
 
 extern const bqk_kernels bqk_kernels_scalar;

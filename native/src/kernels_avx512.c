@@ -11,6 +11,7 @@
 
 #define W 16
 #include "float_kernels.h"
+#include "trellis_kernel.h"
 
 #include <immintrin.h>
 
@@ -227,6 +228,7 @@ const bqk_kernels bqk_kernels_avx512 = {
 	pack,
 	{dot1, dot2, dot4, dot8},
 	{sym1, sym2, sym4, sym8},
+	trellis,
 };
 
 #if defined(__clang__)
