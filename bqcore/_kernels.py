@@ -1,4 +1,4 @@
-"""The only file that touches cffi: arrays in, arrays out, statuses turned into exceptions.
+"""What touches cffi, with `_trellis`: arrays in, arrays out, statuses turned into exceptions.
 
 Arrays are checked by `bqcore._validation` before they get here.
 """
@@ -33,6 +33,11 @@ def _message(status: int) -> str:
     return str(ffi.string(lib.bqk_strerror(status)).decode())
 
 
+def check_status(status: int) -> None:
+    if status != lib.BQK_OK:
+        raise ValueError(_message(status))
+
+
 def supported_isas() -> list[str]:
     """Instruction sets this machine can run."""
     return [isa for isa in ISAS if lib.bqk_isa_supported(isa.encode())]
@@ -58,13 +63,20 @@ def select_isa(name: str | None) -> None:
         raise ValueError(f"isa: expected one of {', '.join(supported_isas())} on this machine, not {name!r}")
 
 
-def _pointer(ctype: str, array: npt.NDArray[Any], *, writable: bool = False) -> Any:
+def pointer(ctype: str, array: npt.NDArray[Any], *, writable: bool = False) -> Any:
     return ffi.from_buffer(f"{ctype}[]", array, require_writable=writable)
 
 
 def _factors(array: npt.NDArray[np.void], *, writable: bool = False) -> Any:
     """Pointer to corrective factors, as C lays them out; valid while the caller holds the array."""
-    return ffi.cast("bqk_factors *", _pointer("char", array.view(np.int8), writable=writable))
+    return ffi.cast("bqk_factors *", pointer("char", array.view(np.int8), writable=writable))
+
+
+def check_rows(name: str, array: npt.NDArray[Any], width: int, dtype: npt.DTypeLike) -> None:
+    """C trusts types, widths and contiguity: refuse anything else here."""
+    if array.ndim != 2 or array.shape[1] != width or array.dtype != dtype or not array.flags.c_contiguous:
+        expected = f"contiguous rows of {width} {np.dtype(dtype)}"
+        raise ValueError(f"{name}: expected {expected}, not {array.dtype} of shape {array.shape}")
 
 
 @dataclass(frozen=True)
@@ -100,22 +112,18 @@ class Model:
         self.signs: Float32Array | None = None
         if rotation != "none":
             self.signs = np.empty(lib.bqk_signs_count(self.dim), dtype=np.float32)
-            self._check(lib.bqk_signs_init(self.dim, seed, _pointer("float", self.signs, writable=True)))
+            check_status(lib.bqk_signs_init(self.dim, seed, pointer("float", self.signs, writable=True)))
         self._struct = ffi.new("bqk_model *")
         self._struct.dim, self._struct.bits = self.dim, bits
         self._struct.metric, self._struct.rotation = METRICS[metric], ROTATIONS[rotation]
         self._struct.seed, self._struct.n_trained = seed, n_trained
         # The struct borrows both arrays; holding the buffers keeps them alive with it.
-        self._held = [_pointer("float", self.centroid)]
+        self._held = [pointer("float", self.centroid)]
         self._struct.centroid = self._held[0]
         self._struct.signs = ffi.NULL
         if self.signs is not None:
-            self._held.append(_pointer("float", self.signs))
+            self._held.append(pointer("float", self.signs))
             self._struct.signs = self._held[1]
-
-    def _check(self, status: int) -> None:
-        if status != lib.BQK_OK:
-            raise ValueError(_message(status))
 
     @property
     def code_nbytes(self) -> int:
@@ -124,21 +132,15 @@ class Model:
 
     def rotate(self, X: Float32Array) -> Float32Array:
         """Rotate rows, shape (n, dim)."""
-        self._check_rows("X", X, self.dim, np.float32)
+        check_rows("X", X, self.dim, np.float32)
         out = np.empty_like(X)
-        self._check(
-            lib.bqk_rotate(self._struct, _pointer("float", X), len(X), _pointer("float", out, writable=True))
+        check_status(
+            lib.bqk_rotate(self._struct, pointer("float", X), len(X), pointer("float", out, writable=True))
         )
         return out
 
-    def _check_rows(self, name: str, array: npt.NDArray[Any], width: int, dtype: npt.DTypeLike) -> None:
-        """C trusts types, widths and contiguity: refuse anything else here."""
-        if array.ndim != 2 or array.shape[1] != width or array.dtype != dtype or not array.flags.c_contiguous:
-            expected = f"contiguous rows of {width} {np.dtype(dtype)}"
-            raise ValueError(f"{name}: expected {expected}, not {array.dtype} of shape {array.shape}")
-
     def _check_codes(self, codes: npt.NDArray[np.uint8], factors: npt.NDArray[np.void]) -> None:
-        self._check_rows("codes", codes, self.code_nbytes, np.uint8)
+        check_rows("codes", codes, self.code_nbytes, np.uint8)
         contiguous = factors.flags.c_contiguous
         if factors.shape != (len(codes),) or factors.dtype != FACTORS_DTYPE or not contiguous:
             expected = f"contiguous {FACTORS_DTYPE} of shape {(len(codes),)}"
@@ -146,7 +148,7 @@ class Model:
 
     def encode(self, X: Float32Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
         """Encode rows, shape (n, dim), to packed codes (n, code_nbytes) and factors (n,)."""
-        self._check_rows("X", X, self.dim, np.float32)
+        check_rows("X", X, self.dim, np.float32)
         n = len(X)
         codes = np.empty((n, self.code_nbytes), dtype=np.uint8)
         factors = np.empty(n, dtype=FACTORS_DTYPE)
@@ -156,32 +158,32 @@ class Model:
             return codes, factors
         status = lib.bqk_encode(
             self._struct,
-            _pointer("float", X),
+            pointer("float", X),
             n,
-            _pointer("uint8_t", codes, writable=True),
+            pointer("uint8_t", codes, writable=True),
             _factors(factors, writable=True),
-            _pointer("float", work, writable=True),
+            pointer("float", work, writable=True),
             bad,
         )
         if status in (lib.BQK_EZERO, lib.BQK_ERANGE):
             raise ValueError(f"X: row {bad[0]}: {_message(status)}")
-        self._check(status)
+        check_status(status)
         return codes, factors
 
     def prepare(self, q: Float32Array) -> Query:
         """Prepare one query, shape (dim,)."""
-        self._check_rows("q", q[np.newaxis], self.dim, np.float32)
+        check_rows("q", q[np.newaxis], self.dim, np.float32)
         struct = ffi.new("bqk_query *")
         z = np.empty(lib.bqk_query_nbytes(self.dim), dtype=np.int8)
         work = np.empty(self.dim, dtype=np.float32)
         status = lib.bqk_query_prepare(
             self._struct,
-            _pointer("float", q),
+            pointer("float", q),
             struct,
-            _pointer("int8_t", z, writable=True),
-            _pointer("float", work, writable=True),
+            pointer("int8_t", z, writable=True),
+            pointer("float", work, writable=True),
         )
-        self._check(status)
+        check_status(status)
         return Query(struct, z)
 
     def estimate(
@@ -191,15 +193,15 @@ class Model:
         self._check_codes(codes, factors)
         out = np.empty(len(codes), dtype=np.float32)
         if len(codes):
-            self._check(
+            check_status(
                 lib.bqk_estimate_n(
                     self._struct,
                     query.struct,
-                    _pointer("int8_t", query.z),
-                    _pointer("uint8_t", codes),
+                    pointer("int8_t", query.z),
+                    pointer("uint8_t", codes),
                     _factors(factors),
                     len(codes),
-                    _pointer("float", out, writable=True),
+                    pointer("float", out, writable=True),
                 )
             )
         return out
@@ -211,14 +213,14 @@ class Model:
         self._check_codes(codes, factors)
         out = np.empty(len(codes), dtype=np.float32)
         if len(codes):
-            self._check(
+            check_status(
                 lib.bqk_error_n(
                     self._struct,
                     query.struct,
-                    _pointer("uint8_t", codes),
+                    pointer("uint8_t", codes),
                     _factors(factors),
                     len(codes),
-                    _pointer("float", out, writable=True),
+                    pointer("float", out, writable=True),
                 )
             )
         return out
@@ -241,36 +243,36 @@ class Model:
 
     def dot(self, codes: npt.NDArray[np.uint8], z: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
         """Sum of level index times query coordinate, shape (n,)."""
-        self._check_rows("codes", codes, self.code_nbytes, np.uint8)
-        self._check_rows("z", z[np.newaxis], lib.bqk_query_nbytes(self.dim), np.int8)
+        check_rows("codes", codes, self.code_nbytes, np.uint8)
+        check_rows("z", z[np.newaxis], lib.bqk_query_nbytes(self.dim), np.int8)
         out = np.empty(len(codes), dtype=np.int32)
-        self._check(
+        check_status(
             lib.bqk_dot(
                 self.bits,
                 self.dim,
-                _pointer("uint8_t", codes),
+                pointer("uint8_t", codes),
                 codes.strides[0],
                 len(codes),
-                _pointer("int8_t", z),
-                _pointer("int32_t", out, writable=True),
+                pointer("int8_t", z),
+                pointer("int32_t", out, writable=True),
             )
         )
         return out
 
     def sym(self, codes: npt.NDArray[np.uint8], code: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
         """Sum of (2 ua - M)(2 ub - M), shape (n,)."""
-        self._check_rows("codes", codes, self.code_nbytes, np.uint8)
-        self._check_rows("code", code[np.newaxis], self.code_nbytes, np.uint8)
+        check_rows("codes", codes, self.code_nbytes, np.uint8)
+        check_rows("code", code[np.newaxis], self.code_nbytes, np.uint8)
         out = np.empty(len(codes), dtype=np.int32)
-        self._check(
+        check_status(
             lib.bqk_sym(
                 self.bits,
                 self.dim,
-                _pointer("uint8_t", codes),
+                pointer("uint8_t", codes),
                 codes.strides[0],
                 len(codes),
-                _pointer("uint8_t", np.ascontiguousarray(code)),
-                _pointer("int32_t", out, writable=True),
+                pointer("uint8_t", np.ascontiguousarray(code)),
+                pointer("int32_t", out, writable=True),
             )
         )
         return out
@@ -278,7 +280,7 @@ class Model:
     def to_bytes(self) -> bytes:
         """Serialise: layout in docs/code-format.md."""
         out = np.empty(lib.bqk_model_nbytes(self._struct), dtype=np.uint8)
-        self._check(lib.bqk_model_write(self._struct, _pointer("uint8_t", out, writable=True), len(out)))
+        check_status(lib.bqk_model_write(self._struct, pointer("uint8_t", out, writable=True), len(out)))
         return out.tobytes()
 
     @classmethod
@@ -295,14 +297,14 @@ class Model:
         buffer = padded.view(np.uint8)
         buffer[: len(data)] = np.frombuffer(data, dtype=np.uint8)
         struct = ffi.new("bqk_model *")
-        pointer = _pointer("uint8_t", buffer)
-        announced = lib.bqk_model_announced(pointer, len(data))
+        data_pointer = pointer("uint8_t", buffer)
+        announced = lib.bqk_model_announced(data_pointer, len(data))
         if announced == 0:
             raise ModelFormatError(f"expected a bqcore model, not {len(data)} bytes starting {data[:8]!r}")
         if announced != len(data):
             what = "truncated" if len(data) < announced else "overlong"
             raise ModelFormatError(f"{what} model: expected {announced} bytes, not {len(data)}")
-        status = lib.bqk_model_read(pointer, len(data), struct)
+        status = lib.bqk_model_read(data_pointer, len(data), struct)
         if status != lib.BQK_OK:
             version = int.from_bytes(data[4:6], "little")
             raise ModelFormatError(f"{_message(status)} (format version {version}, {len(data)} bytes)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ ROWS_PER_CENTROID = 256
 _ITERATIONS = 25
 
 
-def _sklearn_cluster() -> Any:
+def _sklearn() -> Any:
     try:
         import sklearn.cluster
+        import sklearn.exceptions
     except ImportError as error:
         raise ImportError("k-means needs scikit-learn: pip install 'bqcore[train]'") from error
-    return sklearn.cluster
+    return sklearn
 
 
 def kmeans(X: Float32Array, n_centroids: int, random_state: int) -> Float32Array:
@@ -45,7 +47,8 @@ def kmeans(X: Float32Array, n_centroids: int, random_state: int) -> Float32Array
         distinct = np.unique(X, axis=0)
         if len(distinct) <= n_centroids:
             return np.asarray(distinct, dtype=np.float32)
-    model = _sklearn_cluster().KMeans(
+    sklearn = _sklearn()
+    model = sklearn.cluster.KMeans(
         n_centroids,
         init="k-means++" if n_centroids <= 512 else "random",
         n_init=1,
@@ -53,7 +56,11 @@ def kmeans(X: Float32Array, n_centroids: int, random_state: int) -> Float32Array
         random_state=int(rng.integers(2**32)),
         algorithm="lloyd",
     )
-    return np.asarray(model.fit(X).cluster_centers_, dtype=np.float32)
+    with warnings.catch_warnings():
+        # What it warns of, fewer distinct rows than centroids, is handled: centroids of no row are left out.
+        warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+        model.fit(X)
+    return np.asarray(model.cluster_centers_[np.unique(model.labels_)], dtype=np.float32)
 
 
 def assign(X: Float32Array, centroids: Float32Array) -> npt.NDArray[np.int64]:

@@ -16,6 +16,9 @@ from bqcore.registry import CODECS, codec_class, parse_spec
 SPECS = [
     "rabitq(bits=1)",
     "rabitq(bits=4, rotation=none)",
+    "saq(bits=1)",
+    "saq(bits=2.5, centroids=4, factors=float32)",
+    "saq(bits=1, centroids=300, segment=16, factors=bfloat16)",
 ]
 METRICS = ["l2", "ip", "cosine"]
 

@@ -121,7 +121,7 @@ typedef struct bqk_trellis
 	float norm;
 } bqk_trellis;
 
-/* Encode n rows of dim floats in `rounds` searches of levels and scale. rescale[n]: |o|^2 / <o, levels>.
+/* Encode n rows of dim floats in `rounds` searches of levels and scale. rescale[n]: |o| / |levels|.
  * `work` holds bqk_trellis_work(dim) floats. */
 size_t bqk_trellis_work(size_t dim);
 int bqk_trellis_encode(const bqk_trellis *t, const float *o, size_t n, int rounds, uint8_t *codes, float *rescale,

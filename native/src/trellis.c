@@ -102,7 +102,7 @@ encode_lanes(const bqk_trellis *t, const float *o, size_t n, int rounds, uint8_t
 	size_t m = t->dim;
 	float *x = work, *y = x + m * BQK_LANES, *weight = y + 2 * m * BQK_LANES;
 	int32_t *decisions = (int32_t *) (y + m * BQK_LANES);
-	float scale[BQK_LANES], kept[BQK_LANES] = {0}, weighted[BQK_LANES] = {0}, dot[BQK_LANES] = {0};
+	float scale[BQK_LANES], kept[BQK_LANES] = {0}, weighted[BQK_LANES] = {0}, norm2[BQK_LANES] = {0};
 
 	for (size_t i = 0; i < m; i++)
 	{
@@ -126,14 +126,14 @@ encode_lanes(const bqk_trellis *t, const float *o, size_t n, int rounds, uint8_t
 			for (size_t l = 0; l < BQK_LANES; l++)
 				y[i * BQK_LANES + l] = x[i * BQK_LANES + l] * scale[l] / t->step[i];
 		kern->trellis(y, t->bits, weight, m, decisions);
-		memset(dot, 0, sizeof(dot));
+		memset(norm2, 0, sizeof(norm2));
 		for (size_t i = 0; i < m; i++)
 			for (size_t l = 0; l < BQK_LANES; l++)
 			{
-				float v = y[i * BQK_LANES + l] * t->step[i], xv = x[i * BQK_LANES + l] * v;
+				float v = y[i * BQK_LANES + l] * t->step[i];
 
-				dot[l] += xv;
-				ov[l] += t->weight[i] * xv;
+				norm2[l] += v * v;
+				ov[l] += t->weight[i] * v * x[i * BQK_LANES + l];
 				vv[l] += t->weight[i] * v * v;
 			}
 		for (size_t l = 0; l < BQK_LANES; l++)
@@ -141,7 +141,7 @@ encode_lanes(const bqk_trellis *t, const float *o, size_t n, int rounds, uint8_t
 	}
 	for (size_t l = 0; l < n; l++)
 	{
-		rescale[l] = dot[l] > 0.0f ? kept[l] / dot[l] : 0.0f;
+		rescale[l] = sqrtf(kept[l] / norm2[l]); /* no level is zero */
 		pack(t, y + l, codes + l * t->code_nbytes);
 	}
 }

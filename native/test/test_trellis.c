@@ -185,13 +185,8 @@ decoded_levels_give_the_factor_and_the_cosine_of_their_bits(void)
 					ov += o * v;
 					vv += v * v;
 				}
-				if (c == 1)
-					CHECK(rescale[c] == 0.0f);
-				else if (rescale[c] > 0.0f) /* zero where one axis leaves no level of the right sign */
-				{
-					CHECK(fabs(rescale[c] * ov - oo) <= 1e-4 * oo);
-					cosines += ov / sqrt(oo * vv) / (N_CODES - 1);
-				}
+				CHECK(fabs(rescale[c] * sqrt(vv) - sqrt(oo)) <= 1e-5 * sqrt(oo));
+				cosines += oo > 0.0 ? ov / sqrt(oo * vv) / (N_CODES - 1) : 0.0;
 			}
 			with("m=%zu most=%d: mean cosine %g", sizes[s], most, cosines);
 			if (sizes[s] >= 64) /* one bit reaches .83 where weights are equal */
