@@ -4,21 +4,30 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA_DIR ?= ../shared/data/A_minilm_wordnet
+DATA_SETS ?= ../shared/data
 
 C_SOURCES := $(wildcard native/src/*.[ch] native/include/*.h native/test/*.[ch])
 EXTENSION_SOURCES := $(wildcard adapters/postgres/extension/src/*.[ch])
 ASAN := build/native-asan
+NEON := build/native-neon
+NEON_CC ?= aarch64-linux-gnu-gcc
+NEON_RUN ?= qemu-aarch64
+NEON_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 # The extension's builds stay inside the checkout.
 export BQCORE_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: demo test test-pg16 bench lint format native-test clean help
+.PHONY: demo test test-pg16 test-pgvector test-faults bench eval lint format native-test native-test-neon clean help
 
 help:
 	@echo 'make demo    compare pgvector indexes with bqhnsw on real text, with a picture'
 	@echo 'make test    linters, C tests under sanitizers, Python and server tests'
 	@echo 'make bench   DATA_DIR=folder: the table of the README'
+	@echo 'make eval    DATA_SETS=folder: the tables of docs/codecs.md'
 	@echo 'make test-pg16   the server tests on Postgres 16'
+	@echo 'make test-pgvector   the server tests on pgvector 0.7.4 and 0.8.0'
+	@echo 'make native-test-neon   the C tests cross-compiled for AArch64, under qemu'
+	@echo 'make test-faults   stop the server at random moments, $$BQCORE_FAULT_ROUNDS times (150: some five minutes)'
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and f"expected Python 3.11 or later, not {v[0]}.{v[1]}")'
@@ -27,7 +36,7 @@ $(BIN)/uv:
 
 # The locked versions through uv; where its index cannot be reached, pip's own index and the ranges of pyproject.toml.
 $(READY): $(BIN)/uv pyproject.toml uv.lock native/CMakeLists.txt $(C_SOURCES) $(EXTENSION_SOURCES)
-	$(BIN)/uv sync --quiet --frozen --inexact --all-extras || \
+	$(BIN)/uv sync --quiet --frozen --inexact --all-extras --no-extra peers || \
 	  { $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' && \
 	    $(BIN)/python -m pip install --quiet --editable '.[datasets,demo]' --group dev; }
 	@touch $@
@@ -52,18 +61,47 @@ native-test: $(READY)
 	$(BIN)/cmake --build $(ASAN)
 	$(BIN)/ctest --test-dir $(ASAN) --output-on-failure
 
+# Static, so that the emulator needs no folder of foreign libraries.
+native-test-neon: $(READY)
+	@for tool in $(NEON_CC) $(NEON_RUN); do command -v $$tool >/dev/null || \
+	  { echo "expected $$tool on the PATH: apt install $(NEON_PACKAGES)" >&2; exit 2; }; done
+	$(BIN)/cmake -S native -B $(NEON) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBQK_WERROR=ON -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+	  -DCMAKE_C_COMPILER=$(NEON_CC) -DCMAKE_EXE_LINKER_FLAGS=-static -DCMAKE_CROSSCOMPILING_EMULATOR=$(NEON_RUN)
+	$(BIN)/cmake --build $(NEON)
+	$(BIN)/ctest --test-dir $(NEON) --output-on-failure --parallel 2
+
 test: lint native-test
+	@if command -v $(NEON_CC) >/dev/null && command -v $(NEON_RUN) >/dev/null; then $(MAKE) native-test-neon; \
+	  else echo 'native-test-neon skipped: it needs $(NEON_CC) and $(NEON_RUN) (Debian: $(NEON_PACKAGES))'; fi
 	$(BIN)/pytest
 
 # The server tests on the older embedded server.
 test-pg16: $(READY)
 	BQCORE_TEST_PG=16 $(BIN)/pytest integration
 
+# The server tests on older releases of the embedded server, for the pgvector that they carry: 0.7.4 and 0.8.0.
+test-pgvector: $(READY)
+	for release in 0.2.9 0.3.0; do \
+	  BQCORE_TEST_RELEASE=$$release $(BIN)/pytest integration --ignore integration/test_embedded.py \
+	    --ignore integration/test_pgvector_versions.py || exit; \
+	done
+
+# What make test leaves out. Environment: BQCORE_FAULT_ROUNDS, BQCORE_FAULT_SEED, BQCORE_TEST_PG.
+test-faults: $(READY)
+	$(BIN)/pytest integration -m slow
+
 bench: $(READY)
 	@test -d '$(DATA_DIR)' || { echo 'no folder $(DATA_DIR): make bench DATA_DIR=/path/to/vectors (see README)' >&2; exit 2; }
 	mkdir -p benchmarks/results
 	$(BIN)/python benchmarks/postgres_indexes.py '$(DATA_DIR)' --builds 3 \
 	  --json benchmarks/results/postgres_indexes_$(notdir $(DATA_DIR:%/=%)).json
+
+# A peer that cannot be installed is skipped with its reason. One thread each: OpenMP's waiting threads count as CPU time.
+eval: $(READY)
+	@test -d '$(DATA_SETS)' || { echo 'no folder $(DATA_SETS): make eval DATA_SETS=/path/to/sets (see README)' >&2; exit 2; }
+	-$(BIN)/uv sync --quiet --frozen --inexact --all-extras
+	OMP_NUM_THREADS=1 RAYON_NUM_THREADS=1 $(BIN)/python benchmarks/codecs.py '$(DATA_SETS)' --docs docs/codecs.md $(EVAL_ARGS)
 
 clean:
 	rm -rf build .cache $(VENV)

@@ -1,4 +1,4 @@
-"""What touches cffi, with `_trellis`: arrays in, arrays out, statuses turned into exceptions.
+"""The only file that touches cffi: arrays in, arrays out, statuses turned into exceptions.
 
 Arrays are checked by `bqcore._validation` before they get here.
 """
@@ -6,6 +6,7 @@ Arrays are checked by `bqcore._validation` before they get here.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,6 @@ from bqcore._native import ffi, lib
 
 Float32Array = npt.NDArray[np.float32]
 
-#: Instruction sets in rising order.
-ISAS = ("scalar", "avx2", "avx512")
 METRICS: dict[str, int] = {"l2": lib.BQK_L2, "ip": lib.BQK_IP, "cosine": lib.BQK_COSINE}
 ROTATIONS: dict[str, int] = {"none": lib.BQK_ROTATION_NONE, "hadamard": lib.BQK_ROTATION_HADAMARD}
 
@@ -29,13 +28,23 @@ class ModelFormatError(ValueError):
     """Bytes that are not a model this version can read."""
 
 
+def _text(pointer: Any) -> str:
+    return str(ffi.string(pointer).decode())
+
+
+def _isas() -> Iterator[str]:
+    i = 0
+    while name := lib.bqk_isa_name(i):
+        yield _text(name)
+        i += 1
+
+
+#: Instruction sets of this build in rising order: scalar, then avx2 and avx512, or neon.
+ISAS = tuple(_isas())
+
+
 def _message(status: int) -> str:
-    return str(ffi.string(lib.bqk_strerror(status)).decode())
-
-
-def check_status(status: int) -> None:
-    if status != lib.BQK_OK:
-        raise ValueError(_message(status))
+    return _text(lib.bqk_strerror(status))
 
 
 def supported_isas() -> list[str]:
@@ -45,7 +54,7 @@ def supported_isas() -> list[str]:
 
 def active_isa() -> str:
     """Name of the instruction set in use."""
-    return str(ffi.string(lib.bqk_isa_active()).decode())
+    return _text(lib.bqk_isa_active())
 
 
 def select_isa(name: str | None) -> None:
@@ -63,28 +72,24 @@ def select_isa(name: str | None) -> None:
         raise ValueError(f"isa: expected one of {', '.join(supported_isas())} on this machine, not {name!r}")
 
 
-def pointer(ctype: str, array: npt.NDArray[Any], *, writable: bool = False) -> Any:
+def _pointer(ctype: str, array: npt.NDArray[Any], *, writable: bool = False) -> Any:
     return ffi.from_buffer(f"{ctype}[]", array, require_writable=writable)
 
 
 def _factors(array: npt.NDArray[np.void], *, writable: bool = False) -> Any:
     """Pointer to corrective factors, as C lays them out; valid while the caller holds the array."""
-    return ffi.cast("bqk_factors *", pointer("char", array.view(np.int8), writable=writable))
-
-
-def check_rows(name: str, array: npt.NDArray[Any], width: int, dtype: npt.DTypeLike) -> None:
-    """C trusts types, widths and contiguity: refuse anything else here."""
-    if array.ndim != 2 or array.shape[1] != width or array.dtype != dtype or not array.flags.c_contiguous:
-        expected = f"contiguous rows of {width} {np.dtype(dtype)}"
-        raise ValueError(f"{name}: expected {expected}, not {array.dtype} of shape {array.shape}")
+    return ffi.cast("bqk_factors *", _pointer("char", array.view(np.int8), writable=writable))
 
 
 @dataclass(frozen=True)
 class Query:
-    """One prepared query: corrective terms and 8-bit coordinates in kernel order."""
+    """One prepared query: corrective terms, and its coordinates in kernel order.
+
+    `z` holds int8 levels; bit planes at 4 bits against 1-bit codes; float32 at 32 bits.
+    """
 
     struct: Any
-    z: npt.NDArray[np.int8]
+    z: npt.NDArray[Any]
 
 
 class Model:
@@ -112,18 +117,22 @@ class Model:
         self.signs: Float32Array | None = None
         if rotation != "none":
             self.signs = np.empty(lib.bqk_signs_count(self.dim), dtype=np.float32)
-            check_status(lib.bqk_signs_init(self.dim, seed, pointer("float", self.signs, writable=True)))
+            self._check(lib.bqk_signs_init(self.dim, seed, _pointer("float", self.signs, writable=True)))
         self._struct = ffi.new("bqk_model *")
         self._struct.dim, self._struct.bits = self.dim, bits
         self._struct.metric, self._struct.rotation = METRICS[metric], ROTATIONS[rotation]
         self._struct.seed, self._struct.n_trained = seed, n_trained
         # The struct borrows both arrays; holding the buffers keeps them alive with it.
-        self._held = [pointer("float", self.centroid)]
+        self._held = [_pointer("float", self.centroid)]
         self._struct.centroid = self._held[0]
         self._struct.signs = ffi.NULL
         if self.signs is not None:
-            self._held.append(pointer("float", self.signs))
+            self._held.append(_pointer("float", self.signs))
             self._struct.signs = self._held[1]
+
+    def _check(self, status: int) -> None:
+        if status != lib.BQK_OK:
+            raise ValueError(_message(status))
 
     @property
     def code_nbytes(self) -> int:
@@ -132,15 +141,21 @@ class Model:
 
     def rotate(self, X: Float32Array) -> Float32Array:
         """Rotate rows, shape (n, dim)."""
-        check_rows("X", X, self.dim, np.float32)
+        self._check_rows("X", X, self.dim, np.float32)
         out = np.empty_like(X)
-        check_status(
-            lib.bqk_rotate(self._struct, pointer("float", X), len(X), pointer("float", out, writable=True))
+        self._check(
+            lib.bqk_rotate(self._struct, _pointer("float", X), len(X), _pointer("float", out, writable=True))
         )
         return out
 
+    def _check_rows(self, name: str, array: npt.NDArray[Any], width: int, dtype: npt.DTypeLike) -> None:
+        """C trusts types, widths and contiguity: refuse anything else here."""
+        if array.ndim != 2 or array.shape[1] != width or array.dtype != dtype or not array.flags.c_contiguous:
+            expected = f"contiguous rows of {width} {np.dtype(dtype)}"
+            raise ValueError(f"{name}: expected {expected}, not {array.dtype} of shape {array.shape}")
+
     def _check_codes(self, codes: npt.NDArray[np.uint8], factors: npt.NDArray[np.void]) -> None:
-        check_rows("codes", codes, self.code_nbytes, np.uint8)
+        self._check_rows("codes", codes, self.code_nbytes, np.uint8)
         contiguous = factors.flags.c_contiguous
         if factors.shape != (len(codes),) or factors.dtype != FACTORS_DTYPE or not contiguous:
             expected = f"contiguous {FACTORS_DTYPE} of shape {(len(codes),)}"
@@ -148,7 +163,7 @@ class Model:
 
     def encode(self, X: Float32Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
         """Encode rows, shape (n, dim), to packed codes (n, code_nbytes) and factors (n,)."""
-        check_rows("X", X, self.dim, np.float32)
+        self._check_rows("X", X, self.dim, np.float32)
         n = len(X)
         codes = np.empty((n, self.code_nbytes), dtype=np.uint8)
         factors = np.empty(n, dtype=FACTORS_DTYPE)
@@ -158,33 +173,34 @@ class Model:
             return codes, factors
         status = lib.bqk_encode(
             self._struct,
-            pointer("float", X),
+            _pointer("float", X),
             n,
-            pointer("uint8_t", codes, writable=True),
+            _pointer("uint8_t", codes, writable=True),
             _factors(factors, writable=True),
-            pointer("float", work, writable=True),
+            _pointer("float", work, writable=True),
             bad,
         )
         if status in (lib.BQK_EZERO, lib.BQK_ERANGE):
             raise ValueError(f"X: row {bad[0]}: {_message(status)}")
-        check_status(status)
+        self._check(status)
         return codes, factors
 
-    def prepare(self, q: Float32Array) -> Query:
-        """Prepare one query, shape (dim,)."""
-        check_rows("q", q[np.newaxis], self.dim, np.float32)
+    def prepare(self, q: Float32Array, query_bits: int = 8) -> Query:
+        """Prepare one query, shape (dim,), at 4, 8 or 32 bits."""
+        self._check_rows("q", q[np.newaxis], self.dim, np.float32)
         struct = ffi.new("bqk_query *")
-        z = np.empty(lib.bqk_query_nbytes(self.dim), dtype=np.int8)
+        z = np.empty(lib.bqk_query_nbytes(self.dim, query_bits), dtype=np.int8)
         work = np.empty(self.dim, dtype=np.float32)
         status = lib.bqk_query_prepare(
             self._struct,
-            pointer("float", q),
+            _pointer("float", q),
+            query_bits,
             struct,
-            pointer("int8_t", z, writable=True),
-            pointer("float", work, writable=True),
+            _pointer("char", z, writable=True),
+            _pointer("float", work, writable=True),
         )
-        check_status(status)
-        return Query(struct, z)
+        self._check(status)
+        return Query(struct, z.view(np.float32) if query_bits == 32 else z)
 
     def estimate(
         self, query: Query, codes: npt.NDArray[np.uint8], factors: npt.NDArray[np.void]
@@ -193,15 +209,15 @@ class Model:
         self._check_codes(codes, factors)
         out = np.empty(len(codes), dtype=np.float32)
         if len(codes):
-            check_status(
+            self._check(
                 lib.bqk_estimate_n(
                     self._struct,
                     query.struct,
-                    pointer("int8_t", query.z),
-                    pointer("uint8_t", codes),
+                    _pointer("char", query.z),
+                    _pointer("uint8_t", codes),
                     _factors(factors),
                     len(codes),
-                    pointer("float", out, writable=True),
+                    _pointer("float", out, writable=True),
                 )
             )
         return out
@@ -213,14 +229,14 @@ class Model:
         self._check_codes(codes, factors)
         out = np.empty(len(codes), dtype=np.float32)
         if len(codes):
-            check_status(
+            self._check(
                 lib.bqk_error_n(
                     self._struct,
                     query.struct,
-                    pointer("uint8_t", codes),
+                    _pointer("uint8_t", codes),
                     _factors(factors),
                     len(codes),
-                    pointer("float", out, writable=True),
+                    _pointer("float", out, writable=True),
                 )
             )
         return out
@@ -243,36 +259,36 @@ class Model:
 
     def dot(self, codes: npt.NDArray[np.uint8], z: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
         """Sum of level index times query coordinate, shape (n,)."""
-        check_rows("codes", codes, self.code_nbytes, np.uint8)
-        check_rows("z", z[np.newaxis], lib.bqk_query_nbytes(self.dim), np.int8)
+        self._check_rows("codes", codes, self.code_nbytes, np.uint8)
+        self._check_rows("z", z[np.newaxis], lib.bqk_query_nbytes(self.dim, 8), np.int8)
         out = np.empty(len(codes), dtype=np.int32)
-        check_status(
+        self._check(
             lib.bqk_dot(
                 self.bits,
                 self.dim,
-                pointer("uint8_t", codes),
+                _pointer("uint8_t", codes),
                 codes.strides[0],
                 len(codes),
-                pointer("int8_t", z),
-                pointer("int32_t", out, writable=True),
+                _pointer("int8_t", z),
+                _pointer("int32_t", out, writable=True),
             )
         )
         return out
 
     def sym(self, codes: npt.NDArray[np.uint8], code: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
         """Sum of (2 ua - M)(2 ub - M), shape (n,)."""
-        check_rows("codes", codes, self.code_nbytes, np.uint8)
-        check_rows("code", code[np.newaxis], self.code_nbytes, np.uint8)
+        self._check_rows("codes", codes, self.code_nbytes, np.uint8)
+        self._check_rows("code", code[np.newaxis], self.code_nbytes, np.uint8)
         out = np.empty(len(codes), dtype=np.int32)
-        check_status(
+        self._check(
             lib.bqk_sym(
                 self.bits,
                 self.dim,
-                pointer("uint8_t", codes),
+                _pointer("uint8_t", codes),
                 codes.strides[0],
                 len(codes),
-                pointer("uint8_t", np.ascontiguousarray(code)),
-                pointer("int32_t", out, writable=True),
+                _pointer("uint8_t", np.ascontiguousarray(code)),
+                _pointer("int32_t", out, writable=True),
             )
         )
         return out
@@ -280,7 +296,7 @@ class Model:
     def to_bytes(self) -> bytes:
         """Serialise: layout in docs/code-format.md."""
         out = np.empty(lib.bqk_model_nbytes(self._struct), dtype=np.uint8)
-        check_status(lib.bqk_model_write(self._struct, pointer("uint8_t", out, writable=True), len(out)))
+        self._check(lib.bqk_model_write(self._struct, _pointer("uint8_t", out, writable=True), len(out)))
         return out.tobytes()
 
     @classmethod
@@ -297,14 +313,14 @@ class Model:
         buffer = padded.view(np.uint8)
         buffer[: len(data)] = np.frombuffer(data, dtype=np.uint8)
         struct = ffi.new("bqk_model *")
-        data_pointer = pointer("uint8_t", buffer)
-        announced = lib.bqk_model_announced(data_pointer, len(data))
+        pointer = _pointer("uint8_t", buffer)
+        announced = lib.bqk_model_announced(pointer, len(data))
         if announced == 0:
             raise ModelFormatError(f"expected a bqcore model, not {len(data)} bytes starting {data[:8]!r}")
         if announced != len(data):
             what = "truncated" if len(data) < announced else "overlong"
             raise ModelFormatError(f"{what} model: expected {announced} bytes, not {len(data)}")
-        status = lib.bqk_model_read(data_pointer, len(data), struct)
+        status = lib.bqk_model_read(pointer, len(data), struct)
         if status != lib.BQK_OK:
             version = int.from_bytes(data[4:6], "little")
             raise ModelFormatError(f"{_message(status)} (format version {version}, {len(data)} bytes)")

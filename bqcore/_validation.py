@@ -238,7 +238,7 @@ def check_metric(metric: object) -> Metric:
     return cast(Metric, str(metric))
 
 
-def check_bits(bits: object, allowed: Collection[int]) -> int:
+def check_bits(bits: object, allowed: Collection[int], *, name: str = "bits") -> int:
     """Check a number of bits per dimension.
 
     Parameters
@@ -246,7 +246,9 @@ def check_bits(bits: object, allowed: Collection[int]) -> int:
     bits : int
         Bits per dimension.
     allowed : collection of int
-        The values this quantizer has.
+        The values there are.
+    name : str, default "bits"
+        What error texts call it.
 
     Returns
     -------
@@ -260,10 +262,10 @@ def check_bits(bits: object, allowed: Collection[int]) -> int:
     ValueError
         If it is not one of `allowed`.
     """
-    number = check_int(bits, name="bits", low=1)
+    number = check_int(bits, name=name, low=1)
     if number not in allowed:
         choices = ", ".join(str(b) for b in sorted(allowed))
-        raise ValueError(f"bits: expected one of {choices}, not {number}")
+        raise ValueError(f"{name}: expected one of {choices}, not {number}")
     return number
 
 

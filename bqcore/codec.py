@@ -18,6 +18,7 @@ from bqcore._validation import (
     Float32Array,
     as_matrix_or_vector,
     as_vectors,
+    check_bits,
     check_metric,
     normalize,
     unit_rows,
@@ -50,8 +51,12 @@ class Codec(abc.ABC):
 
     #: Name in specs and files.
     codec: ClassVar[str]
+    #: What it does, in a few words: the beginning of the advisor's reason.
+    idea: ClassVar[str]
     #: Whether rows and queries reach the methods below as unit vectors under cosine, or as given.
     gets_unit_rows: ClassVar[bool] = True
+    #: Bits per coordinate that queries may be rounded to; empty where they are taken in one way only.
+    query_widths: ClassVar[tuple[int, ...]] = ()
 
     metric: str
     dim_: int
@@ -72,6 +77,10 @@ class Codec(abc.ABC):
     def _estimate(self, codes: Codes, Q: Float32Array) -> Float32Array:
         """Estimate distances in the unit of the metric, shape (n_queries, n)."""
 
+    def _estimate_at(self, codes: Codes, Q: Float32Array, query_bits: int) -> Float32Array:
+        """`_estimate` with queries rounded to one of `query_widths`."""
+        raise NotImplementedError
+
     @abc.abstractmethod
     def _decode(self, codes: Codes) -> Float32Array:
         """Return the vectors that the codes stand for, shape (n, dim)."""
@@ -85,6 +94,11 @@ class Codec(abc.ABC):
     @abc.abstractmethod
     def factors_dtype(self) -> np.dtype[np.void]:
         """Structured dtype of what is stored beside a code: corrective factors and the list id, if any."""
+
+    @classmethod
+    def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
+        """Return parameters that the advisor tries for n vectors in at most `nbytes` bytes each."""
+        return []
 
     def _restore(self) -> None:  # noqa: B027
         """Rebuild what is derived from the fitted state; called after `fit` and after reading a file."""
@@ -157,6 +171,15 @@ class Codec(abc.ABC):
         """Stored bytes of one vector: code, corrective factors, list id."""
         self._check_fitted()
         return self.code_nbytes + self.factors_dtype.itemsize
+
+    def as_coded(self, X: Float32Array) -> Float32Array:
+        """Return X, shape (n, dim), as `decode` approximates it: unit rows under cosine, else unchanged."""
+        if self.metric_ != "cosine":
+            return X
+        out = np.zeros_like(X)
+        some = X.any(axis=1)
+        out[some] = unit_rows(X[some])
+        return out
 
     def check_codes(self, codes: Codes) -> None:
         """Check that codes were made by this model.
@@ -237,7 +260,7 @@ class Codec(abc.ABC):
         packed, factors = self._encode(vectors)
         return Codes(packed, factors, self.dim_, self.codec, self._model_id)
 
-    def estimate(self, codes: Codes, Q: npt.ArrayLike) -> Float32Array:
+    def estimate(self, codes: Codes, Q: npt.ArrayLike, query_bits: int | None = None) -> Float32Array:
         """Estimate the distances of queries to codes.
 
         Parameters
@@ -246,6 +269,8 @@ class Codec(abc.ABC):
             Made by this model.
         Q : ndarray of float32, shape (n_queries, dim) or (dim,)
             A zero query is allowed; under cosine its estimates mean nothing.
+        query_bits : int, optional
+            Bits per coordinate that queries are rounded to, of `query_widths`; by default the codec's own.
 
         Returns
         -------
@@ -255,19 +280,27 @@ class Codec(abc.ABC):
         Raises
         ------
         ValueError
-            If the codes are of another model, dims differ, or values are not finite.
+            If the codes are of another model, dims differ, values are not finite, or the codec does not have
+            this query_bits.
         """
         self.check_codes(codes)
+        if query_bits is not None:
+            if not self.query_widths:
+                raise ValueError(
+                    f"query_bits: {self.codec} takes queries in one way only, not at {query_bits}"
+                )
+            query_bits = check_bits(query_bits, self.query_widths, name="query_bits")
         queries, single = as_matrix_or_vector(Q, dim=self.dim_)
-        if self.metric_ == "cosine" and self.gets_unit_rows:
-            some = queries.any(axis=1)
-            scaled = np.zeros_like(queries)
-            scaled[some] = unit_rows(queries[some])
-            queries = scaled
+        if self.gets_unit_rows:
+            queries = self.as_coded(queries)
         out = np.empty((len(queries), len(codes)), dtype=np.float32)
         step = max(1, _BLOCK_ESTIMATES // max(1, len(codes)))
         for start in range(0, len(queries), step):
-            out[start : start + step] = self._estimate(codes, queries[start : start + step])
+            block = queries[start : start + step]
+            if query_bits is None:
+                out[start : start + step] = self._estimate(codes, block)
+            else:
+                out[start : start + step] = self._estimate_at(codes, block, query_bits)
         return out[0] if single else out
 
     def decode(self, codes: Codes) -> Float32Array:

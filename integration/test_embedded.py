@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -40,14 +39,6 @@ include $(PGXS)
 def plain() -> Iterator[EmbeddedServer]:
     with EmbeddedServer() as running:
         yield running
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """Folder that the server's user may enter; as root, pytest's own are closed to it."""
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="bq-test-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from support import (
     create_table,
     execute,
     force_index,
+    go_on_until_the_limit,
     hits,
     insert,
     plan,
@@ -141,7 +142,8 @@ def test_rescans_in_a_nested_loop_equal_separate_queries(
 
 def test_scans_of_indexes_with_different_bits_interleave(session: Connection, corpus: Corpus) -> None:
     """The outer scan (1 bit) is in the middle of its work whenever an inner one (4 bits) runs."""
-    configure(session, hnsw_iterative_scan="strict_order", enable_sort="off", enable_material="off")
+    configure(session, enable_sort="off", enable_material="off")
+    go_on_until_the_limit(session)
     text = """
         SELECT a.id, b.id FROM (SELECT * FROM l2_1 ORDER BY embedding <-> %(q)s LIMIT 60) a
         CROSS JOIN LATERAL (SELECT id FROM cosine_4 ORDER BY cosine_4.embedding <=> a.embedding LIMIT 3) b"""
@@ -196,7 +198,7 @@ def test_partitions_with_different_bits_merge_in_exact_order(conn: Connection) -
 
 
 def test_two_cursors_fetched_in_turn_equal_two_queries(session: Connection, corpus: Corpus) -> None:
-    configure(session, hnsw_iterative_scan="strict_order")
+    go_on_until_the_limit(session)
     q = corpus.queries[1]
     cursors = {"a": ("l2", "l2_1"), "b": ("l2", "l2_4"), "c": ("cosine", "cosine_4")}
     got: dict[str, list[Any]] = {name: [] for name in cursors}
@@ -272,7 +274,7 @@ def test_a_scan_sees_its_snapshot_only(server: Server, conn: Connection, databas
     create_table(conn, data.base)
     create_index(conn, bits)
     force_index(conn)
-    configure(conn, hnsw_iterative_scan="strict_order")
+    go_on_until_the_limit(conn)
     q = data.queries[0]
     before = search(conn, q)
     gone = [i for i, _ in before[:5]]

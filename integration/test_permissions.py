@@ -15,6 +15,7 @@ from support import (
     create_table,
     execute,
     force_index,
+    go_on_until_the_limit,
     search_ids,
     value,
 )
@@ -91,7 +92,7 @@ def test_scans_respect_row_level_security(items: Connection, role: str) -> None:
     items.execute("ALTER TABLE items ENABLE ROW LEVEL SECURITY")
     items.execute("CREATE POLICY even ON items USING (id % 2 = 0)")
     execute(items, f"SET SESSION AUTHORIZATION {role}")
-    items.execute("SET hnsw.iterative_scan = strict_order")
+    go_on_until_the_limit(items)
     force_index(items)
     ids = search_ids(items, DATA.queries[0], 10)
     assert len(ids) == 10

@@ -64,6 +64,13 @@ def query_levels(z, dim, bits):
     return z[:dim].astype(np.int64)
 
 
+def plane_levels(planes, dim):
+    """Levels of a query held as bit planes: 16 bytes of each for 128 dims, plane 3 the sign."""
+    bits = np.unpackbits(planes.view(np.uint8).reshape(-1, 16), axis=1, bitorder="little").astype(np.int64)
+    blocks = bits[: -(-dim // 128) * 4].reshape(-1, 4, 128)
+    return (blocks * np.array([1, 2, 4, -8])[:, None]).sum(axis=1).ravel()[:dim]
+
+
 def best_cosine(o, bits):
     """Largest cosine between o and any code, over every step at which one of its levels changes."""
     if bits == 1:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from bqcore._kernels import Model
 
 METRICS = ["l2", "ip", "cosine"]
 BITS = [1, 2, 4, 8]
+QUERY_BITS = [4, 8, 32]
 WEIGHT = {"l2": 2.0, "ip": 1.0, "cosine": 1.0}
 
 
@@ -42,12 +44,14 @@ def outputs(model, X, Q):
     found["estimate_sym"] = model.estimate_sym(codes, factors, 0)
     found["sym"] = model.sym(codes, codes[-1])
     for i, q in enumerate(Q):
-        query = model.prepare(q)
-        found[f"terms {i}"] = np.frombuffer(_kernels.ffi.buffer(query.struct), dtype=np.uint8)
-        found[f"z {i}"] = query.z
-        found[f"dot {i}"] = model.dot(codes, query.z)
-        found[f"estimate {i}"] = model.estimate(query, codes, factors)
-        found[f"error {i}"] = model.error(query, codes, factors)
+        for query_bits in QUERY_BITS:
+            query = model.prepare(q, query_bits)
+            key = f"{i} at {query_bits}"
+            found[f"terms {key}"] = np.frombuffer(_kernels.ffi.buffer(query.struct), dtype=np.uint8)
+            found[f"z {key}"] = query.z
+            found[f"estimate {key}"] = model.estimate(query, codes, factors)
+            found[f"error {key}"] = model.error(query, codes, factors)
+        found[f"dot {i}"] = model.dot(codes, model.prepare(q).z)
     return {name: array.tobytes() for name, array in found.items()}
 
 
@@ -67,10 +71,15 @@ def test_every_isa_computes_the_same_bytes(isa, dim, rotation):
             assert differing == [], f"{isa}: dim={dim} bits={bits} metric={metric}"
 
 
+def test_isas_are_those_of_the_architecture():
+    by_machine = {"x86_64": ("avx2", "avx512"), "aarch64": ("neon",), "arm64": ("neon",)}
+    assert ("scalar", *by_machine.get(platform.machine(), ())) == _kernels.ISAS
+
+
 def test_unknown_isa_is_refused_and_the_active_one_stays():
     before = _kernels.active_isa()
-    with pytest.raises(ValueError, match=r"^isa: expected one of scalar, avx2, avx512, not 'neon'$"):
-        _kernels.select_isa("neon")
+    with pytest.raises(ValueError, match=rf"^isa: expected one of {', '.join(_kernels.ISAS)}, not 'x87'$"):
+        _kernels.select_isa("x87")
     assert _kernels.active_isa() == before
 
 
@@ -94,9 +103,9 @@ def test_environment_selects_the_isa():
     best = _kernels.supported_isas()[-1]
     assert _import_with_isa("scalar").stdout == "scalar\n"
     assert _import_with_isa("").stdout == f"{best}\n"
-    refused = _import_with_isa("neon")
+    refused = _import_with_isa("x87")
     assert refused.returncode == 1
-    assert "isa: expected one of scalar, avx2, avx512, not 'neon'" in refused.stderr
+    assert f"isa: expected one of {', '.join(_kernels.ISAS)}, not 'x87'" in refused.stderr
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 5, 25, 64, 96, 127, 384, 1000, 1536])
@@ -213,17 +222,30 @@ def test_factors_queries_and_estimates_match_the_reference(dim, bits, metric):
         model.sym(codes, codes[3]), (2 * k).astype(np.int64) @ (2 * k[3]).astype(np.int64)
     )
     for q in Q:
-        query = model.prepare(q)
-        z = reference.query_levels(query.z, dim, bits)
         rotated = (reference.residuals(q[None], centroid, metric) @ R.T)[0]
-        assert query.struct.delta == pytest.approx(np.abs(rotated).max() / 127, rel=1e-5)
-        assert np.max(np.abs(z - rotated / query.struct.delta)) <= 0.501
-        assert query.struct.sum_z == z.sum() == query.z.astype(np.int64).sum()
-        assert query.struct.g_error == pytest.approx(np.linalg.norm(rotated), rel=1e-5)
-        np.testing.assert_array_equal(model.dot(codes, query.z), levels @ z)
-        expected = reference.estimate(X, q, levels, z, query.struct.delta, centroid, R, metric, bits)
-        found = model.estimate(query, codes, factors)
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+        for query_bits in QUERY_BITS:
+            query = model.prepare(q, query_bits)
+            assert query.struct.bits == query_bits
+            assert query.struct.g_error == pytest.approx(np.linalg.norm(rotated), rel=1e-5)
+            if query_bits == 32:
+                z, delta = query.z, 1.0
+                assert (query.struct.delta, query.struct.sum_z) == (0, 0)
+                np.testing.assert_allclose(z, rotated, rtol=0, atol=1e-6 * np.linalg.norm(rotated))
+            else:
+                planes = query_bits == 4 and bits == 1
+                z = reference.query_levels(query.z, dim, bits)
+                if planes:
+                    z = reference.plane_levels(query.z, dim)
+                delta = query.struct.delta
+                assert delta == pytest.approx(np.abs(rotated).max() / (2 ** (query_bits - 1) - 1), rel=1e-5)
+                assert np.max(np.abs(z - rotated / delta)) <= 0.501
+                assert query.struct.sum_z == z.sum()
+                if not planes:
+                    assert query.z.astype(np.int64).sum() == z.sum()
+                    np.testing.assert_array_equal(model.dot(codes, query.z), levels @ z)
+            expected = reference.estimate(X, q, levels, z, delta, centroid, R, metric, bits)
+            found = model.estimate(query, codes, factors)
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -243,12 +265,16 @@ def test_error_bounds_match_the_theorem(bits, metric):
             np.linalg.norm(o, axis=1) / cosine * np.sqrt({1: 0.3634, 2: 0.1188, 4: 0.01154, 8: 0.00006}[bits])
         )
     for q in Q:
-        q_length = np.linalg.norm(reference.residuals(q[None], centroid, metric))
-        query = model.prepare(q)
-        code = tail * q_length / np.sqrt(dim - 1)
-        rounding = np.linalg.norm(o, axis=1) / cosine * query.struct.delta / np.sqrt(12)
-        expected = WEIGHT[metric] * np.hypot(code, rounding)
-        np.testing.assert_allclose(model.error(query, codes, factors), expected, rtol=3e-3)
+        rotated = (reference.residuals(q[None], centroid, metric) @ R.T)[0]
+        code = tail * np.linalg.norm(rotated) / np.sqrt(dim - 1)
+        for query_bits in QUERY_BITS:
+            step = 0.0 if query_bits == 32 else np.abs(rotated).max() / (2 ** (query_bits - 1) - 1)
+            rounding = np.linalg.norm(o, axis=1) / cosine * step / np.sqrt(12)
+            expected = WEIGHT[metric] * np.hypot(code, rounding)
+            found = model.error(model.prepare(q, query_bits), codes, factors)
+            # 1 - cos^2 of 8-bit codes is a difference of nearly equal float32
+            rtol = 3e-2 if bits == 8 and query_bits == 32 else 3e-3
+            np.testing.assert_allclose(found, expected, rtol=rtol)
 
 
 @pytest.mark.parametrize("bits", BITS)

@@ -210,16 +210,17 @@ def test_distance_that_overflows_is_refused_with_its_row():
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("metric", METRICS)
-def test_single_query_is_a_row_of_many(bits, metric):
+@pytest.mark.parametrize("query_bits", [4, 8, 32])
+def test_single_query_is_a_row_of_many(bits, metric, query_bits):
     X = vectors()
     quantizer = RaBitQ(bits=bits, metric=metric).fit(X)
     codes = quantizer.encode(X)
     for call in (quantizer.estimate, quantizer.error_bound):
-        many = call(codes, X[:4])
+        many = call(codes, X[:4], query_bits=query_bits)
         assert many.shape == (4, 60)
         assert many.dtype == np.float32
         for i in range(4):
-            one = call(codes, X[i])
+            one = call(codes, X[i], query_bits=query_bits)
             assert one.shape == (60,)
             assert one.tobytes() == many[i].tobytes()
 
@@ -246,6 +247,21 @@ def test_error_bound_is_proportional_to_eps0():
     for eps0 in (-0.1, np.nan):
         with pytest.raises(ValueError, match=rf"^eps0: expected a number >= 0, not {eps0}$"):
             quantizer.error_bound(codes, X[0], eps0=eps0)
+
+
+def test_queries_have_8_bits_unless_4_or_32_are_asked_for():
+    X = vectors()
+    quantizer = RaBitQ().fit(X)
+    codes = quantizer.encode(X)
+    for call in (quantizer.estimate, quantizer.error_bound):
+        by_bits = {bits: call(codes, X[0], query_bits=bits) for bits in (4, 8, np.int64(32))}
+        np.testing.assert_array_equal(call(codes, X[0]), by_bits[8])
+        assert len({found.tobytes() for found in by_bits.values()}) == 3
+        for bits in (1, 16, 64):
+            with pytest.raises(ValueError, match=rf"^query_bits: expected one of 4, 8, 32, not {bits}$"):
+                call(codes, X[0], query_bits=bits)
+        with pytest.raises(TypeError, match=r"^query_bits: expected an int, not 8\.0"):
+            call(codes, X[0], query_bits=8.0)
 
 
 def test_codes_of_another_model_are_refused_with_both_ids():

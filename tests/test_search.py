@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bqcore import RaBitQ, search
+from bqcore import RaBitQ, _kernels, search
 from bqcore.evaluation import exact_distances, exact_search, recall
 from bqcore.search import _best
 
@@ -46,6 +46,29 @@ def test_recall_on_text_vectors(shared_data):
     quantizer, codes = fitted(X, metric="cosine")
     assert recall(search(quantizer, codes, Q, 10).ids, truth, 10) >= 0.74
     assert recall(search(quantizer, codes, Q, 10, X=X, oversampling=10).ids, truth, 10) >= 0.99
+
+
+def check_query_bits(X, Q, truth, metric, n_seeds):
+    found = {4: 0.0, 8: 0.0, 32: 0.0}
+    for seed in range(n_seeds):
+        quantizer, codes = fitted(X, metric=metric, random_state=seed)
+        for query_bits in found:
+            ids = search(quantizer, codes, Q, 10, query_bits=query_bits).ids
+            found[query_bits] += recall(ids, truth, 10) / n_seeds
+    assert found[32] - found[4] <= 0.015
+    assert found[32] - found[8] <= 0.003
+    assert found[4] < found[8]
+
+
+def test_queries_of_4_and_8_bits_lose_little_recall_on_clusters(clusters):
+    X, Q = clusters
+    check_query_bits(X, Q, exact_search(X, Q, 10, "l2")[0], "l2", n_seeds=6)
+
+
+def test_queries_of_4_and_8_bits_lose_little_recall_on_text_vectors(shared_data):
+    folder = shared_data / "A_minilm_wordnet"
+    X, Q = (np.load(folder / f"{name}.npy").astype(np.float32) for name in ("base", "query"))
+    check_query_bits(X, Q, np.load(folder / "gt.npy"), "cosine", n_seeds=1)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -98,9 +121,12 @@ def test_single_query_gives_one_row(clusters):
 def test_every_isa_finds_the_same_rows(clusters, isa):
     X, Q = clusters
     quantizer, codes = fitted(X[:1000], bits=4, metric="ip")
-    found = search(quantizer, codes, Q, 50)
-    plain = np.argsort(quantizer.estimate(codes, Q), axis=1, kind="stable")[:, :50]
-    np.testing.assert_array_equal(found.ids, plain)
+    for query_bits in (4, 8, 32):
+        found = search(quantizer, codes, Q, 50, query_bits=query_bits)
+        _kernels.select_isa("scalar")
+        plain = np.argsort(quantizer.estimate(codes, Q, query_bits=query_bits), axis=1, kind="stable")[:, :50]
+        _kernels.select_isa(isa)
+        np.testing.assert_array_equal(found.ids, plain)
 
 
 @pytest.mark.parametrize("rescored", [False, True])
@@ -146,6 +172,13 @@ def test_oversampling_below_one_is_refused(clusters, oversampling):
     quantizer, codes = fitted(X)
     with pytest.raises(ValueError, match=rf"^oversampling: expected at least 1, not {oversampling}$"):
         search(quantizer, codes, Q, 5, X=X, oversampling=oversampling)
+
+
+def test_unknown_query_bits_are_refused(clusters):
+    X, Q = clusters
+    quantizer, codes = fitted(X[:100])
+    with pytest.raises(ValueError, match=r"^query_bits: expected one of 4, 8, 32, not 7$"):
+        search(quantizer, codes, Q, 5, query_bits=7)
 
 
 def test_vectors_and_queries_of_another_shape_are_refused(clusters):

@@ -154,6 +154,8 @@ def test_bits_are_one_of_the_allowed():
     assert type(check_bits(np.uint8(4), {1, 2, 4})) is int
     with pytest.raises(ValueError, match="bits: expected one of 1, 2, 4, not 3"):
         check_bits(3, {4, 1, 2})
+    with pytest.raises(ValueError, match=r"^query_bits: expected one of 4, 8, not 5$"):
+        check_bits(5, (4, 8), name="query_bits")
     with pytest.raises(ValueError, match="bits: expected at least 1, not 0"):
         check_bits(0, {1})
     with pytest.raises(TypeError, match="bits: expected an int, not True"):

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from bqcore.cli.demo import demo
+from bqcore.cli.eval_ import eval_command
 
 _USAGE, _FAILURE = 2, 1
 
@@ -22,6 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo)
+app.command("eval")(eval_command)
 
 try:
     from bqcore.cli import postgres

@@ -1,4 +1,4 @@
-"""The picture of an index comparison: recall against time, size and build time as bars."""
+"""Pictures: an index comparison (recall against time, sizes as bars) and codecs (recall against bytes)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bqcore.cli.tables import Result, clock_of, indexes, megabytes, query_ms
+from bqcore.codec_eval import CodecResult
 
 # Okabe and Ito's colours, distinct for colour-blind readers; shapes differ too, for print.
 _COLOURS = ("#000000", "#0072B2", "#999999", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -106,3 +107,76 @@ def _draw_sizes(axes: Any, groups: dict[str, list[Result]]) -> None:
     axes.grid(axis="x", color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def save_codecs(results: Sequence[CodecResult], path: Path, title: str) -> None:
+    """Draw recall@k against total bytes per vector: bqcore's codecs, peers and the Gaussian bound.
+
+    Parameters
+    ----------
+    results : sequence of CodecResult
+    path : Path
+        Where the PNG goes; folders are created.
+    title : str
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is missing.
+    ValueError
+        If there is nothing to draw.
+    """
+    if not results:
+        raise ValueError("expected at least one measurement to draw, not 0")
+    require_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.5, 6.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Any = figure.subplots()
+    bound = sorted((one.bytes_per_vector, one.recall_at_k) for one in results if one.kind == "bound")
+    if bound:
+        label = "ideal Gaussian code"
+        axes.plot(*zip(*bound, strict=True), color="#999999", linestyle="--", marker=".", label=label)
+    for number, (family, rows) in enumerate(_families(results).items()):
+        colour = _COLOURS[1:][number % (len(_COLOURS) - 1)] if rows[0].kind == "codec" else "#555555"
+        face = colour if rows[0].kind == "codec" else "none"
+        axes.plot(
+            [row.bytes_per_vector for row in rows],
+            [row.recall_at_k for row in rows],
+            linestyle="none",
+            color=colour,
+            marker=_MARKERS[number % len(_MARKERS)],
+            markerfacecolor=face,
+            markersize=8,
+            label=family,
+        )
+        for row in rows:
+            axes.annotate(
+                row.codec.partition("(")[2].removesuffix(")") or row.codec,
+                (row.bytes_per_vector, row.recall_at_k),
+                xytext=(6, -9),
+                textcoords="offset points",
+                fontsize=7,
+                color=colour,
+            )
+    axes.margins(x=0.1, y=0.08)
+    axes.set_xlabel("bytes per vector: code, corrective factors, list id")
+    axes.set_ylabel(f"recall@{results[0].k} of an exhaustive scan, nothing rescored")
+    axes.set_title("Up and to the left is better; hollow: other libraries", loc="left", fontsize=10)
+    axes.grid(color="#dddddd", linewidth=0.7)
+    axes.legend(loc="lower right", frameon=True, fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def _families(results: Sequence[CodecResult]) -> dict[str, list[CodecResult]]:
+    """Group codecs and peers by the name before their parameters, codecs first."""
+    groups: dict[str, list[CodecResult]] = {}
+    for one in sorted(results, key=lambda one: one.kind):
+        if one.kind != "bound":
+            groups.setdefault(one.codec.partition("(")[0].strip(), []).append(one)
+    return groups

@@ -143,12 +143,12 @@ def print_table(table: Table, file: TextIO | None = None) -> None:
     console.print(table)
 
 
-def write_json(document: Mapping[str, Any], target: str) -> None:
+def write_json(document: Mapping[str, Any] | Sequence[Mapping[str, Any]], target: str) -> None:
     """Write a document as JSON to a file, or to standard output if `target` is ``-``.
 
     Parameters
     ----------
-    document : mapping
+    document : mapping or sequence of mappings
     target : str
         A path, whose folders are created, or ``-``.
     """

@@ -17,6 +17,9 @@
 #define BQK_LANES 16
 /* Kernels read queries in blocks of 64 dimensions. */
 #define BQK_BLOCK 64
+/* Bit planes of a 4-bit query: 16 bytes of each plane for every 128 dimensions. */
+#define BQK_PLANES 4
+#define BQK_PLANE_NBYTES 16
 #define BQK_ROUNDS 4
 
 typedef struct bqk_sums
@@ -51,6 +54,10 @@ typedef struct bqk_kernels
 	/* integer kernels by bit width */
 	bqk_dot_fn dot[BQK_WIDTHS];
 	bqk_sym_fn sym[BQK_WIDTHS];
+	/* dot of codes of 1 bit with the bit planes of a query: sum of 2^p popcount(plane p & code), plane 3 negative */
+	void (*dot_planes)(const uint8_t *codes, size_t stride, size_t n, const uint8_t *planes, size_t dim, int32_t *out);
+	/* <k, q> of the levels k = u - M / 2 with a float query, fixed lane order */
+	void (*dot_float)(const uint8_t *codes, size_t stride, size_t n, int bits, const float *q, size_t dim, float *out);
 	/* y, m rows of BQK_LANES vectors' targets in units of the step, becomes the levels of least sum of weight times
 	 * squared error along the trellis; decisions is scratch of the same shape */
 	void (*trellis)(float *y, const uint8_t *bits, const float *weight, size_t m, int32_t *decisions);
@@ -60,6 +67,8 @@ extern const bqk_kernels bqk_kernels_scalar;
 #if defined(__x86_64__)
 extern const bqk_kernels bqk_kernels_avx2;
 extern const bqk_kernels bqk_kernels_avx512;
+#elif defined(__aarch64__)
+extern const bqk_kernels bqk_kernels_neon;
 #endif
 
 extern const bqk_kernels *_Atomic bqk_kernels_active;
@@ -76,6 +85,7 @@ bqk_active(void)
 
 int bqk_cpu_avx2(void);
 int bqk_cpu_avx512(void);
+int bqk_cpu_neon(void);
 
 /* bqk_bits_supported and bqk_code_nbytes for use inside the library and the extension. */
 static inline int
@@ -127,7 +137,24 @@ bqk_level(float x, int bits, float inv_t)
 	return (int) u;
 }
 
-/* Where coordinate i of a query lies. Kernels spread the code bytes of a block of 64 coordinates by shifts of 0,
+/* Level index of coordinate i of a code. */
+static inline int
+bqk_code_level(const uint8_t *code, int bits, size_t i)
+{
+	size_t at = i * (size_t) bits;
+
+	return code[at / 8] >> (at % 8) & ((1 << bits) - 1);
+}
+
+/* Whether a query is held as bit planes: against 1-bit codes they beat int8 with AVX2 and AVX-512 from
+ * 128 dimensions on, and take 21 NEON instructions for 56. */
+static inline int
+bqk_has_planes(int bits, int query_bits)
+{
+	return bits == 1 && query_bits == BQK_PLANES;
+}
+
+/* Where coordinate i of an int8 query lies. Kernels spread the code bytes of a block of 64 coordinates by shifts of 0,
  * bits, 2 bits, ...: first come the coordinates in the lowest bits of each byte, then the next ones. */
 static inline size_t
 bqk_query_position(int bits, size_t i)

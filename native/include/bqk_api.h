@@ -43,16 +43,20 @@ typedef struct bqk_factors
 	float f_rescale;
 } bqk_factors;
 
-/* Per-query terms; the quantised query itself is `padded_dim` int8 beside it. */
+/* Per-query terms; the query itself is the bqk_query_nbytes(dim, bits) beside it, in the order of the kernels.
+ * bits: 4 or 8 of every coordinate, or 32 for float32, where delta and sum_z are 0. */
 typedef struct bqk_query
 {
 	float g_add;
 	float g_error;
 	float delta;
 	int32_t sum_z;
+	int32_t bits;
 } bqk_query;
 
-/* Instruction sets: "scalar", "avx2", "avx512". NULL selects the best one. */
+/* Instruction sets by rising speed: "scalar", then "avx2", "avx512" on x86-64 or "neon" on AArch64.
+ * name: those of this build, NULL after the last. select: NULL takes the best one. */
+const char *bqk_isa_name(size_t i);
 int bqk_isa_supported(const char *name);
 int bqk_isa_select(const char *name);
 const char *bqk_isa_active(void);
@@ -67,14 +71,15 @@ int bqk_rotate(const bqk_model *model, const float *x, size_t n, float *out);
 /* Sizes in bytes. A code has no padding beyond its last byte. */
 int bqk_bits_supported(int bits);
 size_t bqk_code_nbytes(size_t dim, int bits);
-size_t bqk_query_nbytes(size_t dim);
+size_t bqk_query_nbytes(size_t dim, int query_bits);
 
 /* Encode n vectors (row-major, dim floats each). `work` holds dim floats.
  * On BQK_EZERO (cosine) or BQK_ERANGE, *bad is the row at fault. */
 int bqk_encode(const bqk_model *model, const float *x, size_t n, uint8_t *codes, bqk_factors *factors, float *work,
 			   size_t *bad);
-/* Prepare one query at 8 bits; z holds bqk_query_nbytes(dim). A zero vector is a query too. */
-int bqk_query_prepare(const bqk_model *model, const float *q, bqk_query *query, int8_t *z, float *work);
+/* Prepare one query at 4, 8 or 32 bits; z holds bqk_query_nbytes(dim, query_bits) and is aligned to 4. A zero vector
+ * is a query too. */
+int bqk_query_prepare(const bqk_model *model, const float *q, int query_bits, bqk_query *query, void *z, float *work);
 
 /* Integer kernels over n codes of `stride` bytes.
  * dot: sum of level index times z;  sym: sum of (2 ua - M)(2 ub - M), M = 2^bits - 1. */
@@ -82,17 +87,16 @@ int bqk_dot(int bits, size_t dim, const uint8_t *codes, size_t stride, size_t n,
 int bqk_sym(int bits, size_t dim, const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, int32_t *out);
 
 /* Distances, in the unit of the metric (l2: squared; ip: negative inner product; cosine: 1 - cos). */
-float bqk_estimate(int bits, const bqk_query *query, int32_t dot, const bqk_factors *f);
 float bqk_estimate_sym(int bits, int metric, size_t dim, int32_t sym, const bqk_factors *a, const bqk_factors *b);
 /* Kernel and estimate for one code, the pair that a graph walk asks for; arguments are not checked. */
 float
-bqk_distance(int bits, size_t dim, const bqk_query *query, const int8_t *z, const uint8_t *code, const bqk_factors *f);
+bqk_distance(int bits, size_t dim, const bqk_query *query, const void *z, const uint8_t *code, const bqk_factors *f);
 float bqk_distance_sym(int bits, int metric, size_t dim, const uint8_t *code_a, const bqk_factors *a,
 					   const uint8_t *code_b, const bqk_factors *b);
 /* Half width of the bound on |estimate - distance| per unit of eps0; self = sym of the code with itself. */
 float bqk_error(int bits, int metric, size_t dim, int32_t self, const bqk_factors *f, const bqk_query *query);
-/* estimate n codes against one query: out[i] as bqk_estimate. */
-int bqk_estimate_n(const bqk_model *model, const bqk_query *query, const int8_t *z, const uint8_t *codes,
+/* estimate n codes against one query: out[i] as bqk_distance. */
+int bqk_estimate_n(const bqk_model *model, const bqk_query *query, const void *z, const uint8_t *codes,
 				   const bqk_factors *factors, size_t n, float *out);
 /* error of n codes against one query: out[i] as bqk_error. */
 int bqk_error_n(const bqk_model *model, const bqk_query *query, const uint8_t *codes, const bqk_factors *factors,
@@ -129,7 +133,7 @@ int bqk_trellis_encode(const bqk_trellis *t, const float *o, size_t n, int round
 /* Levels of n codes, n rows of dim floats. */
 int bqk_trellis_decode(const bqk_trellis *t, const uint8_t *codes, size_t n, float *levels);
 /* Bits in use of a code; a query has that many bytes, and dim more for what the trellis derives, each rounded up
- * to bqk_query_nbytes. */
+ * to bqk_query_nbytes at 8 bits. */
 size_t bqk_trellis_bits(const bqk_trellis *t);
 size_t bqk_trellis_query_nbytes(const bqk_trellis *t);
 /* <levels, q> ~ delta * dot + offset, q of dim floats. */

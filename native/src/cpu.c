@@ -45,4 +45,11 @@ bqk_cpu_avx512(void)
 	leaf7(&b, &c);
 	return (xcr0() & 0xe6) == 0xe6 && (b & ebx) == ebx && (c & ecx) == ecx;
 }
+#elif defined(__aarch64__)
+/* The procedure call standard of AArch64 passes floats in NEON's registers: there is none without. */
+int
+bqk_cpu_neon(void)
+{
+	return 1;
+}
 #endif

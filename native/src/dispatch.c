@@ -9,6 +9,8 @@ static const bqk_kernels *const rows[] = {
 #if defined(__x86_64__)
 	&bqk_kernels_avx2,
 	&bqk_kernels_avx512,
+#elif defined(__aarch64__)
+	&bqk_kernels_neon,
 #endif
 };
 
@@ -42,6 +44,12 @@ find(const char *name)
 		if (strcmp(rows[i]->name, name) == 0)
 			return rows[i];
 	return NULL;
+}
+
+const char *
+bqk_isa_name(size_t i)
+{
+	return i < N_ROWS ? rows[i]->name : NULL;
 }
 
 int

@@ -159,22 +159,60 @@ bqk_encode(const bqk_model *model, const float *x, size_t n, uint8_t *codes, bqk
 	return BQK_OK;
 }
 
+/* Bit planes take no more than int8: 64 bytes for 128 dimensions. */
 size_t
-bqk_query_nbytes(size_t dim)
+bqk_query_nbytes(size_t dim, int query_bits)
 {
-	return (dim + BQK_BLOCK - 1) / BQK_BLOCK * BQK_BLOCK;
+	return query_bits == 32 ? dim * sizeof(float) : (dim + BQK_BLOCK - 1) / BQK_BLOCK * BQK_BLOCK;
+}
+
+/* Bits 0 to 3 of a level in two's complement. */
+static inline void
+set_planes(uint8_t *planes, size_t i, int level)
+{
+	const size_t plane_dims = 8 * BQK_PLANE_NBYTES;
+	uint8_t *byte = planes + i / plane_dims * BQK_PLANES * BQK_PLANE_NBYTES + i % plane_dims / 8;
+
+	for (int p = 0; p < BQK_PLANES; p++)
+		byte[p * BQK_PLANE_NBYTES] |= (uint8_t) (((unsigned) level >> p & 1) << (i % 8));
+}
+
+/* x ~ delta z, with z the levels -top..top: sets delta and sum_z. */
+static void
+quantise_query(const float *x, size_t dim, int bits, float max, bqk_query *query, void *z)
+{
+	const int top = (1 << (query->bits - 1)) - 1;
+	float inv;
+	int32_t sum = 0;
+
+	query->delta = max / (float) top;
+	inv = query->delta > 0.0f ? 1.0f / query->delta : 0.0f;
+	if (!(inv < INFINITY)) /* max below FLT_MIN * top: the query sits on the centroid */
+		inv = query->delta = 0.0f;
+	memset(z, 0, bqk_query_nbytes(dim, query->bits));
+	for (size_t i = 0; i < dim; i++)
+	{
+		float v = x[i] * inv;
+		int level = (int) (v + (v < 0.0f ? -0.5f : 0.5f));
+
+		level = level > top ? top : (level < -top ? -top : level);
+		sum += level;
+		if (bqk_has_planes(bits, query->bits))
+			set_planes(z, i, level);
+		else
+			((int8_t *) z)[bqk_query_position(bits, i)] = (int8_t) level;
+	}
+	query->sum_z = sum;
 }
 
 int
-bqk_query_prepare(const bqk_model *m, const float *q, bqk_query *query, int8_t *z, float *work)
+bqk_query_prepare(const bqk_model *m, const float *q, int query_bits, bqk_query *query, void *z, float *work)
 {
 	const bqk_kernels *kern = bqk_active();
 	size_t dim = m->dim;
-	float inv;
-	int32_t sum = 0;
 	bqk_sums s;
 
-	if (!model_ok(m))
+	if (!model_ok(m) || (query_bits != 4 && query_bits != 8 && query_bits != 32))
 		return BQK_EINVAL;
 	(void) take_residual(kern, m, q, 1, work);
 	if (m->metric == BQK_IP)
@@ -189,20 +227,14 @@ bqk_query_prepare(const bqk_model *m, const float *q, bqk_query *query, int8_t *
 	else if (!(fabsf(query->g_add) < MAX_NORM2))
 		return BQK_ERANGE;
 	query->g_error = sqrtf(s.n2);
-	query->delta = s.max / 127.0f;
-	inv = query->delta > 0.0f ? 1.0f / query->delta : 0.0f;
-	if (!(inv < INFINITY)) /* max below FLT_MIN * 127: the query sits on the centroid */
-		inv = query->delta = 0.0f;
-	memset(z, 0, bqk_query_nbytes(dim));
-	for (size_t i = 0; i < dim; i++)
+	query->bits = query_bits;
+	if (query_bits < 32)
 	{
-		float v = work[i] * inv;
-		int level = (int) (v + (v < 0.0f ? -0.5f : 0.5f));
-
-		level = level > 127 ? 127 : (level < -127 ? -127 : level);
-		sum += level;
-		z[bqk_query_position(m->bits, i)] = (int8_t) level;
+		quantise_query(work, dim, m->bits, s.max, query, z);
+		return BQK_OK;
 	}
-	query->sum_z = sum;
+	query->delta = 0.0f;
+	query->sum_z = 0;
+	memcpy(z, work, dim * sizeof(float));
 	return BQK_OK;
 }

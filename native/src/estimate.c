@@ -2,7 +2,7 @@
  *
  * A code's levels are k_i = u_i - M/2 with M = 2^bits - 1; f_rescale = w |o|^2 / <o,k>, where o is the
  * residual and w the weight of the inner product in the metric (-2 for l2, else -1). The query is
- * q_i ~ delta z_i, so that <k,q> ~ delta (sum u_i z_i - M/2 sum z_i). */
+ * q_i ~ delta z_i, so that <k,q> ~ delta (sum u_i z_i - M/2 sum z_i); a float query needs no such step. */
 #include "bqk.h"
 
 #include <math.h>
@@ -13,18 +13,34 @@ max_level(int bits)
 	return (float) ((1 << bits) - 1);
 }
 
-static inline float
-estimate(int bits, const bqk_query *query, int32_t dot, const bqk_factors *f)
-{
-	float kq = query->delta * ((float) dot - 0.5f * max_level(bits) * (float) query->sum_z);
+/* Codes are handled in runs, so that integers stay in the first cache level. */
+#define RUN 256
 
-	return f->f_add + query->g_add + f->f_rescale * kq;
+/* <k,q> of up to RUN codes. */
+static inline __attribute__((always_inline)) void
+inner_products(int bits, size_t dim, const bqk_query *query, const void *z, const uint8_t *codes, size_t n, float *kq)
+{
+	const bqk_kernels *k = bqk_active();
+	size_t nbytes = bqk_nbytes(dim, bits);
+	int32_t dot[RUN];
+
+	if (__builtin_expect(query->bits == 32, 0))
+	{
+		k->dot_float(codes, nbytes, n, bits, z, dim, kq);
+		return;
+	}
+	if (__builtin_expect(bqk_has_planes(bits, query->bits), 0))
+		k->dot_planes(codes, nbytes, n, z, dim, dot);
+	else
+		k->dot[bqk_width(bits)](codes, nbytes, n, z, dim, dot);
+	for (size_t i = 0; i < n; i++)
+		kq[i] = query->delta * ((float) dot[i] - 0.5f * max_level(bits) * (float) query->sum_z);
 }
 
-float
-bqk_estimate(int bits, const bqk_query *query, int32_t dot, const bqk_factors *f)
+static inline float
+estimate(const bqk_query *query, float kq, const bqk_factors *f)
 {
-	return estimate(bits, query, dot, f);
+	return f->f_add + query->g_add + f->f_rescale * kq;
 }
 
 /* sin(pi s / 2) for s in [-1, 1]: minimax polynomial, |error| < 6e-7. Not libm's, whose last bit differs
@@ -63,13 +79,12 @@ bqk_estimate_sym(int bits, int metric, size_t dim, int32_t sym, const bqk_factor
 }
 
 float
-bqk_distance(int bits, size_t dim, const bqk_query *query, const int8_t *z, const uint8_t *code, const bqk_factors *f)
+bqk_distance(int bits, size_t dim, const bqk_query *query, const void *z, const uint8_t *code, const bqk_factors *f)
 {
-	const bqk_kernels *k = bqk_active();
-	int32_t dot;
+	float kq;
 
-	k->dot[bqk_width(bits)](code, 0, 1, z, dim, &dot);
-	return estimate(bits, query, dot, f);
+	inner_products(bits, dim, query, z, code, 1, &kq);
+	return estimate(query, kq, f);
 }
 
 float
@@ -84,8 +99,8 @@ bqk_distance_sym(int bits, int metric, size_t dim, const uint8_t *code_a, const 
 }
 
 /* Gao & Long 2024, theorem 3.2: the code's part of the error is |o| |q| sqrt((1 - c^2) / c^2) eps0 / sqrt(dim - 1)
- * with c = <o,k> / (|o| |k|). The query's 8 bits add a uniform error of delta in every coordinate, |o| / c delta /
- * sqrt(12) in all, which counts only at 8 bits per dimension. */
+ * with c = <o,k> / (|o| |k|). The query's rounding adds a uniform error of delta in every coordinate, |o| / c delta /
+ * sqrt(12) in all: with 8 bits it counts only for codes of 8 bits, with 4 bits for all; delta of float queries is 0. */
 float
 bqk_error(int bits, int metric, size_t dim, int32_t self, const bqk_factors *f, const bqk_query *query)
 {
@@ -108,25 +123,21 @@ bqk_error(int bits, int metric, size_t dim, int32_t self, const bqk_factors *f, 
 	return w * sqrtf(code2 + query2);
 }
 
-/* Codes are handled in runs, so that integers stay in the first cache level. */
-#define RUN 256
-
 int
-bqk_estimate_n(const bqk_model *model, const bqk_query *query, const int8_t *z, const uint8_t *codes,
+bqk_estimate_n(const bqk_model *model, const bqk_query *query, const void *z, const uint8_t *codes,
 			   const bqk_factors *factors, size_t n, float *out)
 {
 	size_t nbytes = bqk_code_nbytes(model->dim, model->bits);
-	int32_t dot[RUN];
 
+	if (model->dim == 0 || model->dim > BQK_MAX_DIM || !bqk_bits_supported(model->bits))
+		return BQK_EINVAL;
 	for (size_t i = 0; i < n; i += RUN)
 	{
 		size_t run = n - i < RUN ? n - i : RUN;
-		int status = bqk_dot(model->bits, model->dim, codes + i * nbytes, nbytes, run, z, dot);
 
-		if (status != BQK_OK)
-			return status;
-		for (size_t j = 0; j < run; j++)
-			out[i + j] = bqk_estimate(model->bits, query, dot[j], factors + i + j);
+		inner_products(model->bits, model->dim, query, z, codes + i * nbytes, run, out + i);
+		for (size_t j = i; j < i + run; j++)
+			out[j] = estimate(query, out[j], factors + j);
 	}
 	return BQK_OK;
 }

@@ -1,5 +1,5 @@
 /* Float kernels on vectors of W floats, included by every SIMD file after it has set the target
- * and W (8 or 16). Each result is bit for bit that of kernels_scalar.c: elementwise steps round alike on any
+ * and W (4, 8 or 16). Each result is bit for bit that of kernels_scalar.c: elementwise steps round alike on any
  * width, and sums keep BQK_LANES partial sums, folded in one order. No fused multiply-add. */
 #include "bqk.h"
 
@@ -12,6 +12,12 @@ typedef double vd __attribute__((vector_size(W * 4), aligned(8), may_alias));
 
 /* Vectors that make up the lanes of one sum. */
 #define V (BQK_LANES / W)
+/* At -O2, Postgres's level, loops over them would keep the sums in memory. */
+#if defined(__clang__)
+#define UNROLLED _Pragma("clang loop unroll(full)")
+#else
+#define UNROLLED _Pragma("GCC unroll 8")
+#endif
 
 static inline vf
 load(const float *x)
@@ -61,6 +67,8 @@ norm2(const float *x, size_t dim)
 	size_t i = 0;
 
 	for (; i + BQK_LANES <= dim; i += BQK_LANES)
+	{
+		UNROLLED
 		for (size_t v = 0; v < 2 * V; v++)
 		{
 			typedef float half __attribute__((vector_size(W * 2), aligned(4), may_alias));
@@ -68,6 +76,7 @@ norm2(const float *x, size_t dim)
 
 			acc[v] += d * d;
 		}
+	}
 	memcpy(lane, acc, sizeof(lane));
 	for (; i < dim; i++)
 		lane[i % BQK_LANES] += (double) x[i] * (double) x[i];
@@ -82,8 +91,11 @@ dotf(const float *a, const float *b, size_t dim)
 	size_t i = 0;
 
 	for (; i + BQK_LANES <= dim; i += BQK_LANES)
+	{
+		UNROLLED
 		for (size_t v = 0; v < V; v++)
 			acc[v] += load(a + i + v * W) * load(b + i + v * W);
+	}
 	memcpy(lane, acc, sizeof(lane));
 	for (; i < dim; i++)
 		lane[i % BQK_LANES] += a[i] * b[i];
@@ -102,14 +114,15 @@ residual(const float *x, float scale, const float *centroid, size_t dim, float *
 }
 
 /* Butterflies of span h inside a vector: lane j gets x[j ^ h] + x[j] or x[j ^ h] - x[j]. */
-#define EACH8(f, j, h)                                                                                                 \
-	f(j, h), f(j + 1, h), f(j + 2, h), f(j + 3, h), f(j + 4, h), f(j + 5, h), f(j + 6, h), f(j + 7, h)
+#define EACH4(f, j, h) f(j, h), f(j + 1, h), f(j + 2, h), f(j + 3, h)
 #define INDEX(j, h) ((j) ^ (h))
 #define SIGN(j, h) ((j) & (h) ? INT32_MIN : 0)
-#if W == 16
-#define EACH(f, h) EACH8(f, 0, h), EACH8(f, 8, h)
+#if W == 4
+#define EACH(f, h) EACH4(f, 0, h)
+#elif W == 8
+#define EACH(f, h) EACH4(f, 0, h), EACH4(f, 4, h)
 #else
-#define EACH(f, h) EACH8(f, 0, h)
+#define EACH(f, h) EACH4(f, 0, h), EACH4(f, 4, h), EACH4(f, 8, h), EACH4(f, 12, h)
 #endif
 #define SIGNS(h) ((vi) {EACH(SIGN, h)})
 #if defined(__clang__)
@@ -143,7 +156,9 @@ hadamard(float *x, size_t n)
 
 		v = BUTTERFLY(v, 1);
 		v = BUTTERFLY(v, 2);
+#if W >= 8
 		v = BUTTERFLY(v, 4);
+#endif
 #if W == 16
 		v = BUTTERFLY(v, 8);
 #endif
@@ -228,6 +243,8 @@ sums(const float *x, size_t dim, bqk_sums *out)
 	size_t i = 0;
 
 	for (; i + BQK_LANES <= dim; i += BQK_LANES)
+	{
+		UNROLLED
 		for (size_t v = 0; v < V; v++)
 		{
 			vf a = load(x + i + v * W), b = vabs(a);
@@ -236,6 +253,7 @@ sums(const float *x, size_t dim, bqk_sums *out)
 			l1[v] += b;
 			mx[v] = vmax(b, mx[v]);
 		}
+	}
 	memcpy(lane_n2, n2, sizeof(n2));
 	memcpy(lane_l1, l1, sizeof(l1));
 	memcpy(lane_max, mx, sizeof(mx));
@@ -272,6 +290,8 @@ score(const float *x, size_t dim, int bits, float inv_t, float *kx, float *kk)
 	size_t i = 0;
 
 	for (; i + BQK_LANES <= dim; i += BQK_LANES)
+	{
+		UNROLLED
 		for (size_t v = 0; v < V; v++)
 		{
 			vf a = load(x + i + v * W);
@@ -280,6 +300,7 @@ score(const float *x, size_t dim, int bits, float inv_t, float *kx, float *kk)
 			akx[v] += k * a;
 			akk[v] += k * k;
 		}
+	}
 	memcpy(lane_kx, akx, sizeof(akx));
 	memcpy(lane_kk, akk, sizeof(akk));
 	for (; i < dim; i++)
@@ -317,4 +338,71 @@ pack(const float *x, size_t dim, int bits, float inv_t, uint8_t *code)
 		memset(code + i / per_byte, 0, bqk_nbytes(dim, bits) - i / per_byte);
 	for (; i < dim; i++)
 		code[i / per_byte] |= (uint8_t) (bqk_level(x[i], bits, inv_t) << (i % per_byte * (size_t) bits));
+}
+
+/* Levels v * W, v * W + 1, ... of 16 that start at `code`, less M / 2: exact, as they are below 2^8. */
+#define WORD(j, v) (int32_t) word[((v) * W + (j)) * (size_t) bits / 32]
+#define SHIFT(j, v) (int32_t) (((v) * W + (j)) * (size_t) bits % 32)
+static inline vf
+centred_levels(const uint8_t *code, int bits, size_t v)
+{
+	typedef uint8_t bytes __attribute__((vector_size(W), aligned(1), may_alias));
+	typedef uint16_t halves __attribute__((vector_size(W * 2)));
+	uint32_t word[2];
+	vi u;
+
+	if (bits == 8) /* in two steps: gcc takes u8 to i32 apart */
+		u = __builtin_convertvector(__builtin_convertvector(*(const bytes *) (code + v * W), halves), vi);
+	else
+	{
+		if (bits == 1) /* a load of four bytes would wait for a store of two */
+			word[0] = (uint32_t) code[0] | (uint32_t) code[1] << 8;
+		else
+			memcpy(word, code, 2 * (size_t) bits);
+		u = (vi) {EACH(WORD, v)} >> (vi) {EACH(SHIFT, v)} & ((1 << bits) - 1);
+	}
+	return __builtin_convertvector(u, vf) - 0.5f * (float) ((1 << bits) - 1);
+}
+
+static inline __attribute__((always_inline)) void
+dot_float_bits(const uint8_t *codes, size_t stride, size_t n, int bits, const float *q, size_t dim, float *out)
+{
+	float middle = 0.5f * (float) ((1 << bits) - 1);
+
+	for (size_t c = 0; c < n; c++, codes += stride)
+	{
+		float lane[BQK_LANES];
+		vf acc[V] = {0};
+		size_t i = 0;
+
+		for (; i + BQK_LANES <= dim; i += BQK_LANES)
+		{
+			UNROLLED
+			for (size_t v = 0; v < V; v++)
+				acc[v] += centred_levels(codes + i / 8 * (size_t) bits, bits, v) * load(q + i + v * W);
+		}
+		memcpy(lane, acc, sizeof(lane));
+		for (; i < dim; i++)
+			lane[i % BQK_LANES] += ((float) bqk_code_level(codes, bits, i) - middle) * q[i];
+		out[c] = bqk_fold(lane);
+	}
+}
+
+static void
+dot_float(const uint8_t *codes, size_t stride, size_t n, int bits, const float *q, size_t dim, float *out)
+{
+	switch (bits)
+	{
+	case 1:
+		dot_float_bits(codes, stride, n, 1, q, dim, out);
+		return;
+	case 2:
+		dot_float_bits(codes, stride, n, 2, q, dim, out);
+		return;
+	case 4:
+		dot_float_bits(codes, stride, n, 4, q, dim, out);
+		return;
+	default:
+		dot_float_bits(codes, stride, n, 8, q, dim, out);
+	}
 }

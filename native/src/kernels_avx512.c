@@ -215,6 +215,31 @@ SYM(2)
 SYM(4)
 SYM(8)
 
+/* 128 dimensions at a time: two 64-bit lanes of each plane. */
+static void
+dot_planes(const uint8_t *codes, size_t stride, size_t n, const uint8_t *planes, size_t dim, int32_t *out)
+{
+	const __m512i shifts = _mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3);
+	size_t nbytes = (dim + 7) / 8;
+
+	for (size_t c = 0; c < n; c++, codes += stride)
+	{
+		__m512i acc = _mm512_setzero_si512();
+
+		for (size_t i = 0; i < nbytes; i += 16)
+		{
+			__m128i bits = nbytes - i >= 16 ? _mm_loadu_si128((const __m128i *) (codes + i))
+											: _mm_maskz_loadu_epi8((__mmask16) ((1u << (nbytes - i)) - 1), codes + i);
+			__m512i set = _mm512_and_si512(_mm512_broadcast_i64x2(bits), _mm512_loadu_si512(planes + i * 4));
+
+			acc = _mm512_add_epi64(acc, _mm512_popcnt_epi64(set));
+		}
+		acc = _mm512_sllv_epi64(acc, shifts);
+		acc = _mm512_mask_sub_epi64(acc, 0xc0, _mm512_setzero_si512(), acc);
+		out[c] = (int32_t) _mm512_reduce_add_epi64(acc);
+	}
+}
+
 const bqk_kernels bqk_kernels_avx512 = {
 	"avx512",
 	bqk_cpu_avx512,
@@ -228,6 +253,8 @@ const bqk_kernels bqk_kernels_avx512 = {
 	pack,
 	{dot1, dot2, dot4, dot8},
 	{sym1, sym2, sym4, sym8},
+	dot_planes,
+	dot_float,
 	trellis,
 };
 

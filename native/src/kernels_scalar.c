@@ -193,14 +193,6 @@ trellis(float *y, const uint8_t *bits, const float *weight, size_t m, int32_t *d
 		trellis_lane(y + l, bits, weight, m, decisions + l);
 }
 
-static inline int
-level(const uint8_t *code, int bits, size_t i)
-{
-	size_t at = i * (size_t) bits;
-
-	return code[at / 8] >> (at % 8) & ((1 << bits) - 1);
-}
-
 static inline void
 dot(int bits, const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out)
 {
@@ -209,7 +201,7 @@ dot(int bits, const uint8_t *codes, size_t stride, size_t n, const int8_t *z, si
 		int32_t s = 0;
 
 		for (size_t i = 0; i < dim; i++)
-			s += level(codes, bits, i) * z[bqk_query_position(bits, i)];
+			s += bqk_code_level(codes, bits, i) * z[bqk_query_position(bits, i)];
 		out[c] = s;
 	}
 }
@@ -224,7 +216,7 @@ sym(int bits, const uint8_t *codes, size_t stride, size_t n, const uint8_t *code
 		int32_t s = 0;
 
 		for (size_t i = 0; i < dim; i++)
-			s += (2 * level(codes, bits, i) - m) * (2 * level(code, bits, i) - m);
+			s += (2 * bqk_code_level(codes, bits, i) - m) * (2 * bqk_code_level(code, bits, i) - m);
 		out[c] = s;
 	}
 }
@@ -245,6 +237,42 @@ WIDTH(2)
 WIDTH(4)
 WIDTH(8)
 
+static void
+dot_planes(const uint8_t *codes, size_t stride, size_t n, const uint8_t *planes, size_t dim, int32_t *out)
+{
+	static const int32_t weight[BQK_PLANES] = {1, 2, 4, -8};
+	size_t nbytes = bqk_nbytes(dim, 1);
+
+	for (size_t c = 0; c < n; c++, codes += stride)
+	{
+		int32_t s = 0;
+
+		for (size_t i = 0; i < nbytes; i++)
+		{
+			size_t at = i / BQK_PLANE_NBYTES * BQK_PLANES * BQK_PLANE_NBYTES + i % BQK_PLANE_NBYTES;
+
+			for (size_t p = 0; p < BQK_PLANES; p++)
+				s += weight[p] * __builtin_popcount(codes[i] & planes[at + p * BQK_PLANE_NBYTES]);
+		}
+		out[c] = s;
+	}
+}
+
+static void
+dot_float(const uint8_t *codes, size_t stride, size_t n, int bits, const float *q, size_t dim, float *out)
+{
+	float middle = 0.5f * (float) ((1 << bits) - 1);
+
+	for (size_t c = 0; c < n; c++, codes += stride)
+	{
+		float lane[BQK_LANES] = {0};
+
+		for (size_t i = 0; i < dim; i++)
+			lane[i % BQK_LANES] += ((float) bqk_code_level(codes, bits, i) - middle) * q[i];
+		out[c] = bqk_fold(lane);
+	}
+}
+
 const bqk_kernels bqk_kernels_scalar = {
 	"scalar",
 	always,
@@ -258,5 +286,7 @@ const bqk_kernels bqk_kernels_scalar = {
 	pack,
 	{dot1, dot2, dot4, dot8},
 	{sym1, sym2, sym4, sym8},
+	dot_planes,
+	dot_float,
 	trellis,
 };

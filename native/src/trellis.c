@@ -194,7 +194,7 @@ bqk_trellis_decode(const bqk_trellis *t, const uint8_t *codes, size_t n, float *
 size_t
 bqk_trellis_query_nbytes(const bqk_trellis *t)
 {
-	return bqk_query_nbytes(count_bits(t)) + bqk_query_nbytes(t->dim);
+	return bqk_query_nbytes(count_bits(t), 8) + bqk_query_nbytes(t->dim, 8);
 }
 
 static inline int8_t
@@ -213,7 +213,7 @@ bqk_trellis_query(const bqk_trellis *t, const float *q, int8_t *z, float *delta,
 
 	if (!trellis_ok(t))
 		return BQK_EINVAL;
-	derived = z + bqk_query_nbytes(count_bits(t));
+	derived = z + bqk_query_nbytes(count_bits(t), 8);
 	memset(z, 0, bqk_trellis_query_nbytes(t));
 	for (size_t i = 0; i < t->dim; i++)
 	{
@@ -289,7 +289,7 @@ bqk_trellis_dot(const bqk_trellis *t, const uint8_t *codes, size_t n, const int8
 		return BQK_EINVAL;
 	n_bits = count_bits(t);
 	kern->dot[0](codes, t->code_nbytes, n, z, n_bits, out);
-	z += bqk_query_nbytes(n_bits);
+	z += bqk_query_nbytes(n_bits, 8);
 	for (size_t c = 0; c < n; c += DERIVED_CODES)
 	{
 		size_t some = n - c < DERIVED_CODES ? n - c : DERIVED_CODES;

@@ -203,6 +203,8 @@ static const bqk_kernels *const all_tables[] = {
 #if defined(__x86_64__)
 	&bqk_kernels_avx2,
 	&bqk_kernels_avx512,
+#elif defined(__aarch64__)
+	&bqk_kernels_neon,
 #endif
 };
 

@@ -1,5 +1,5 @@
 /* Integer kernels of every instruction set, scalar included, against their definition. Codes and queries end at a
- * guard page, or start after one: no byte beyond a code's last or a query's bqk_query_nbytes is touched. */
+ * guard page, or start after one: no byte beyond a code's last or a query's last block is touched. */
 #include "check.h"
 
 #define N_CODES 3
@@ -104,7 +104,7 @@ int_compare(const bqk_kernels *k, int bits, size_t dim, size_t stride, side at)
 {
 	size_t nbytes = bqk_nbytes(dim, bits), total = (N_CODES - 1) * stride + nbytes;
 	const uint8_t *pcodes = guard_copy(&gcodes, codes, total, at), *pother = guard_copy(&gother, other, nbytes, at);
-	const int8_t *pz = guard_copy(&gz, z, bqk_query_nbytes(dim), at);
+	const int8_t *pz = guard_copy(&gz, z, bqk_query_nbytes(dim, 8), at);
 	int32_t *out = guard_place(&gints, N_CODES * sizeof(int32_t), at);
 
 	memset(out, 0xee, N_CODES * sizeof(int32_t));
@@ -153,6 +153,69 @@ integer_kernels_equal_their_definition_and_stay_in_bounds(void)
 			for (int code_kind = 0; code_kind < N_CODE_KINDS; code_kind++)
 				for (int z_kind = 0; z_kind < N_Z_KINDS; z_kind++)
 					int_case(bits, dim, code_kind, z_kind, &state);
+}
+
+static int8_t
+plane_value(int kind, size_t i, uint64_t *state)
+{
+	switch (kind)
+	{
+	case Z_RANDOM:
+		return (int8_t) ((int) (random_bits(state) % 16) - 8);
+	case Z_MAX:
+		return 7;
+	case Z_MIN:
+		return -8;
+	case Z_ALTERNATING:
+		return i % 2 ? -8 : 7;
+	}
+	return 0;
+}
+
+/* All four-bit levels, -8 too: what the planes of 128 dimensions, 16 bytes each, are defined to mean. */
+static void
+plane_case(size_t dim, int code_kind, int z_kind, uint64_t *state)
+{
+	size_t nbytes = bqk_nbytes(dim, 1), planes_nbytes = (dim + 127) / 128 * 64;
+	size_t stride = nbytes + (code_kind % 2 ? STRIDE_GAP : 0), total = (N_CODES - 1) * stride + nbytes;
+	uint8_t *planes = (uint8_t *) z;
+
+	memset(codes, 0xee, sizeof(codes));
+	fill_code(1, dim, CODE_RANDOM, codes, state);
+	fill_code(1, dim, CODE_FULL, codes + stride, state);
+	fill_code(1, dim, code_kind, codes + 2 * stride, state);
+	memset(z, 0, sizeof(z));
+	for (size_t i = 0; i < dim; i++)
+	{
+		logical_z[i] = plane_value(z_kind, i, state);
+		for (size_t p = 0; p < 4; p++)
+			planes[i / 128 * 64 + p * 16 + i % 128 / 8] |= (uint8_t) (((unsigned) logical_z[i] >> p & 1) << (i % 8));
+	}
+	for (const bqk_kernels *const *k = tables(); *k; k++)
+		for (side at = 0; at < N_SIDES; at++)
+		{
+			const uint8_t *pcodes = guard_copy(&gcodes, codes, total, at);
+			const uint8_t *pplanes = guard_copy(&gz, planes, planes_nbytes, at);
+			int32_t *out = guard_place(&gints, N_CODES * sizeof(int32_t), at);
+
+			with("%s dim=%zu code=%d z=%d at=%s", (*k)->name, dim, code_kind, z_kind, side_names[at]);
+			memset(out, 0xee, N_CODES * sizeof(int32_t));
+			(*k)->dot_planes(pcodes, stride, N_CODES, pplanes, dim, out);
+			for (size_t c = 0; c < N_CODES; c++)
+				CHECK_INT(out[c], defined_dot(1, dim, codes + c * stride));
+		}
+}
+
+static void
+bit_plane_kernels_equal_their_definition_and_stay_in_bounds(void)
+{
+	uint64_t state = 3;
+	size_t dim;
+
+	for (size_t d = 0; (dim = test_dim(d)) != 0; d++)
+		for (int code_kind = 0; code_kind < N_CODE_KINDS; code_kind++)
+			for (int z_kind = 0; z_kind < N_Z_KINDS; z_kind++)
+				plane_case(dim, code_kind, z_kind, &state);
 }
 
 /* Largest magnitudes any input can reach: derived bounds, not another implementation. */
@@ -219,6 +282,7 @@ main(void)
 	gints = guard_new(N_CODES * sizeof(int32_t));
 	RUN(integer_entry_points_refuse_what_kernels_cannot_take);
 	RUN(integer_kernels_equal_their_definition_and_stay_in_bounds);
+	RUN(bit_plane_kernels_equal_their_definition_and_stay_in_bounds);
 	RUN(extreme_codes_reach_the_closed_form);
 	return finish();
 }

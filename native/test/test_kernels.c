@@ -2,6 +2,8 @@
  * Inputs and outputs touch guard pages: a kernel that reads or writes one byte too many dies here. */
 #include "check.h"
 
+#include <math.h>
+
 #define MAX_CODE_NBYTES BQK_MAX_DIM
 
 enum
@@ -147,13 +149,58 @@ float_kernels_match_scalar_and_stay_in_bounds(void)
 		}
 }
 
+/* Any bytes are a code. The error of a sum of n rounded products is at most (n / 16 + 5) roundings of their size: 16
+ * lanes, their fold of 4 additions and the product itself. */
+static void
+float_queries_match_scalar_and_stay_in_bounds(void)
+{
+	static uint8_t code[2 * MAX_CODE_NBYTES];
+	uint64_t state = 4;
+	size_t dim;
+
+	for (size_t d = 0; (dim = test_dim(d)) != 0; d++)
+		for (int kind = 0; kind < N_FLOAT_KINDS; kind++)
+			for (int bits = 1; bits <= 8; bits *= 2)
+			{
+				size_t nbytes = bqk_nbytes(dim, bits);
+				float oracle[2];
+				double exact = 0.0, size = 0.0;
+
+				for (size_t i = 0; i < 2 * nbytes; i++)
+					code[i] = (uint8_t) random_bits(&state);
+				for (size_t i = 0; i < dim; i++)
+				{
+					size_t bit = i * (size_t) bits;
+					double k = (code[bit / 8] >> bit % 8 & ((1 << bits) - 1)) - 0.5 * ((1 << bits) - 1);
+
+					x[i] = float_value(kind, i, dim, &state);
+					exact += k * (double) x[i];
+					size += fabs(k * (double) x[i]);
+				}
+				bqk_kernels_scalar.dot_float(code, nbytes, 2, bits, x, dim, oracle);
+				with("oracle dim=%zu kind=%d bits=%d", dim, kind, bits);
+				CHECK(fabs((double) oracle[0] - exact) <= size * ((double) dim / 16 + 5) * 0x1p-24 + 1e-43);
+				for (const bqk_kernels *const *k = tables(); *k; k++)
+					for (side at = 0; at < N_SIDES; at++)
+					{
+						const float *px = guard_copy(&gx, x, dim * sizeof(float), at);
+						const uint8_t *pcode = guard_copy(&gcode, code, 2 * nbytes, at);
+						float *out = guard_place(&gout, sizeof(oracle), at);
+
+						with("%s dim=%zu kind=%d bits=%d at=%s", (*k)->name, dim, kind, bits, side_names[at]);
+						(*k)->dot_float(pcode, nbytes, 2, bits, px, dim, out);
+						CHECK_SAME(out, oracle, sizeof(oracle));
+					}
+			}
+}
+
 static void
 selection_takes_the_named_isa_and_refuses_others(void)
 {
 	const char *last = NULL;
 
-	CHECK_INT(bqk_isa_select("neon"), BQK_EINVAL);
-	CHECK_INT(bqk_isa_supported("neon"), 0);
+	CHECK_INT(bqk_isa_select("x87"), BQK_EINVAL);
+	CHECK_INT(bqk_isa_supported("x87"), 0);
 	CHECK_INT(bqk_isa_supported("scalar"), 1);
 	for (const bqk_kernels *const *k = tables(); *k; k++)
 	{
@@ -162,11 +209,14 @@ selection_takes_the_named_isa_and_refuses_others(void)
 		CHECK_INT(bqk_isa_supported(last), 1);
 		CHECK_INT(bqk_isa_select(last), BQK_OK);
 		CHECK(bqk_isa_active() == last);
-		CHECK_INT(bqk_isa_select("neon"), BQK_EINVAL);
+		CHECK_INT(bqk_isa_select("x87"), BQK_EINVAL);
 		CHECK(bqk_isa_active() == last);
 	}
 	CHECK_INT(bqk_isa_select(NULL), BQK_OK);
 	CHECK(bqk_isa_active() == last);
+	for (size_t i = 0; i < COUNT(all_tables); i++)
+		CHECK(bqk_isa_name(i) == all_tables[i]->name);
+	CHECK(bqk_isa_name(COUNT(all_tables)) == NULL);
 	for (size_t i = 0; i < COUNT(all_tables); i++)
 		CHECK_INT(bqk_isa_select(all_tables[i]->name), all_tables[i]->supported() ? BQK_OK : BQK_EUNSUPPORTED);
 }
@@ -178,8 +228,9 @@ main(void)
 	gy = guard_new(sizeof(y));
 	gsigns = guard_new(sizeof(signs));
 	gout = guard_new(sizeof(x));
-	gcode = guard_new(MAX_CODE_NBYTES);
+	gcode = guard_new(2 * MAX_CODE_NBYTES);
 	RUN(selection_takes_the_named_isa_and_refuses_others);
 	RUN(float_kernels_match_scalar_and_stay_in_bounds);
+	RUN(float_queries_match_scalar_and_stay_in_bounds);
 	return finish();
 }

@@ -1,14 +1,15 @@
-/* Queries, estimates and the rotation: identical on every instruction set, in bounds, and exact where they must be. */
+/* Queries and estimates: identical on every instruction set, in bounds, and exact where they must be. */
 #include "fixture.h"
 
 #include <float.h>
 #include <math.h>
 
-#define MAX_Z (BQK_MAX_DIM + BQK_BLOCK)
+#define MAX_Z (BQK_MAX_DIM * 4)
 #define MANY 600
 
+static const int all_query_bits[] = {4, 8, 32};
 static float q[BQK_MAX_DIM];
-static int8_t z[MAX_Z];
+static _Alignas(4) int8_t z[MAX_Z];
 static bqk_query query;
 static guarded gq, gz, gcodes, gfactors, gwork, gout;
 
@@ -20,24 +21,24 @@ typedef struct answers
 } answers;
 
 static void
-prepare_ok(const bqk_model *m)
+prepare_ok(const bqk_model *m, int query_bits)
 {
-	CHECK_INT(bqk_query_prepare(m, q, &query, z, work), BQK_OK);
+	CHECK_INT(bqk_query_prepare(m, q, query_bits, &query, z, work), BQK_OK);
 }
 
 static void
-answer(const bqk_model *m, side at, answers *a)
+answer(const bqk_model *m, int query_bits, side at, answers *a)
 {
-	size_t dim = m->dim, nbytes = bqk_code_nbytes(dim, m->bits);
+	size_t dim = m->dim, nbytes = bqk_code_nbytes(dim, m->bits), z_nbytes = bqk_query_nbytes(dim, query_bits);
 	const float *pq = guard_copy(&gq, q, dim * sizeof(float), at);
 	const uint8_t *pcodes = guard_copy(&gcodes, codes, N_ROWS * nbytes, at);
 	const bqk_factors *pf = guard_copy(&gfactors, factors, sizeof(factors), at);
 	float *pwork = guard_place(&gwork, dim * sizeof(float), at), *out = guard_place(&gout, sizeof(a->estimate), at);
-	int8_t *pz = guard_place(&gz, bqk_query_nbytes(dim), at);
+	int8_t *pz = guard_place(&gz, z_nbytes, at);
 
-	memset(pz, 0xee, bqk_query_nbytes(dim));
-	CHECK_INT(bqk_query_prepare(m, pq, &a->query, pz, pwork), BQK_OK);
-	memcpy(a->z, pz, bqk_query_nbytes(dim));
+	memset(pz, 0xee, z_nbytes);
+	CHECK_INT(bqk_query_prepare(m, pq, query_bits, &a->query, pz, pwork), BQK_OK);
+	memcpy(a->z, pz, z_nbytes);
 	CHECK_INT(bqk_estimate_n(m, &a->query, pz, pcodes, pf, N_ROWS, out), BQK_OK);
 	memcpy(a->estimate, out, sizeof(a->estimate));
 	CHECK_INT(bqk_error_n(m, &a->query, pcodes, pf, N_ROWS, out), BQK_OK);
@@ -55,6 +56,8 @@ queries_and_estimates_match_across_isas_and_stay_in_bounds(void)
 
 	for (size_t d = 0; (dim = test_dim(d)) != 0; d++)
 	{
+		int query_bits = all_query_bits[d % COUNT(all_query_bits)];
+
 		fill_normal(centroid, dim, d);
 		fill_normal(rows, N_ROWS * dim, d + 1000);
 		fill_normal(q, dim, d + 2000);
@@ -62,16 +65,16 @@ queries_and_estimates_match_across_isas_and_stay_in_bounds(void)
 		{
 			encode_ok(&m, N_ROWS);
 			bqk_isa_select("scalar");
-			answer(&m, AT_END, &oracle);
+			answer(&m, query_bits, AT_END, &oracle);
 			for (const bqk_kernels *const *k = tables(); *k; k++)
 				for (side at = 0; at < N_SIDES; at++)
 				{
 					bqk_isa_select((*k)->name);
-					with("%s dim=%zu bits=%d metric=%d rotation=%d at=%s", (*k)->name, dim, m.bits, m.metric,
-						 m.rotation, side_names[at]);
-					answer(&m, at, &found);
+					with("%s dim=%zu bits=%d query_bits=%d metric=%d rotation=%d at=%s", (*k)->name, dim, m.bits,
+						 query_bits, m.metric, m.rotation, side_names[at]);
+					answer(&m, query_bits, at, &found);
 					CHECK_SAME(&found.query, &oracle.query, sizeof(bqk_query));
-					CHECK_SAME(found.z, oracle.z, bqk_query_nbytes(dim));
+					CHECK_SAME(found.z, oracle.z, bqk_query_nbytes(dim, query_bits));
 					CHECK_SAME(found.estimate, oracle.estimate, sizeof(found.estimate));
 					CHECK_SAME(found.error, oracle.error, sizeof(found.error));
 					CHECK_SAME(&found.one, &oracle.estimate[N_ROWS - 1], sizeof(float));
@@ -96,8 +99,8 @@ query_coordinates_fill_eight_bits_and_padding_is_zero(void)
 
 			with("dim=%zu bits=%d metric=%d rotation=%d", dim, m.bits, m.metric, m.rotation);
 			memset(z, 0x55, sizeof(z));
-			prepare_ok(&m);
-			for (size_t i = 0; i < bqk_query_nbytes(dim); i++)
+			prepare_ok(&m, 8);
+			for (size_t i = 0; i < bqk_query_nbytes(dim, 8); i++)
 			{
 				sum += z[i];
 				largest = abs(z[i]) > largest ? abs(z[i]) : largest;
@@ -105,16 +108,16 @@ query_coordinates_fill_eight_bits_and_padding_is_zero(void)
 			}
 			CHECK_INT(sum, query.sum_z);
 			CHECK_INT(largest, 127);
-			CHECK(n_zero >= bqk_query_nbytes(dim) - dim);
-			CHECK_INT(z[bqk_query_nbytes(dim)], 0x55);
-			for (size_t i = dim; m.bits == 1 && i < bqk_query_nbytes(dim); i++)
+			CHECK(n_zero >= bqk_query_nbytes(dim, 8) - dim);
+			CHECK_INT(z[bqk_query_nbytes(dim, 8)], 0x55);
+			for (size_t i = dim; m.bits == 1 && i < bqk_query_nbytes(dim, 8); i++)
 				CHECK_INT(z[i], 0);
 		}
 	}
 }
 
 static void
-four_bit_query_holds_even_then_odd_coordinates_of_a_block(void)
+query_against_four_bit_codes_holds_even_then_odd_coordinates_of_a_block(void)
 {
 	enum
 	{
@@ -125,7 +128,7 @@ four_bit_query_holds_even_then_odd_coordinates_of_a_block(void)
 	fill(centroid, dim, 0.0f);
 	for (size_t i = 0; i < dim; i++)
 		q[i] = i == 129 ? 127.0f : (float) (i % 100); /* delta = 1: z is the coordinate */
-	prepare_ok(&m);
+	prepare_ok(&m, 8);
 	CHECK(query.delta == 1.0f);
 	CHECK_INT(z[0], 0);
 	CHECK_INT(z[1], 2);
@@ -138,6 +141,77 @@ four_bit_query_holds_even_then_odd_coordinates_of_a_block(void)
 	CHECK_INT(z[128], 28);
 	CHECK_INT(z[128 + 32], 127);
 	CHECK_INT(z[129], 0);
+}
+
+static int
+plane_level(const uint8_t *planes, size_t i)
+{
+	const uint8_t *byte = planes + i / 128 * 64 + i % 128 / 8;
+	int bit[4];
+
+	for (size_t p = 0; p < 4; p++)
+		bit[p] = byte[p * 16] >> (i % 8) & 1;
+	return bit[0] + 2 * bit[1] + 4 * bit[2] - 8 * bit[3];
+}
+
+/* The layout and the rounding, stated on their own. */
+static void
+four_bit_queries_are_the_nearest_of_fifteen_levels(void)
+{
+	for (size_t dim = 1; dim <= 300; dim++)
+	{
+		fill(centroid, dim, 0.0f);
+		fill_normal(q, dim, dim);
+		for (size_t b = 0; b < COUNT(all_bits); b++)
+		{
+			bqk_model m = model_of(dim, all_bits[b], BQK_L2, BQK_ROTATION_NONE);
+			float max = 0.0f;
+			int32_t sum = 0, largest = 0;
+
+			with("dim=%zu bits=%d", dim, m.bits);
+			memset(z, 0x55, sizeof(z));
+			prepare_ok(&m, 4);
+			for (size_t i = 0; i < dim; i++)
+				max = fabsf(q[i]) > max ? fabsf(q[i]) : max;
+			CHECK(query.delta == max / 7.0f);
+			for (size_t i = 0; i < dim; i++)
+			{
+				int level = m.bits == 1 ? plane_level((const uint8_t *) z, i) : z[bqk_query_position(m.bits, i)];
+
+				CHECK(fabsf((float) level * query.delta - q[i]) <= 0.50001f * query.delta);
+				sum += level;
+				largest = abs(level) > largest ? abs(level) : largest;
+			}
+			CHECK_INT(sum, query.sum_z);
+			CHECK_INT(largest, 7);
+			for (size_t i = dim; m.bits == 1 && i < (dim + 127) / 128 * 128; i++)
+				CHECK_INT(plane_level((const uint8_t *) z, i), 0);
+			CHECK_INT(z[bqk_query_nbytes(dim, 4)], 0x55);
+		}
+	}
+}
+
+static void
+float_queries_are_the_rotated_residual(void)
+{
+	for (size_t dim = 1; dim <= 200; dim++)
+	{
+		fill_normal(centroid, dim, 1);
+		fill_normal(q, dim, dim + 1000);
+		for (size_t b = 0; b < COUNT(all_bits); b++)
+		{
+			bqk_model m = model_of(dim, all_bits[b], BQK_L2, BQK_ROTATION_HADAMARD);
+
+			with("dim=%zu bits=%d", dim, m.bits);
+			prepare_ok(&m, 32);
+			for (size_t i = 0; i < dim; i++)
+				rows[dim + i] = q[i] - centroid[i];
+			CHECK_INT(bqk_rotate(&m, rows + dim, 1, rows), BQK_OK);
+			CHECK_SAME(z, rows, dim * sizeof(float));
+			CHECK(query.delta == 0.0f);
+			CHECK_INT(query.sum_z, 0);
+		}
+	}
 }
 
 static void
@@ -153,12 +227,16 @@ query_on_the_centroid_or_next_to_it_is_all_zero(void)
 				continue;
 			with("offset=%g bits=%d metric=%d rotation=%d", (double) offsets[o], m.bits, m.metric, m.rotation);
 			fill(q, 60, offsets[o]);
-			prepare_ok(&m);
-			CHECK(query.delta == 0.0f);
-			CHECK(query.g_add == 0.0f);
-			CHECK(query.g_error == 0.0f);
-			CHECK_INT(query.sum_z, 0);
-			CHECK(all_zero(z, bqk_query_nbytes(60)));
+			/* with 15 levels a step of FLT_MIN's size has a reciprocal */
+			for (int query_bits = offsets[o] < FLT_MIN ? 4 : 8; query_bits <= 8; query_bits += 4)
+			{
+				prepare_ok(&m, query_bits);
+				CHECK(query.delta == 0.0f);
+				CHECK(query.g_add == 0.0f);
+				CHECK(query.g_error == 0.0f);
+				CHECK_INT(query.sum_z, 0);
+				CHECK(all_zero(z, bqk_query_nbytes(60, query_bits)));
+			}
 		}
 }
 
@@ -172,9 +250,9 @@ query_too_large_to_square_is_refused(void)
 		fill(q, 60, 1.0f);
 		q[59] = FLT_MAX;
 		if (m.metric == BQK_COSINE)
-			prepare_ok(&m);
+			prepare_ok(&m, 8);
 		else
-			CHECK_INT(bqk_query_prepare(&m, q, &query, z, work), BQK_ERANGE);
+			CHECK_INT(bqk_query_prepare(&m, q, 8, &query, z, work), BQK_ERANGE);
 	}
 	fill(centroid, 60, 1e24f);
 	fill(q, 60, 1e24f); /* |q - c|^2 is 0, <q, c> overflows */
@@ -182,7 +260,7 @@ query_too_large_to_square_is_refused(void)
 	{
 		with("inner product with the centroid, bits=%d metric=%d rotation=%d", m.bits, m.metric, m.rotation);
 		if (m.metric != BQK_COSINE)
-			CHECK_INT(bqk_query_prepare(&m, q, &query, z, work), m.metric == BQK_IP ? BQK_ERANGE : BQK_OK);
+			CHECK_INT(bqk_query_prepare(&m, q, 8, &query, z, work), m.metric == BQK_IP ? BQK_ERANGE : BQK_OK);
 	}
 }
 
@@ -205,11 +283,14 @@ one_dimension_is_exact(void)
 				rows[0] = x;
 				q[0] = y;
 				encode_ok(&m, 1);
-				prepare_ok(&m);
-				CHECK_INT(bqk_estimate_n(&m, &query, z, codes, factors, 1, &found), BQK_OK);
-				CHECK(fabsf(found - expected) < 2e-5f);
-				CHECK_INT(bqk_error_n(&m, &query, codes, factors, 1, &found), BQK_OK);
-				CHECK(found == 0.0f);
+				for (size_t b = 0; b < COUNT(all_query_bits); b++)
+				{
+					prepare_ok(&m, all_query_bits[b]);
+					CHECK_INT(bqk_estimate_n(&m, &query, z, codes, factors, 1, &found), BQK_OK);
+					CHECK(fabsf(found - expected) < 2e-5f);
+					CHECK_INT(bqk_error_n(&m, &query, codes, factors, 1, &found), BQK_OK);
+					CHECK(found == 0.0f);
+				}
 			}
 }
 
@@ -226,7 +307,7 @@ vector_on_the_centroid_is_estimated_exactly(void)
 		with("bits=%d metric=%d", m.bits, m.metric);
 		memcpy(rows, centroid, sizeof(float) * 90);
 		encode_ok(&m, 1);
-		prepare_ok(&m);
+		prepare_ok(&m, 8);
 		CHECK_INT(bqk_estimate_n(&m, &query, z, codes, factors, 1, &estimate), BQK_OK);
 		CHECK(estimate == query.g_add);
 		CHECK_INT(bqk_error_n(&m, &query, codes, factors, 1, &error), BQK_OK);
@@ -254,10 +335,12 @@ many_estimates_equal_single_ones(void)
 			fill_normal(rows, 50, i);
 			CHECK_INT(bqk_encode(&m, rows, 1, many + i * nbytes, f + i, work, &bad), BQK_OK);
 		}
-		prepare_ok(&m);
 		for (size_t c = 0; c < COUNT(counts); c++)
 		{
-			with("n=%zu bits=%d metric=%d", counts[c], m.bits, m.metric);
+			int query_bits = all_query_bits[c % COUNT(all_query_bits)];
+
+			with("n=%zu bits=%d query_bits=%d metric=%d", counts[c], m.bits, query_bits, m.metric);
+			prepare_ok(&m, query_bits);
 			fill(estimate, MANY, -7.0f);
 			CHECK_INT(bqk_estimate_n(&m, &query, z, many, f, counts[c], estimate), BQK_OK);
 			for (size_t i = 0; i < MANY; i++)
@@ -265,71 +348,6 @@ many_estimates_equal_single_ones(void)
 					  (i < counts[c] ? bqk_distance(m.bits, 50, &query, z, many + i * nbytes, f + i) : -7.0f));
 		}
 	}
-}
-
-static double
-inner(const float *a, const float *b, size_t n)
-{
-	double sum = 0.0;
-
-	for (size_t i = 0; i < n; i++)
-		sum += (double) a[i] * (double) b[i];
-	return sum;
-}
-
-static void
-rotation_keeps_inner_products_and_unrotated_models_copy(void)
-{
-	static float out[2 * BQK_MAX_DIM];
-	size_t dim;
-
-	for (size_t d = 0; (dim = test_dim(d)) != 0; d++)
-	{
-		bqk_model m = model_of(dim, 1, BQK_L2, BQK_ROTATION_HADAMARD);
-		double lengths, moved = 0.0;
-
-		with("dim=%zu", dim);
-		fill_normal(rows, 2 * dim, d + 1);
-		lengths = sqrt(inner(rows, rows, dim) * inner(rows + dim, rows + dim, dim));
-		CHECK_INT(bqk_rotate(&m, rows, 2, out), BQK_OK);
-		CHECK(fabs(inner(out, out + dim, dim) - inner(rows, rows + dim, dim)) <= 1e-5 * lengths);
-		CHECK(fabs(inner(out, out, dim) / inner(rows, rows, dim) - 1.0) <= 1e-5);
-		for (size_t i = 0; i < dim; i++)
-			moved += fabs((double) out[i] - (double) rows[i]);
-		CHECK(dim < 8 || moved > 0.5 * (double) dim);
-		m = model_of(dim, 1, BQK_L2, BQK_ROTATION_NONE);
-		CHECK_INT(bqk_rotate(&m, rows, 2, out), BQK_OK);
-		CHECK_SAME(out, rows, 2 * dim * sizeof(float));
-	}
-}
-
-static void
-signs_come_from_splitmix64(void)
-{
-	static float other[BQK_ROUNDS * 16];
-	/* first outputs of the generator seeded with 0, and with 1234567 */
-	const uint64_t seeds[] = {0, 1234567}, words[] = {UINT64_C(0xe220a8397b1dcdaf), UINT64_C(6457827717110365317)};
-	float guard;
-
-	CHECK_INT(bqk_signs_count(16), 64);
-	for (size_t s = 0; s < COUNT(seeds); s++)
-	{
-		uint64_t word = 0;
-
-		with("seed=%" PRIu64, seeds[s]);
-		CHECK_INT(bqk_signs_init(16, seeds[s], other), BQK_OK);
-		for (size_t i = 0; i < 64; i++)
-		{
-			CHECK(fabsf(other[i]) == 1.0f);
-			word |= (uint64_t) (other[i] > 0.0f) << i;
-		}
-		CHECK(word == words[s]);
-	}
-	guard = signs[4 * 15] = 9.0f;
-	CHECK_INT(bqk_signs_init(15, 0, signs), BQK_OK);
-	CHECK(signs[4 * 15] == guard);
-	CHECK_INT(bqk_signs_init(0, 0, signs), BQK_EINVAL);
-	CHECK_INT(bqk_signs_init(BQK_MAX_DIM + 1, 0, signs), BQK_EINVAL);
 }
 
 static void
@@ -356,14 +374,14 @@ main(void)
 	gout = guard_new(N_ROWS * sizeof(float));
 	RUN(queries_and_estimates_match_across_isas_and_stay_in_bounds);
 	RUN(query_coordinates_fill_eight_bits_and_padding_is_zero);
-	RUN(four_bit_query_holds_even_then_odd_coordinates_of_a_block);
+	RUN(query_against_four_bit_codes_holds_even_then_odd_coordinates_of_a_block);
+	RUN(four_bit_queries_are_the_nearest_of_fifteen_levels);
+	RUN(float_queries_are_the_rotated_residual);
 	RUN(query_on_the_centroid_or_next_to_it_is_all_zero);
 	RUN(query_too_large_to_square_is_refused);
 	RUN(one_dimension_is_exact);
 	RUN(vector_on_the_centroid_is_estimated_exactly);
 	RUN(many_estimates_equal_single_ones);
-	RUN(rotation_keeps_inner_products_and_unrotated_models_copy);
-	RUN(signs_come_from_splitmix64);
 	RUN(every_status_has_its_own_text);
 	return finish();
 }

@@ -247,7 +247,7 @@ dots_equal_their_definition_and_stay_in_bounds(void)
 			bqk_trellis t = trellis_of(sizes[s], most, s % 3);
 			size_t m = t.dim, n_bits = bqk_trellis_bits(&t), total = N_CODES * t.code_nbytes;
 			int64_t expected[N_CODES] = {0};
-			const int8_t *derived = z + bqk_query_nbytes(n_bits);
+			const int8_t *derived = z + bqk_query_nbytes(n_bits, 8);
 			int8_t *pz;
 
 			for (size_t i = 0; i < total; i++)
@@ -257,7 +257,7 @@ dots_equal_their_definition_and_stay_in_bounds(void)
 			for (size_t i = 0; i < n_bits; i++)
 				z[i] = (int8_t) ((int) (random_bits(&state) % 255) - 127);
 			for (size_t i = 0; i < m; i++)
-				z[bqk_query_nbytes(n_bits) + i] = 127;
+				z[bqk_query_nbytes(n_bits, 8) + i] = 127;
 			for (size_t c = 0; c < N_CODES; c++)
 			{
 				const uint8_t *code = codes + c * t.code_nbytes;

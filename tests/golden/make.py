@@ -57,7 +57,7 @@ def answers(model, X, Q):
         found["rotated"] = model.rotate(X[:1])
     for i, q in enumerate(Q):
         query = model.prepare(q)
-        found[f"query{i}.terms"] = np.frombuffer(_kernels.ffi.buffer(query.struct), dtype=np.uint8)
+        found[f"query{i}.terms"] = np.frombuffer(_kernels.ffi.buffer(query.struct, 16), dtype=np.uint8)
         found[f"query{i}.z"] = query.z
         found[f"query{i}.dot"] = model.dot(codes, query.z)
         found[f"query{i}.estimate"] = model.estimate(query, codes, factors)

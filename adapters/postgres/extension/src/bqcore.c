@@ -12,10 +12,16 @@ static char *bq_isa;
 static bool
 check_isa(char **newval, void **extra, GucSource source)
 {
+	StringInfoData names;
+	const char *name;
+
 	if (strcmp(*newval, "auto") == 0 || bqk_isa_supported(*newval))
 		return true;
-	GUC_check_errdetail("This machine can run \"auto\", \"scalar\"%s%s.", bqk_isa_supported("avx2") ? ", \"avx2\"" : "",
-						bqk_isa_supported("avx512") ? ", \"avx512\"" : "");
+	initStringInfo(&names);
+	for (size_t i = 0; (name = bqk_isa_name(i)) != NULL; i++)
+		if (bqk_isa_supported(name))
+			appendStringInfo(&names, ", \"%s\"", name);
+	GUC_check_errdetail("This machine can run \"auto\"%s.", names.data);
 	return false;
 }
 

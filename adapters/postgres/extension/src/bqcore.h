@@ -15,9 +15,12 @@
 
 #define BQCORE_VERSION "0.1.0"
 #define BQ_DEFAULT_BITS 1
-/* pgvector's own */
-#define BQ_DEFAULT_M 16
-#define BQ_DEFAULT_EF_CONSTRUCTION 64
+#define BQ_DEFAULT_M 16 /* pgvector's own */
+#define BQ_EF_CONSTRUCTION_UNSET 0
+
+/* pgvector's own at 1 bit. More bits make comparisons that are worth more and cost a fraction of a float's, so their
+ * default spends on a better graph what that saves, and searches need a smaller hnsw.ef_search. */
+#define BqDefaultEfConstruction(bits) ((bits) == 1 ? 64 : 100)
 
 /* ---- values ---- */
 
@@ -41,6 +44,7 @@ typedef struct BqVector
 
 #define BQ_TAG_CODE 0xB1
 #define BQ_TAG_QUERY 0xB2
+#define BQ_QUERY_BITS 8
 
 /* First 8 bytes of every value of ours; `tag` lies where a vector has zero. */
 typedef struct BqHeader
@@ -71,7 +75,7 @@ typedef struct BqQuery
 #define BqBits(h) ((h)->kind & 15)
 #define BqMetric(h) ((h)->kind >> 4)
 #define BQ_CODE_SIZE(dim, bits) (offsetof(BqCode, code) + bqk_nbytes(dim, bits))
-#define BQ_QUERY_SIZE(dim) (offsetof(BqQuery, z) + bqk_query_nbytes(dim))
+#define BQ_QUERY_SIZE(dim) (offsetof(BqQuery, z) + bqk_query_nbytes(dim, BQ_QUERY_BITS))
 
 /* ---- pgvector's side ---- */
 

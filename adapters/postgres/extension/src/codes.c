@@ -98,7 +98,7 @@ BqPrepare(const bqk_model *model, const BqVector *vec, BqType type)
 	const float *x = BqCoordinates(vec, model->dim, type, work + model->dim);
 
 	set_header(&query->h, size, BQ_TAG_QUERY, model);
-	check_status(bqk_query_prepare(model, x, &query->query, query->z, work));
+	check_status(bqk_query_prepare(model, x, BQ_QUERY_BITS, &query->query, query->z, work));
 	pfree(work);
 	return query;
 }

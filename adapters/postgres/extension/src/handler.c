@@ -18,7 +18,7 @@ BqInitOptions(void)
 	bq_relopt_kind = add_reloption_kind();
 	add_int_reloption(bq_relopt_kind, "m", "Max number of connections", BQ_DEFAULT_M, 2, 100, AccessExclusiveLock);
 	add_int_reloption(bq_relopt_kind, "ef_construction", "Size of the dynamic candidate list for construction",
-					  BQ_DEFAULT_EF_CONSTRUCTION, 4, 1000, AccessExclusiveLock);
+					  BQ_EF_CONSTRUCTION_UNSET, 4, 1000, AccessExclusiveLock);
 	add_int_reloption(bq_relopt_kind, "bits", "Bits per dimension: 1, 2, 4 or 8", BQ_DEFAULT_BITS, 1, 8,
 					  AccessExclusiveLock);
 }
@@ -37,6 +37,8 @@ BqReadOptions(Datum reloptions, bool validate)
 	if (validate && options && !bqk_bits_supported(options->bits))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("bits must be 1, 2, 4 or 8, not %d", options->bits)));
+	if (options && options->efConstruction == BQ_EF_CONSTRUCTION_UNSET)
+		options->efConstruction = BqDefaultEfConstruction(options->bits);
 	return (bytea *) options;
 }
 

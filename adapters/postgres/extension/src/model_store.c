@@ -81,12 +81,13 @@ BqModelStore(Relation index, ForkNumber fork, const bqk_model *model)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("bqhnsw does not know this pgvector's metapage"),
 				 errdetail("It ends at byte %u, expected at most %u.", ((PageHeader) page)->pd_lower, TRAILER_OFFSET)));
-	*Trailer(page) = (BqTrailer) {TRAILER_MAGIC,
-								  TRAILER_VERSION,
-								  first,
-								  (uint32) nbytes,
-								  (uint16) (options ? options->m : BQ_DEFAULT_M),
-								  (uint16) (options ? options->efConstruction : BQ_DEFAULT_EF_CONSTRUCTION)};
+	*Trailer(page) =
+		(BqTrailer) {TRAILER_MAGIC,
+					 TRAILER_VERSION,
+					 first,
+					 (uint32) nbytes,
+					 (uint16) (options ? options->m : BQ_DEFAULT_M),
+					 (uint16) (options ? options->efConstruction : BqDefaultEfConstruction(BQ_DEFAULT_BITS))};
 	((PageHeader) page)->pd_lower = TRAILER_OFFSET + sizeof(BqTrailer);
 	MarkBufferDirty(buf);
 	UnlockReleaseBuffer(buf);

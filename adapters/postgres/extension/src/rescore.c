@@ -7,7 +7,9 @@
 #include "catalog/index.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/memutils.h"
+#include "utils/spccache.h"
 
 typedef struct Row
 {
@@ -82,6 +84,7 @@ BqRescorerBegin(BqRescorer *r, Relation heap, Relation index, ScanKey orderby)
 {
 	BqReaderBegin(&r->reader, heap, index, false);
 	r->orderby = orderby;
+	r->heap = heap;
 	r->fetch = table_index_fetch_begin(heap);
 	r->tmp = AllocSetContextCreate(CurrentMemoryContext, "bqhnsw rescore", ALLOCSET_DEFAULT_SIZES);
 	r->rows = pairingheap_allocate(nearest_first, NULL);
@@ -108,6 +111,8 @@ void
 BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n)
 {
 	MemoryContext scan = CurrentMemoryContext;
+	/* blocks that may be read ahead at a time: effective_io_concurrency */
+	int ahead = get_tablespace_io_concurrency(r->heap->rd_rel->reltablespace), prefetched = 1;
 
 	qsort(tids, n, sizeof(ItemPointerData), by_tid);
 	MemoryContextSwitchTo(r->tmp);
@@ -120,6 +125,8 @@ BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n)
 		Row *row;
 
 		CHECK_FOR_INTERRUPTS();
+		for (; prefetched < n && prefetched <= i + ahead; prefetched++)
+			PrefetchBuffer(r->heap, MAIN_FORKNUM, ItemPointerGetBlockNumber(&tids[prefetched]));
 		if (!table_index_fetch_tuple(r->fetch, &tid, snapshot, r->reader.slot, &again, &dead))
 			continue;
 		/* ORDER BY embedding <-> NULL: every distance is NULL, any order is right */

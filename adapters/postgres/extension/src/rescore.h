@@ -27,6 +27,7 @@ extern void BqReaderEnd(BqReader *r);
 typedef struct BqRescorer
 {
 	BqReader reader;
+	Relation heap;
 	ScanKey orderby; /* the user's own ORDER BY: operator and argument */
 	IndexFetchTableData *fetch;
 	MemoryContext tmp;
