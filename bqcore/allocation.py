@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from bqcore._validation import Float64Array
 
-#: Mean squared error of a unit Gaussian under the 8-state trellis at 0 to 8 bits, and the distance of two levels
-#: that reaches it at 1 to 8 bits, in standard deviations (400,000 draws; `tests/test_allocation.py` repeats it).
+#: Mean squared error of a unit Gaussian under the 8-state trellis at 0 to 8 bits, and the distance of two
+#: levels that reaches it at 1 to 8 bits, in standard deviations (400,000 draws; tests repeat it).
 DISTORTION = (1.0, 0.3048, 0.09275, 0.02907, 0.009025, 0.002746, 8.248e-4, 2.424e-4, 6.908e-5)
 STEP = (0.784, 0.490, 0.293, 0.168, 0.094, 0.052, 0.0286, 0.0156)
 
@@ -32,7 +32,7 @@ def allocate(variance: Float64Array, sizes: npt.NDArray[np.int64], budget: int) 
     References
     ----------
     Li et al., "SAQ: Pushing the Limits of Vector Quantization through Code Adjustment and Dimension
-    Segmentation", 2025: dynamic programming over segments; here with the measured error of the quantizer used.
+    Segmentation", 2025: dynamic programming over segments; here with the quantizer's own error.
     """
     unit = int(np.gcd.reduce(sizes))
     slots = budget // unit + 1

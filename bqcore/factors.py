@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from bqcore._validation import Float32Array
 
-#: How a factor is stored, by name: float32; bfloat16, the upper half of a float32, rounded to even; uint8, equal
-#: steps of the number or of its logarithm within limits that training rows set.
+#: How a factor is stored, by name: float32; bfloat16, the upper half of a float32, rounded to even; uint8,
+#: equal steps of the number or of its logarithm within limits that training rows set.
 FORMS: dict[str, np.dtype[Any]] = {
     "float32": np.dtype("<f4"),
     "bfloat16": np.dtype("<u2"),
@@ -41,8 +41,8 @@ class Factor:
     ----------
     form : {"float32", "bfloat16", "uint8"}
     spacing : {"linear", "log"}
-        Spacing of the values at uint8. "log" is for numbers >= 0: byte 0 stands for 0, and relative errors are
-        alike.
+        Spacing of the values at uint8. "log" is for numbers >= 0: byte 0 stands for 0, and relative errors
+        are alike.
     low, high : float
         Limits at uint8; numbers beyond them are stored as the limit.
     """
@@ -91,4 +91,4 @@ class Factor:
             return stored.astype(np.float32)
         if self.form == "bfloat16":
             return (stored.astype("<u4") << 16).view("<f4").astype(np.float32)
-        return self._table()[stored]
+        return np.asarray(self._table()[stored])

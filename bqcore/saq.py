@@ -17,11 +17,11 @@ from bqcore.factors import Factor, check_form
 
 # Rows that second moments and the limits of factors are taken from.
 _SAMPLE = 1 << 16
-# Neighbours are looked for between this many queries and this many rows; a hundredth of the rows are neighbours.
+# Neighbours are looked for between this many queries and rows; this share of the rows are neighbours.
 _NEIGHBOUR_QUERIES, _NEIGHBOUR_ROWS, _NEIGHBOUR_SHARE = 1000, 10_000, 0.01
 # Searches of levels and scale in turn; a third one adds less than .001 of recall.
 _ROUNDS = 2
-# Rows of a matrix product when encoding: always as many, so that a row's result does not depend on its neighbours.
+# Rows of a matrix product when encoding: always as many, so that a row's result is its own alone.
 _ENCODE_ROWS = 64
 _DECODE_ROWS = 1 << 13
 
@@ -29,15 +29,15 @@ _DECODE_ROWS = 1 << 13
 class SAQ(Codec):
     """Residuals in their principal axes, bits per segment by variance, levels chosen along a trellis.
 
-    The axes are those of the residuals' covariance. An error on an axis counts by the variance of differences
-    between neighbours there, because these are what a ranking depends on. Segments of axes get 0 to 8 bits per
-    axis by dynamic programming under the exact budget, and a seeded rotation inside each. An axis of R bits has
-    2^(R + 1) levels, of which the code can name those that an 8-state trellis allows; the search for the
-    best path replaces SAQ's code adjustment and is exact.
+    The axes are those of the residuals' covariance. An error on an axis counts by the variance of
+    differences between neighbours there, because these are what a ranking depends on. Segments of axes get 0
+    to 8 bits per axis by dynamic programming under the exact budget, and a seeded rotation inside each. An
+    axis of R bits has 2^(R + 1) levels, of which the code can name those that an 8-state trellis allows; the
+    search for the best path takes the place of SAQ's code adjustment, and is exact.
 
-    Beside the code two factors are stored: ``f_rescale`` = |o| / |levels| on the kept axes, so that a decoded
-    vector has the kept part's norm, and ``f_add``, which is what an estimate has beyond the distance to the decoded
-    vector: the squared norm of the dropped part (l2; half of it for cosine), or -<c, error> (ip).
+    Beside the code two factors are stored. ``f_rescale`` = |o| / |levels| on the kept axes: a decoded vector
+    has the kept part's norm. ``f_add`` is what an estimate has beyond the distance to the decoded vector: the
+    squared norm of the dropped part (l2; half of it under cosine), or -<c, x - decoded x> (ip).
 
     Parameters
     ----------
@@ -75,6 +75,9 @@ class SAQ(Codec):
     """
 
     codec: ClassVar[str] = "saq"
+    idea: ClassVar[str] = "bits where neighbours differ, along a trellis in the principal axes"
+    #: 8 goes through the integer kernels; 32, the default, decodes and multiplies matrices.
+    query_widths: ClassVar[tuple[int, ...]] = (8, 32)
 
     centroids_: Float32Array
     basis_: Float32Array
@@ -101,6 +104,16 @@ class SAQ(Codec):
         self.segment = segment
         self.metric = metric
         self.random_state = random_state
+
+    @classmethod
+    def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
+        """Return what fills `nbytes`, with one list and with 256."""
+        out: list[dict[str, Any]] = []
+        for centroids, extra in ((1, 2), (256, 3)):
+            bits = 8 * (nbytes - extra) / dim
+            if bits >= 0.5 and centroids * 16 <= max(n, 16):
+                out.append({"bits": min(bits, 8.0), "centroids": centroids})
+        return out
 
     # ---- train ----
 
@@ -241,41 +254,57 @@ class SAQ(Codec):
         return codes.factors["list"].astype(np.int64)
 
     def _levels(self, codes: Codes) -> Float32Array:
-        """Decoded residuals in the kept axes."""
+        """Return decoded residuals in the kept axes, shape (n, n_axes)."""
         return (
             self._trellis.decode(codes.packed)
             * self._f_rescale.unpack(codes.factors["f_rescale"])[:, np.newaxis]
         )
 
     def _estimate(self, codes: Codes, Q: Float32Array) -> Float32Array:
+        return self._estimate_at(codes, Q, 32)
+
+    def _estimate_at(self, codes: Codes, Q: Float32Array, query_bits: int) -> Float32Array:
         ip = self.metric_ == "ip"
         # l2 and cosine do not depend on the origin, and squares lose fewest digits about the mean
         origin = np.zeros(self.dim_, np.float32) if ip else self.centroids_.mean(axis=0)
         centroids, queries = self.centroids_ - origin, Q - origin
-        half = np.einsum("ij,ij->i", centroids, centroids) / 2
-        query_half = np.einsum("ij,ij->i", queries, queries)[:, np.newaxis] / 2
         query_axes, centroid_axes = queries @ self.basis_, centroids @ self.basis_
+        # half the squared distance to c + o, o the decoded residual: |q|^2/2 - <q, c + o> + |c + o|^2/2
+        query_half = np.einsum("ij,ij->i", queries, queries)[:, np.newaxis] / 2
+        centroid_half = np.einsum("ij,ij->i", centroids, centroids) / 2
         products = queries @ centroids.T
         lists, f_add = self._lists(codes), self._f_add.unpack(codes.factors["f_add"])
         out = np.empty((len(Q), len(codes)), dtype=np.float32)
-        for start in range(0, len(codes), _DECODE_ROWS):
-            at = slice(start, start + _DECODE_ROWS)
-            levels, own = self._levels(codes[at]), lists[at]
-            out[:, at] = -(query_axes @ levels.T) - products[:, own]
-            if ip:
-                out[:, at] += f_add[at]
-                continue
-            # |c + o|^2 / 2, o the decoded residual
-            square = half[own] + np.einsum("ij,ij->i", levels, centroid_axes[own] + levels / 2)
-            out[:, at] += query_half
-            out[:, at] += square
-            if self.metric_ == "l2":
-                out[:, at] *= 2
-            out[:, at] += f_add[at]
+        for rows in _blocks(lists, by_list=query_bits == 8):
+            own, levels = lists[rows], self._levels(codes[rows])
+            if query_bits == 8:  # residual queries, whose coordinates are the smallest
+                scale = self._f_rescale.unpack(codes.factors["f_rescale"][rows])
+                dots = np.empty((len(Q), len(own)), dtype=np.float32)
+                for i in range(len(Q)):
+                    dots[i] = self._trellis.dot(codes.packed[rows], query_axes[i] - centroid_axes[own[0]])
+                block = -(dots * scale + levels @ centroid_axes[own[0]])
+            else:
+                block = -(query_axes @ levels.T)
+            block -= products[:, own]
+            if not ip:
+                square = np.einsum("ij,ij->i", levels, centroid_axes[own] + levels / 2)
+                block += query_half
+                block += centroid_half[own] + square
+                if self.metric_ == "l2":
+                    block *= 2
+            out[:, rows] = block + f_add[rows]
         return out
 
     def _decode(self, codes: Codes) -> Float32Array:
         return np.asarray(self._levels(codes) @ self.basis_.T + self.centroids_[self._lists(codes)])
+
+
+def _blocks(lists: npt.NDArray[np.int64], by_list: bool) -> list[Any]:
+    """Return rows to take together: one list each, or some thousands."""
+    if not by_list:
+        return [slice(start, start + _DECODE_ROWS) for start in range(0, len(lists), _DECODE_ROWS)]
+    order = np.argsort(lists, kind="stable")
+    return [rows for rows in np.split(order, np.flatnonzero(np.diff(lists[order])) + 1) if len(rows)]
 
 
 def _orthogonal(rng: np.random.Generator, size: int) -> Float64Array:
