@@ -15,6 +15,7 @@ from bqcore.codec import FORMAT, FORMAT_VERSION, Codec
 #: Name in specs -> module and class; a new codec is entered here.
 CODECS = {
     "rabitq": ("bqcore.rabitq", "RaBitQ"),
+    "saq": ("bqcore.saq", "SAQ"),
     "learned_binary": ("bqcore.learned_binary", "LearnedBinary"),
     "sign_magnitude": ("bqcore.sign_magnitude", "SignMagnitude"),
     "turbo": ("bqcore.turbo", "Turbo"),

@@ -35,6 +35,9 @@ SPECS = [
     "osq(bits=7)",
     "bbq",
     "bbq(rotation=hadamard)",
+    "saq(bits=1)",
+    "saq(bits=2.5, centroids=4, factors=float32)",
+    "saq(bits=1, centroids=300, segment=16, factors=bfloat16)",
 ]
 METRICS = ["l2", "ip", "cosine"]
 #: Codecs whose estimates are scores between the codes of both sides, not distances in the metric's unit: they

@@ -58,6 +58,9 @@ typedef struct bqk_kernels
 	void (*dot_planes)(const uint8_t *codes, size_t stride, size_t n, const uint8_t *planes, size_t dim, int32_t *out);
 	/* <k, q> of the levels k = u - M / 2 with a float query, fixed lane order */
 	void (*dot_float)(const uint8_t *codes, size_t stride, size_t n, int bits, const float *q, size_t dim, float *out);
+	/* y, m rows of BQK_LANES vectors' targets in units of the step, becomes the levels of least sum of weight times
+	 * squared error along the trellis; decisions is scratch of the same shape */
+	void (*trellis)(float *y, const uint8_t *bits, const float *weight, size_t m, int32_t *decisions);
 } bqk_kernels;
 
 extern const bqk_kernels bqk_kernels_scalar;

@@ -10,6 +10,7 @@
 
 #define W 8
 #include "float_kernels.h"
+#include "trellis_kernel.h"
 
 #include <immintrin.h>
 
@@ -365,6 +366,7 @@ const bqk_kernels bqk_kernels_avx2 = {
 	{sym1, sym2, sym4, sym8},
 	dot_planes,
 	dot_float,
+	trellis,
 };
 
 #if defined(__clang__)

@@ -11,6 +11,7 @@
 
 #define W 16
 #include "float_kernels.h"
+#include "trellis_kernel.h"
 
 #include <immintrin.h>
 
@@ -254,6 +255,7 @@ const bqk_kernels bqk_kernels_avx512 = {
 	{sym1, sym2, sym4, sym8},
 	dot_planes,
 	dot_float,
+	trellis,
 };
 
 #if defined(__clang__)

@@ -3,6 +3,7 @@
 #if defined(__aarch64__)
 #define W 4
 #include "float_kernels.h"
+#include "trellis_kernel.h"
 
 #include <arm_neon.h>
 
@@ -344,5 +345,6 @@ const bqk_kernels bqk_kernels_neon = {
 	{sym1, sym2, sym4, sym8},
 	dot_planes,
 	dot_float,
+	trellis,
 };
 #endif

@@ -1,5 +1,5 @@
 /* The oracle: float and integer kernels in plain C, one coordinate at a time. */
-#include "bqk.h"
+#include "trellis.h"
 
 #include <math.h>
 #include <string.h>
@@ -120,6 +120,65 @@ pack(const float *x, size_t dim, int bits, float inv_t, uint8_t *code)
 	}
 }
 
+/* Nearest level of a subset to x, both counted from level 0. */
+static inline float
+nearest(float x, int subset, float last)
+{
+	float place = (x - (float) subset) * 0.25f + 0.5f;
+
+	place = place > 0.0f ? place : 0.0f;
+	place = place < last + 0.5f ? place : last + 0.5f;
+	return (float) (int) place * 4.0f + (float) subset;
+}
+
+static void
+trellis_lane(float *y, const uint8_t *bits, const float *weight, size_t m, int32_t *decisions)
+{
+	float cost[BQK_TRELLIS_STATES];
+	int state = 0;
+
+	for (int s = 0; s < BQK_TRELLIS_STATES; s++)
+		cost[s] = s ? BQK_TRELLIS_FAR : 0.0f;
+	for (size_t i = m; i-- > 0;)
+	{
+		float x = y[i * BQK_LANES] + bqk_trellis_middle(bits[i]), d[4], next[BQK_TRELLIS_STATES];
+		int32_t taken = 0;
+
+		for (int subset = 0; subset < 4; subset++)
+		{
+			float e = x - nearest(x, subset, bqk_trellis_last(bits[i]));
+
+			d[subset] = e * e * weight[i];
+		}
+		for (int s = 0; s < BQK_TRELLIS_STATES; s++)
+		{
+			float zero = cost[s / 2] + d[bqk_trellis_subset(s, 0)], one = cost[s / 2 + 4] + d[bqk_trellis_subset(s, 1)];
+
+			next[s] = one < zero ? one : zero;
+			taken |= (one < zero) << s;
+		}
+		memcpy(cost, next, sizeof(cost));
+		decisions[i * BQK_LANES] = taken;
+	}
+	for (int s = 1; s < BQK_TRELLIS_STATES; s++)
+		state = cost[s] < cost[state] ? s : state;
+	for (size_t i = 0; i < m; i++)
+	{
+		float middle = bqk_trellis_middle(bits[i]), x = y[i * BQK_LANES] + middle;
+		int older = decisions[i * BQK_LANES] >> state & 1;
+
+		y[i * BQK_LANES] = nearest(x, bqk_trellis_subset(state, older), bqk_trellis_last(bits[i])) - middle;
+		state = state >> 1 | older << 2;
+	}
+}
+
+static void
+trellis(float *y, const uint8_t *bits, const float *weight, size_t m, int32_t *decisions)
+{
+	for (size_t l = 0; l < BQK_LANES; l++)
+		trellis_lane(y + l, bits, weight, m, decisions + l);
+}
+
 static inline void
 dot(int bits, const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out)
 {
@@ -215,4 +274,5 @@ const bqk_kernels bqk_kernels_scalar = {
 	{sym1, sym2, sym4, sym8},
 	dot_planes,
 	dot_float,
+	trellis,
 };

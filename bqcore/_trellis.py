@@ -1,0 +1,119 @@
+"""The trellis kernels: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bqcore._kernels import Float32Array, _message, _pointer
+from bqcore._native import ffi, lib
+
+
+def _check(status: int) -> None:
+    if status != lib.BQK_OK:
+        raise ValueError(_message(status))
+
+
+def _check_rows(name: str, array: npt.NDArray[Any], width: int, dtype: npt.DTypeLike) -> None:
+    """C trusts types, widths and contiguity: refuse anything else here."""
+    if array.ndim != 2 or array.shape[1] != width or array.dtype != dtype or not array.flags.c_contiguous:
+        expected = f"contiguous rows of {width} {np.dtype(dtype)}"
+        raise ValueError(f"{name}: expected {expected}, not {array.dtype} of shape {array.shape}")
+
+
+class Trellis:
+    """Trellis-coded quantization of the axes of a model.
+
+    Parameters
+    ----------
+    bits : ndarray of uint8, shape (n_axes,)
+        1 to 8, descending.
+    step : ndarray of float32, shape (n_axes,)
+        Distance of two levels of an axis.
+    weight : ndarray of float32, shape (n_axes,)
+        What an axis' squared error counts.
+    norm : float
+        Root of the weighted square sum of a vector whose levels the steps fit.
+    code_nbytes : int
+        At least sum(bits) / 8.
+    """
+
+    def __init__(
+        self,
+        bits: npt.NDArray[np.uint8],
+        step: Float32Array,
+        weight: Float32Array,
+        norm: float,
+        code_nbytes: int,
+    ) -> None:
+        self.n_axes, self.code_nbytes = len(bits), code_nbytes
+        self._struct = ffi.new("bqk_trellis *")
+        self._struct.dim, self._struct.code_nbytes, self._struct.norm = len(bits), code_nbytes, norm
+        # The struct borrows the arrays; holding the buffers keeps them alive with it.
+        self._held = [
+            _pointer("uint8_t", np.ascontiguousarray(bits, dtype=np.uint8)),
+            _pointer("float", np.ascontiguousarray(step, dtype=np.float32)),
+            _pointer("float", np.ascontiguousarray(weight, dtype=np.float32)),
+        ]
+        self._struct.bits, self._struct.step, self._struct.weight = self._held
+
+    def encode(self, o: Float32Array, rounds: int) -> tuple[npt.NDArray[np.uint8], Float32Array]:
+        """Encode rows, shape (n, n_axes), to codes (n, code_nbytes) and ``|o| / |levels|`` (n,)."""
+        _check_rows("o", o, self.n_axes, np.float32)
+        codes = np.empty((len(o), self.code_nbytes), dtype=np.uint8)
+        rescale = np.empty(len(o), dtype=np.float32)
+        work = np.empty(lib.bqk_trellis_work(self.n_axes), dtype=np.float32)
+        if len(o):
+            _check(
+                lib.bqk_trellis_encode(
+                    self._struct,
+                    _pointer("float", o),
+                    len(o),
+                    rounds,
+                    _pointer("uint8_t", codes, writable=True),
+                    _pointer("float", rescale, writable=True),
+                    _pointer("float", work, writable=True),
+                )
+            )
+        return codes, rescale
+
+    def decode(self, codes: npt.NDArray[np.uint8]) -> Float32Array:
+        """Return levels of codes, shape (n, n_axes)."""
+        _check_rows("codes", codes, self.code_nbytes, np.uint8)
+        levels = np.empty((len(codes), self.n_axes), dtype=np.float32)
+        if len(codes):
+            _check(
+                lib.bqk_trellis_decode(
+                    self._struct,
+                    _pointer("uint8_t", codes),
+                    len(codes),
+                    _pointer("float", levels, writable=True),
+                )
+            )
+        return levels
+
+    def dot(self, codes: npt.NDArray[np.uint8], q: Float32Array) -> Float32Array:
+        """Return products of levels with a query (n_axes,) rounded to 8 bits, shape (n,)."""
+        _check_rows("codes", codes, self.code_nbytes, np.uint8)
+        _check_rows("q", q[np.newaxis], self.n_axes, np.float32)
+        z = np.empty(lib.bqk_trellis_query_nbytes(self._struct), dtype=np.int8)
+        terms = ffi.new("float[2]")
+        _check(
+            lib.bqk_trellis_query(
+                self._struct, _pointer("float", q), _pointer("int8_t", z, writable=True), terms, terms + 1
+            )
+        )
+        out = np.empty(len(codes), dtype=np.int32)
+        if len(codes):
+            _check(
+                lib.bqk_trellis_dot(
+                    self._struct,
+                    _pointer("uint8_t", codes),
+                    len(codes),
+                    _pointer("int8_t", z),
+                    _pointer("int32_t", out, writable=True),
+                )
+            )
+        return out.astype(np.float32) * np.float32(terms[0]) + np.float32(terms[1])

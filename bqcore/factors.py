@@ -1,0 +1,94 @@
+"""STORE: a number per vector in 4, 2 or 1 bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bqcore._validation import Float32Array
+
+#: How a factor is stored, by name: float32; bfloat16, the upper half of a float32, rounded to even; uint8,
+#: equal steps of the number or of its logarithm within limits that training rows set.
+FORMS: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype("<f4"),
+    "bfloat16": np.dtype("<u2"),
+    "uint8": np.dtype("u1"),
+}
+SPACINGS = ("linear", "log")
+
+
+def check_form(form: object) -> str:
+    """Return the name of a form.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name.
+    """
+    if form not in FORMS:
+        raise ValueError(f"factors: expected one of {', '.join(FORMS)}, not {form!r}")
+    return str(form)
+
+
+@dataclass(frozen=True)
+class Factor:
+    """How one factor is stored.
+
+    Parameters
+    ----------
+    form : {"float32", "bfloat16", "uint8"}
+    spacing : {"linear", "log"}
+        Spacing of the values at uint8. "log" is for numbers >= 0: byte 0 stands for 0, and relative errors
+        are alike.
+    low, high : float
+        Limits at uint8; numbers beyond them are stored as the limit.
+    """
+
+    form: str
+    spacing: str
+    low: float
+    high: float
+
+    @classmethod
+    def fit(cls, values: npt.NDArray[np.floating[Any]], form: str, spacing: str) -> Factor:
+        """Take the limits from the values of training rows, shape (n,)."""
+        values = values[values > 0] if spacing == "log" else values
+        if len(values) == 0:
+            return cls(form, spacing, 1.0, 1.0)
+        return cls(form, spacing, float(np.float32(values.min())), float(np.float32(values.max())))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What is stored."""
+        return FORMS[self.form]
+
+    def _table(self) -> Float32Array:
+        if self.spacing == "linear":
+            return np.linspace(self.low, self.high, 256).astype(np.float32)
+        return np.append(0.0, np.geomspace(self.low, self.high, 255)).astype(np.float32)
+
+    def pack(self, values: Float32Array) -> npt.NDArray[Any]:
+        """Return what is stored for finite float32 values, shape (n,)."""
+        if self.form == "float32":
+            return values.astype(self.dtype)
+        if self.form == "bfloat16":
+            word = values.astype("<f4").view("<u4").astype(np.uint64)
+            return ((word + 0x7FFF + (word >> 16 & 1)) >> 16).astype(self.dtype)
+        table = self._table()
+        if self.spacing == "log":
+            with np.errstate(divide="ignore"):
+                logs = np.log(table)
+                inner = np.searchsorted((logs[1:-1] + logs[2:]) / 2, np.log(np.maximum(values, 0)))
+            return np.where(values > 0, inner + 1, 0).astype(np.uint8)
+        return np.searchsorted((table[:-1] + table[1:]) / 2, values).astype(np.uint8)
+
+    def unpack(self, stored: npt.NDArray[Any]) -> Float32Array:
+        """Return the numbers that stored values stand for, shape (n,)."""
+        if self.form == "float32":
+            return stored.astype(np.float32)
+        if self.form == "bfloat16":
+            return (stored.astype("<u4") << 16).view("<f4").astype(np.float32)
+        return np.asarray(self._table()[stored])
