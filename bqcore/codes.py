@@ -26,7 +26,8 @@ class Codes:
         Packed codes; their layout is the codec's (docs/code-format.md).
     factors : structured ndarray, shape (n,)
         What is stored beside each code: corrective factors (``f_add``, ``f_rescale``) in the unit of the
-        metric, and the id of its list (``list``) where the model has several centroids.
+        metric, and the id of its list (``list``) where the model has several centroids; no fields where a
+        codec needs none.
     dim : int
         Dimensions of the vectors.
     codec, model_id : str
