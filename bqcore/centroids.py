@@ -41,7 +41,8 @@ def kmeans(X: Float32Array, n_centroids: int, random_state: int) -> Float32Array
     rng = np.random.default_rng(random_state)
     if len(X) > ROWS_PER_CENTROID * n_centroids:
         X = X[np.sort(rng.choice(len(X), ROWS_PER_CENTROID * n_centroids, replace=False))]
-    if len(X) <= 2 * n_centroids:
+    # duplicates beyond what k-means++ copes with show among the first rows, or all rows are looked at
+    if len(np.unique(X[: 4 * n_centroids], axis=0)) <= n_centroids:
         distinct = np.unique(X, axis=0)
         if len(distinct) <= n_centroids:
             return np.asarray(distinct, dtype=np.float32)

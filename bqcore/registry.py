@@ -15,6 +15,8 @@ from bqcore.codec import FORMAT, FORMAT_VERSION, Codec
 #: Name in specs -> module and class; a new codec is entered here.
 CODECS = {
     "rabitq": ("bqcore.rabitq", "RaBitQ"),
+    "pq": ("bqcore.pq", "PQ"),
+    "vq": ("bqcore.vq", "VQ"),
 }
 
 

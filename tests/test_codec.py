@@ -16,6 +16,10 @@ from bqcore.registry import CODECS, codec_class, parse_spec
 SPECS = [
     "rabitq(bits=1)",
     "rabitq(bits=4, rotation=none)",
+    "pq(bits=1)",
+    "pq(bits=1.5, code_bits=4, threshold=0.1, rotation=none, lut=uint8)",
+    "pq(bits=1, code_bits=4, centroids=7)",
+    "vq(codewords=300)",
 ]
 METRICS = ["l2", "ip", "cosine"]
 

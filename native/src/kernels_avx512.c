@@ -227,6 +227,8 @@ const bqk_kernels bqk_kernels_avx512 = {
 	pack,
 	{dot1, dot2, dot4, dot8},
 	{sym1, sym2, sym4, sym8},
+	nearest,
+	bqk_lut4_avx2,
 };
 
 #if defined(__clang__)
