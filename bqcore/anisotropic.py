@@ -107,31 +107,43 @@ def penalties(threshold: float, dim: int, norm: float = 1.0) -> tuple[float, flo
     return perpendicular + edge, perpendicular
 
 
-def effective_dimension(X: Float32Array) -> float:
-    """(tr S)^2 / tr S^2 of the covariance S of X: how many dimensions its variance fills; at least 1."""
-    if len(X) > _COVARIANCE_ROWS:
-        X = X[:: len(X) // _COVARIANCE_ROWS]
-    centred = X - X.mean(axis=0)
-    gram = centred @ centred.T if len(X) < X.shape[1] else centred.T @ centred
-    squared = float(np.square(gram, dtype=np.float64).sum())
-    return max(1.0, float(np.trace(gram, dtype=np.float64)) ** 2 / squared) if squared > 0 else 1.0
+def query_metric(X: Float32Array, weight: float) -> npt.NDArray[np.float64]:
+    """Root of the metric in which an error costs what queries see of it, shape (dim, dim), symmetric.
 
-
-def score_aware_eta(given: float | None, threshold: float, metric: str, X: Float32Array) -> float:
-    """Return the weight of the parallel error that a codec's parameters `eta` and `threshold` ask for.
-
-    The paper's queries are uniform on a sphere. Real ones fill as few dimensions as the vectors do, so the
-    dimension taken is the effective one: text embeddings of 384 dimensions, effectively 135, have a higher
-    recall and a lower error at eta = 8 than at 18.
+    The paper's queries are uniform on a sphere, and errors of all directions but the vector's own cost alike.
+    Real queries lie where the vectors do, and an error e costs them e' M e, M = S + m m' with the vectors'
+    covariance S and mean m. The metric is ``(1 - weight) I + weight M dim / tr S``: eigenvalues of at least
+    1 - weight, and I for uniform vectors.
 
     Parameters
     ----------
-    given : float or None
-        eta itself, if the user wants a certain one.
-    threshold : float
-    metric : {"l2", "ip", "cosine"}
     X : ndarray of float32, shape (n, dim)
-        Training vectors.
+        Training vectors, in place of queries.
+    weight : float
+        Share of M, in [0, 1).
+
+    Raises
+    ------
+    ValueError
+        If weight is out of range.
+    """
+    if not 0 <= weight < 1:
+        raise ValueError(f"query_weight: expected 0 <= query_weight < 1, not {weight}")
+    if len(X) > _COVARIANCE_ROWS:
+        X = X[:: len(X) // _COVARIANCE_ROWS]
+    wide = X.astype(np.float64)
+    moment = wide.T @ wide / len(wide)
+    variance = wide.var(axis=0).sum()
+    # equal rows have no variance, only the rounding of their mean
+    if variance <= 1e-20 * np.trace(moment):
+        return np.eye(X.shape[1])
+    values, vectors = np.linalg.eigh(moment)
+    root = np.sqrt((1 - weight) + weight * values.clip(0) * (len(values) / variance))
+    return np.asarray((vectors * root) @ vectors.T)
+
+
+def score_aware_eta(given: float | None, threshold: float, metric: str, dim: int) -> float:
+    """Return the weight of the parallel error that a codec's parameters `eta` and `threshold` ask for.
 
     Raises
     ------
@@ -141,8 +153,7 @@ def score_aware_eta(given: float | None, threshold: float, metric: str, X: Float
     if given is None:
         if not 0 <= threshold < 1:
             raise ValueError(f"threshold: expected 0 <= threshold < 1, not {threshold}")
-        dim = 1 if metric == "l2" else round(effective_dimension(X))
-        return eta(threshold, dim) if dim > 1 else 1.0
+        return 1.0 if metric == "l2" or dim == 1 else eta(threshold, dim)
     if not 1 <= given < np.inf:
         raise ValueError(f"eta: expected a finite number >= 1, not {given}")
     if metric == "l2" and given != 1:

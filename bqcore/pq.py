@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from bqcore import _kernels
 from bqcore._validation import Float32Array, check_int, check_random_state, row_blocks
-from bqcore.anisotropic import score_aware_eta, unit_directions
+from bqcore.anisotropic import query_metric, score_aware_eta, unit_directions
 from bqcore.centroids import assign, kmeans
 from bqcore.codebooks import assign_codes, decode, initial_codebooks, learn_rotation, refine, split
 from bqcore.codec import Codec
@@ -39,11 +39,13 @@ class PQ(Codec):
     code_bits : {8, 4}, default 8
         Bits per subspace: 256 or 16 codewords.
     threshold : float, default 0.2
-        Cosine below which an inner product is of no interest, in [0, 1). Under ip and cosine it gives eta,
-        for queries that fill the effective dimension of X evenly. Under l2 an error counts alike in all
-        directions, and codes are plain.
+        Cosine below which an inner product is of no interest, in [0, 1): gives eta under ip and cosine. l2
+        has no use for it: its errors count alike in all directions.
     eta : float, optional
-        Weight of the error along a vector, at least 1, in place of `threshold`; 1 is plain quantization.
+        Weight of the error along a vector, at least 1, in place of `threshold`.
+    query_weight : float, default 0.8
+        Share of the vectors' second moment in the metric of errors under ip and cosine, in [0, 1); see
+        `bqcore.anisotropic.query_metric`. With 0 and eta = 1, quantization is plain.
     rotation : {"opq", "none"}, default "opq"
         Learned rotation before the split, or none.
     centroids : int, default 1
@@ -61,7 +63,8 @@ class PQ(Codec):
     codebooks_ : ndarray of float32, shape (dim, 2**code_bits)
         Rows offsets_[m] to offsets_[m + 1] - 1 hold the codewords of subspace m as columns.
     offsets_ : ndarray of uint32, shape (n_subspaces + 1,)
-    rotation_ : ndarray of float32, shape (dim, dim) or (0, 0) without rotation
+    transform_ : ndarray of float32, shape (dim, dim)
+        What residuals are multiplied with before the split: root of the query metric, then rotation.
     centroids_ : ndarray of float32, shape (n_centroids, dim)
     eta_ : float
     code_bits_ : int
@@ -78,7 +81,7 @@ class PQ(Codec):
 
     codebooks_: Float32Array
     offsets_: npt.NDArray[np.uint32]
-    rotation_: Float32Array
+    transform_: Float32Array
     centroids_: Float32Array
     eta_: float
     code_bits_: int
@@ -91,6 +94,7 @@ class PQ(Codec):
         code_bits: int = 8,
         threshold: float = 0.2,
         eta: float | None = None,
+        query_weight: float = 0.8,
         rotation: str = "opq",
         centroids: int = 1,
         lut: str = "float32",
@@ -102,6 +106,7 @@ class PQ(Codec):
         self.code_bits = code_bits
         self.threshold = threshold
         self.eta = eta
+        self.query_weight = query_weight
         self.rotation = rotation
         self.centroids = centroids
         self.lut = lut
@@ -122,7 +127,7 @@ class PQ(Codec):
             if value not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, not {value!r}")
         self.code_bits_, self.lut_ = self.code_bits, self.lut
-        self.eta_ = score_aware_eta(self.eta, self.threshold, self.metric_, X)
+        self.eta_ = score_aware_eta(self.eta, self.threshold, self.metric_, self.dim_)
         self.offsets_ = split(self.dim_, self._n_subspaces(self.dim_))
         n_centroids = check_int(self.centroids, name="centroids", low=1, high=1 << 16)
         seed = check_random_state(self.random_state)
@@ -134,27 +139,21 @@ class PQ(Codec):
         )
         if len(X) > rows:
             X = X[np.sort(np.random.default_rng(seed).choice(len(X), rows, replace=False))]
-        self.rotation_ = np.empty((0, 0), dtype=np.float32)
         targets, _ = self._residuals(X)
+        transform = query_metric(X, 0 if self.metric_ == "l2" else self.query_weight)
+        targets = _product(targets, transform)
         if self.rotation == "opq":
-            self.rotation_, codebooks = learn_rotation(targets, self.offsets_, n_codewords, seed)
-            targets = self._rotate(targets)
+            rotation, codebooks = learn_rotation(targets, self.offsets_, n_codewords, seed)
+            transform, targets = transform @ rotation, _product(targets, rotation)
         else:
             codebooks = initial_codebooks(targets, self.offsets_, n_codewords, seed)
-        directions = self._rotate(unit_directions(X))
+        self.transform_ = transform.astype(np.float32)
+        directions = _product(unit_directions(X), np.linalg.inv(transform).T)
         self.codebooks_ = refine(codebooks, self.offsets_, targets, directions, self.eta_ - 1)
 
     def _restore(self) -> None:
-        self._rotated_centroids = self._rotate(self.centroids_ - self.centroids_.mean(axis=0))
-
-    def _rotate(self, X: Float32Array) -> Float32Array:
-        """Rows in the codebooks' basis. Sums in float64: a row's result hardly depends on its neighbours."""
-        if not self.rotation_.size:
-            return X
-        wide, out = self.rotation_.astype(np.float64), np.empty_like(X)
-        for rows in row_blocks(X):
-            out[rows] = X[rows].astype(np.float64) @ wide
-        return out
+        # a transformed vector and a query times this have the inner product of vector and query
+        self._query_transform = np.linalg.inv(self.transform_.astype(np.float64)).T
 
     def _residuals(self, X: Float32Array) -> tuple[Float32Array, npt.NDArray[np.int64]]:
         lists = assign(X, self.centroids_)
@@ -180,8 +179,8 @@ class PQ(Codec):
         codes = assign_codes(
             self.codebooks_,
             self.offsets_,
-            self._rotate(residuals),
-            self._rotate(unit_directions(X)),
+            _product(residuals, self.transform_),
+            _product(unit_directions(X), self._query_transform),
             self.eta_ - 1,
         ).astype(np.uint8)
         if self.code_bits_ == 4:
@@ -198,16 +197,14 @@ class PQ(Codec):
             return np.zeros(len(codes), dtype=np.int64)
         return codes.factors["list"].astype(np.int64)
 
-    def _rotated_residuals(self, codes: Codes) -> Float32Array:
+    def _transformed_residuals(self, codes: Codes) -> Float32Array:
         packed = codes.packed
         if self.code_bits_ == 4:
             packed = np.stack([packed & 15, packed >> 4], axis=2).reshape(len(packed), -1)[:, : self._n_codes]
         return decode(self.codebooks_, self.offsets_, packed)
 
     def _decode(self, codes: Codes) -> Float32Array:
-        residuals = self._rotated_residuals(codes)
-        if self.rotation_.size:
-            residuals = residuals @ self.rotation_.T
+        residuals = _product(self._transformed_residuals(codes), self._query_transform.T)
         return np.asarray(residuals + self.centroids_[self._lists(codes)], dtype=np.float32)
 
     def _luts(self, Q: Float32Array) -> Float32Array:
@@ -225,18 +222,19 @@ class PQ(Codec):
         return luts
 
     def _estimate(self, codes: Codes, Q: Float32Array) -> Float32Array:
-        lists, centroids = self._lists(codes), self._rotated_centroids
+        lists, centroids = self._lists(codes), self.centroids_
         if self.metric_ == "l2":
-            # |q - c - r|^2 = |q - c|^2 + |r|^2 - 2 <q, r> + 2 <c, r>, with everything relative to a mean
-            Q = self._rotate(Q - self.centroids_.mean(axis=0))
-            per_list = np.square(Q[:, np.newaxis] - centroids).sum(axis=2)
+            # |q - c - r|^2 = |q - c|^2 + |r|^2 - 2 <q, r> + 2 <c, r>, with q and c relative to a mean
+            mean = centroids.mean(axis=0)
+            centroids, Q = centroids - mean, Q - mean
+            per_list = np.stack([np.square(Q - centroid).sum(axis=1) for centroid in centroids], axis=1)
         else:
-            per_list = -(Q @ self.centroids_.T) + (1 if self.metric_ == "cosine" else 0)
-            Q = self._rotate(Q)
-        out = self._scan(codes.packed, self._luts(Q))
+            per_list = -(Q @ centroids.T) + (1 if self.metric_ == "cosine" else 0)
+        out = self._scan(codes.packed, self._luts(_product(Q, self._query_transform)))
         out += per_list[:, lists]
         if self.metric_ == "l2" and len(centroids) > 1:
-            out += 2 * np.einsum("ij,ij->i", centroids[lists], self._rotated_residuals(codes))
+            transformed = _product(centroids, self._query_transform)
+            out += 2 * np.einsum("ij,ij->i", transformed[lists], self._transformed_residuals(codes))
         return out
 
     def _scan(self, packed: npt.NDArray[np.uint8], luts: Float32Array) -> Float32Array:
@@ -248,3 +246,11 @@ class PQ(Codec):
         step[step == 0] = 1
         sums = _kernels.lut_scan(packed, np.rint(luts / step).astype(np.uint8))
         return np.asarray(sums * step[:, :, 0] + low.sum(axis=1), dtype=np.float32)
+
+
+def _product(X: Float32Array, matrix: npt.NDArray[Any]) -> Float32Array:
+    """X @ matrix, shape (n, dim), with sums in float64: a row's result hardly depends on its neighbours."""
+    wide, out = matrix.astype(np.float64), np.empty_like(X)
+    for rows in row_blocks(X):
+        out[rows] = X[rows].astype(np.float64) @ wide
+    return out

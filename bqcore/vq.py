@@ -28,9 +28,8 @@ class VQ(Codec):
     codewords : int, default 256
         1 to 65,536; a code has one byte up to 256, two beyond. Fewer where the rows are fewer.
     threshold : float, default 0.2
-        Cosine below which an inner product is of no interest, in [0, 1). Under ip and cosine it gives eta,
-        for queries that fill the effective dimension of X evenly. Under l2 an error counts alike in all
-        directions, and codes are plain.
+        Cosine below which an inner product is of no interest, in [0, 1): gives eta under ip and cosine. l2
+        has no use for it: its errors count alike in all directions.
     eta : float, optional
         Weight of the error along a vector, at least 1, in place of `threshold`; 1 is k-means.
     metric : {"l2", "ip", "cosine"}, default "l2"
@@ -71,7 +70,7 @@ class VQ(Codec):
     def _fit(self, X: Float32Array) -> None:
         n_codewords = check_int(self.codewords, name="codewords", low=1, high=1 << 16)
         seed = check_random_state(self.random_state)
-        self.eta_ = score_aware_eta(self.eta, self.threshold, self.metric_, X)
+        self.eta_ = score_aware_eta(self.eta, self.threshold, self.metric_, self.dim_)
         self.codewords_ = kmeans(X, n_codewords, seed)
         if self.eta_ == 1:
             return

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from bqcore import _kernels
 from bqcore.anisotropic import (
-    effective_dimension,
     eta,
     eta_limit,
     loss,
     penalties,
+    query_metric,
     score_aware_eta,
     unit_directions,
     update_codebooks,
@@ -90,7 +90,9 @@ def test_bad_thresholds_are_refused():
                 function(bad, 10)
         with pytest.raises(ValueError, match="dim: expected at least 2, not 1"):
             function(0.2, 1)
-    X = np.random.default_rng(0).normal(size=(500, 20)).astype(np.float32)
+    assert score_aware_eta(None, 0.2, "cosine", 100) == eta(0.2, 100)
+    assert score_aware_eta(3, 0.2, "ip", 100) == 3
+    assert score_aware_eta(None, 0.2, "l2", 100) == score_aware_eta(None, 0.2, "ip", 1) == 1
     for given_eta, threshold, metric, text in [
         (0.5, 0.2, "ip", "eta: expected a finite number >= 1, not 0.5"),
         (math.inf, 0.2, "ip", "eta: expected a finite number >= 1, not inf"),
@@ -98,26 +100,23 @@ def test_bad_thresholds_are_refused():
         (None, 1.0, "ip", "threshold: expected 0 <= threshold < 1, not 1.0"),
     ]:
         with pytest.raises(ValueError, match=text):
-            score_aware_eta(given_eta, threshold, metric, X)
+            score_aware_eta(given_eta, threshold, metric, 100)
 
 
-def test_eta_of_vectors_is_that_of_their_effective_dimension():
+def test_query_metric_is_the_second_moment_with_a_ridge():
     rng = np.random.default_rng(0)
-    flat = rng.normal(size=(20000, 50)).astype(np.float32)
-    assert effective_dimension(flat) == pytest.approx(50, rel=0.02)
-    flat[:, 10:] *= 1e-3
-    flat += 7
-    assert effective_dimension(flat) == pytest.approx(10, rel=0.02)
-    assert score_aware_eta(None, 0.2, "cosine", flat) == eta(0.2, 10)
-    assert score_aware_eta(3, 0.2, "ip", flat) == 3
-    assert score_aware_eta(None, 0.2, "l2", flat) == 1
-    wide = rng.normal(size=(30, 500)).astype(np.float32)
-    assert effective_dimension(wide) == pytest.approx(
-        np.trace(np.cov(wide.T)) ** 2 / np.square(np.cov(wide.T)).sum()
-    )
-    for few in (flat[:1], np.repeat(flat[:1], 5, axis=0), flat[:, :1]):
-        assert effective_dimension(few) == 1
-        assert score_aware_eta(None, 0.2, "ip", few) == 1
+    X = (rng.normal(size=(5000, 6)) * [3, 2, 1, 1, 0.5, 0] + 4).astype(np.float32)
+    root = query_metric(X, 0.8)
+    moment = X.T.astype(np.float64) @ X / len(X)
+    expected = 0.2 * np.eye(6) + 0.8 * moment * 6 / X.var(axis=0, dtype=np.float64).sum()
+    np.testing.assert_allclose(root @ root, expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(root, root.T)
+    np.testing.assert_allclose(query_metric(X, 0), np.eye(6), atol=1e-12)
+    for few in (X[:1], np.repeat(X[:1], 5, axis=0)):
+        np.testing.assert_allclose(query_metric(few, 0.8), np.eye(6), atol=1e-12)
+    for bad in (-0.1, 1.0):
+        with pytest.raises(ValueError, match="expected 0 <= query_weight < 1, not"):
+            query_metric(X, bad)
 
 
 def data(n=300, dim=13, seed=0):

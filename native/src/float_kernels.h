@@ -350,7 +350,7 @@ nearest(const float *codewords, size_t n, size_t dim, const float *target, const
 	memcpy(cost, &best, sizeof(cost));
 	memcpy(index, &at, sizeof(index));
 	for (int32_t l = 0; l < W; l++)
-		if (cost[l] < least || (cost[l] == least && cost[l] < INFINITY && index[l] + l < found))
+		if (cost[l] < least || (cost[l] == least && index[l] + l < found))
 		{
 			least = cost[l];
 			found = index[l] + l;

@@ -10,8 +10,9 @@ enum
 {
 	NORMAL,
 	ZERO,
-	EQUAL, /* every codeword the same: the first wins */
-	PAIRS, /* each codeword twice */
+	EQUAL,    /* every codeword the same: the first wins */
+	PAIRS,    /* each codeword twice */
+	PERIODIC, /* copies in other lanes of a vector, the first in a higher one than the second */
 	HUGE_VALUES,
 	N_KINDS
 };
@@ -53,9 +54,10 @@ nearest_case(size_t n, size_t dim, int kind, float weight, uint64_t *state)
 		target[j] = value(kind, state);
 		direction[j] = value(kind == HUGE_VALUES ? NORMAL : kind, state);
 		for (size_t k = 0; k < n; k++)
-			book[j * n + k] = kind == EQUAL && k       ? book[j * n]
-							  : kind == PAIRS && k % 2 ? book[j * n + k - 1]
-													   : value(kind, state);
+			book[j * n + k] = kind == EQUAL && k            ? book[j * n]
+							  : kind == PAIRS && k % 2      ? book[j * n + k - 1]
+							  : kind == PERIODIC && k >= 17 ? book[j * n + k - 17]
+															: value(kind, state);
 	}
 	for (uint32_t k = 1; k < n; k++)
 		if (defined_cost(n, dim, k, weight, shift) < defined_cost(n, dim, expected, weight, shift))
