@@ -23,6 +23,8 @@ CODECS = {
     "scalar": ("bqcore.scalar", "Scalar"),
     "osq": ("bqcore.osq", "OSQ"),
     "bbq": ("bqcore.bbq", "BBQ"),
+    "pq": ("bqcore.pq", "PQ"),
+    "vq": ("bqcore.vq", "VQ"),
 }
 
 

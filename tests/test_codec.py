@@ -38,6 +38,10 @@ SPECS = [
     "saq(bits=1)",
     "saq(bits=2.5, centroids=4, factors=float32)",
     "saq(bits=1, centroids=300, segment=16, factors=bfloat16)",
+    "pq(bits=1)",
+    "pq(bits=1.5, code_bits=4, threshold=0.1, rotation=none, lut=uint8)",
+    "pq(bits=1, code_bits=4, centroids=7)",
+    "vq(codewords=300)",
 ]
 METRICS = ["l2", "ip", "cosine"]
 #: Codecs whose estimates are scores between the codes of both sides, not distances in the metric's unit: they

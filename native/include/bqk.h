@@ -34,6 +34,10 @@ typedef void (*bqk_dot_fn)(const uint8_t *codes, size_t stride, size_t n, const 
 typedef void (*bqk_sym_fn)(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t dim,
 						   int32_t *out);
 
+/* Sums of 8-bit query LUTs over n codes of nibbles, n_subspaces to a code: out[query * n + code]. */
+typedef void (*bqk_lut_fn)(const uint8_t *codes, size_t n, size_t n_subspaces, const uint8_t *luts, size_t n_queries,
+						   uint32_t *out);
+
 /* Bit widths 1, 2, 4, 8 in the order of bqk_width. */
 #define BQK_WIDTHS 4
 
@@ -61,6 +65,11 @@ typedef struct bqk_kernels
 	/* y, m rows of BQK_LANES vectors' targets in units of the step, becomes the levels of least sum of weight times
 	 * squared error along the trellis; decisions is scratch of the same shape */
 	void (*trellis)(float *y, const uint8_t *bits, const float *weight, size_t m, int32_t *decisions);
+	/* of n codewords, n a multiple of BQK_LANES, coordinate j of codeword k at j n + k, the first that minimises
+	 * |target - c|^2 + weight (shift - <direction, c>)^2 */
+	uint32_t (*nearest)(const float *codewords, size_t n, size_t dim, const float *target, const float *direction,
+						float weight, float shift);
+	bqk_lut_fn lut4;
 } bqk_kernels;
 
 extern const bqk_kernels bqk_kernels_scalar;
@@ -82,6 +91,13 @@ bqk_active(void)
 
 	return __builtin_expect(k != NULL, 1) ? k : bqk_activate();
 }
+
+void bqk_lut4_scalar(const uint8_t *codes, size_t n, size_t n_subspaces, const uint8_t *luts, size_t n_queries,
+					 uint32_t *out);
+#if defined(__x86_64__)
+void
+bqk_lut4_avx2(const uint8_t *codes, size_t n, size_t n_subspaces, const uint8_t *luts, size_t n_queries, uint32_t *out);
+#endif
 
 int bqk_cpu_avx2(void);
 int bqk_cpu_avx512(void);

@@ -19,6 +19,7 @@
 #define BQK_ROTATION_HADAMARD 1
 
 #define BQK_MAX_DIM 16000
+#define BQK_MAX_CODEWORDS 65536
 #define BQK_MODEL_VERSION 1
 #define BQK_MODEL_HEADER_NBYTES 64
 
@@ -115,6 +116,21 @@ int bqk_flip(const float *gram, const float *g, size_t n, size_t n_bits, size_t 
 /* Two planes of ceil(dim / 8) bytes, signs and strong bits: out[n] = sum of +-1 (agreement) times 1, 2 or 4 (neither,
  * one, both strong). */
 int bqk_sign_magnitude_sym(size_t dim, const uint8_t *codes, size_t n, const uint8_t *code, int32_t *out);
+/* Product quantization. Subspace m has the coordinates offsets[m] to offsets[m + 1] - 1; coordinate j of its
+ * codeword k is codebooks[j n_codewords + k]. n_codewords is a multiple of 16, at most BQK_MAX_CODEWORDS.
+ * assign: codes[n][n_subspaces] of targets (n rows of offsets[n_subspaces] floats) that minimise
+ * |error|^2 + weight <error, direction>^2 by coordinate descent over subspaces, at most max_sweeps times.
+ * start 0: from the nearest codeword of each subspace; 1: from the codes given. */
+int bqk_pq_assign(const float *codebooks, const uint32_t *offsets, size_t n_subspaces, size_t n_codewords,
+				  const float *targets, const float *directions, const float *weights, size_t n, int start,
+				  size_t max_sweeps, uint16_t *codes);
+/* Sum over subspaces of the entry that each code selects in a query's LUT; code_bits 4 or 8, a code of
+ * ceil(n_subspaces code_bits / 8) bytes, luts[n_queries][n_subspaces][2^code_bits], out[n_queries][n].
+ * Entries of 8 bits add up exactly: 255 n_subspaces < 2^32. */
+int bqk_lut_scan(int code_bits, const uint8_t *codes, size_t n, size_t n_subspaces, const uint8_t *luts,
+				 size_t n_queries, uint32_t *out);
+int bqk_lut_scan_float(int code_bits, const uint8_t *codes, size_t n, size_t n_subspaces, const float *luts,
+					   size_t n_queries, float *out);
 
 /* Serialised model. Reading checks magic, version, length, checksum and every field. */
 size_t bqk_model_nbytes(const bqk_model *model);

@@ -406,3 +406,42 @@ dot_float(const uint8_t *codes, size_t stride, size_t n, int bits, const float *
 		dot_float_bits(codes, stride, n, 8, q, dim, out);
 	}
 }
+
+/* Lane l sees codewords l, W + l, ... and keeps its first smallest cost; of the lanes the lowest codeword wins. */
+static uint32_t
+nearest_codeword(const float *codewords, size_t n, size_t dim, const float *target, const float *direction,
+				 float weight, float shift)
+{
+	vf best = splat(INFINITY);
+	vi at = {0}, block = {0};
+	float cost[W], least = INFINITY;
+	int32_t index[W], found = 0;
+
+	for (size_t k = 0; k < n; k += W, block += W)
+	{
+		vf sum = {0}, along = {0};
+		vi less;
+
+		for (size_t j = 0; j < dim; j++)
+		{
+			vf c = load(codewords + j * n + k), error = target[j] - c;
+
+			sum += error * error;
+			along += direction[j] * c;
+		}
+		along = shift - along;
+		sum += weight * (along * along);
+		less = sum < best;
+		best = (vf) ((less & (vi) sum) | (~less & (vi) best));
+		at = (less & block) | (~less & at);
+	}
+	memcpy(cost, &best, sizeof(cost));
+	memcpy(index, &at, sizeof(index));
+	for (int32_t l = 0; l < W; l++)
+		if (cost[l] < least || (cost[l] == least && index[l] + l < found))
+		{
+			least = cost[l];
+			found = index[l] + l;
+		}
+	return (uint32_t) found;
+}

@@ -256,6 +256,8 @@ const bqk_kernels bqk_kernels_avx512 = {
 	dot_planes,
 	dot_float,
 	trellis,
+	nearest_codeword,
+	bqk_lut4_avx2,
 };
 
 #if defined(__clang__)

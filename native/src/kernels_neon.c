@@ -346,5 +346,7 @@ const bqk_kernels bqk_kernels_neon = {
 	dot_planes,
 	dot_float,
 	trellis,
+	nearest_codeword,
+	bqk_lut4_scalar,
 };
 #endif

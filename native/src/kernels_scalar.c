@@ -120,6 +120,35 @@ pack(const float *x, size_t dim, int bits, float inv_t, uint8_t *code)
 	}
 }
 
+static uint32_t
+nearest_codeword(const float *codewords, size_t n, size_t dim, const float *target, const float *direction,
+				 float weight, float shift)
+{
+	float least = INFINITY;
+	size_t found = 0;
+
+	for (size_t k = 0; k < n; k++)
+	{
+		float sum = 0.0f, along = 0.0f;
+
+		for (size_t j = 0; j < dim; j++)
+		{
+			float c = codewords[j * n + k], error = target[j] - c;
+
+			sum += error * error;
+			along += direction[j] * c;
+		}
+		along = shift - along;
+		sum += weight * (along * along);
+		if (sum < least)
+		{
+			least = sum;
+			found = k;
+		}
+	}
+	return (uint32_t) found;
+}
+
 /* Nearest level of a subset to x, both counted from level 0. */
 static inline float
 nearest(float x, int subset, float last)
@@ -275,4 +304,6 @@ const bqk_kernels bqk_kernels_scalar = {
 	dot_planes,
 	dot_float,
 	trellis,
+	nearest_codeword,
+	bqk_lut4_scalar,
 };
