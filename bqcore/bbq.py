@@ -43,6 +43,7 @@ class BBQ(Codec):
     """
 
     codec: ClassVar[str] = "bbq"
+    idea: ClassVar[str] = "one bit per coordinate and a 4-bit query"
     gets_unit_rows: ClassVar[bool] = False  # the kernels scale rows
 
     centroid_: Float32Array

@@ -64,6 +64,7 @@ class LearnedBinary(ResidualCodec):
     """
 
     codec: ClassVar[str] = "learned_binary"
+    idea: ClassVar[str] = "bits with a learned linear decoder"
 
     n_bits_: int
     decoder_: Float32Array

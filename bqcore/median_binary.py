@@ -64,6 +64,7 @@ class MedianBinary(Codec):
     """
 
     codec: ClassVar[str] = "median_binary"
+    idea: ClassVar[str] = "one bit per coordinate, set above its median"
 
     medians_: Float32Array
     means_: Float32Array

@@ -63,6 +63,7 @@ class OSQ(Codec):
     """
 
     codec: ClassVar[str] = "osq"
+    idea: ClassVar[str] = "an interval optimised for each vector"
 
     centroid_: Float32Array
     bits_: int

@@ -78,6 +78,7 @@ class PQ(Codec):
     """
 
     codec: ClassVar[str] = "pq"
+    idea: ClassVar[str] = "a codebook per subspace, rotated to balance them"
 
     codebooks_: Float32Array
     offsets_: npt.NDArray[np.uint32]
@@ -119,6 +120,11 @@ class PQ(Codec):
         if not 0 < self.bits <= self.code_bits:
             raise ValueError(f"bits: expected 0 < bits <= code_bits = {self.code_bits}, not {self.bits}")
         return min(dim, int(np.ceil(dim * self.bits / 8)) * (8 // self.code_bits))
+
+    @classmethod
+    def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
+        """Return as many subspaces as there are bytes."""
+        return [{"subspaces": nbytes}] if nbytes <= dim // 2 else []
 
     def _fit(self, X: Float32Array) -> None:
         if self.code_bits not in CODE_BITS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,7 @@ class Scalar(Codec):
     """
 
     codec: ClassVar[str] = "scalar"
+    idea: ClassVar[str] = "each coordinate at reduced precision"
 
     mean_: Float32Array
     axes_: Float32Array
@@ -70,6 +71,12 @@ class Scalar(Codec):
         self.dims = dims
         self.calibration = calibration
         self.metric = metric
+
+    @classmethod
+    def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
+        """Return the formats that fit: 1 or 2 bytes per coordinate, and at most 4 beside them."""
+        sizes = {"int8": dim, "float16": 2 * dim}
+        return [{"format": name} for name, size in sizes.items() if size + 4 <= nbytes <= 3 * dim]
 
     def _fit(self, X: Float32Array) -> None:
         if self.format not in FORMATS:

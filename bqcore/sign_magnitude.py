@@ -46,6 +46,7 @@ class SignMagnitude(ResidualCodec):
     """
 
     codec: ClassVar[str] = "sign_magnitude"
+    idea: ClassVar[str] = "a sign and a magnitude bit per coordinate"
 
     rotation_: str
     query_: str

@@ -73,6 +73,7 @@ class Turbo(ResidualCodec):
     """
 
     codec: ClassVar[str] = "turbo"
+    idea: ClassVar[str] = "Lloyd-Max levels of rotated coordinates"
 
     bits_: int
     rotation_: str

@@ -49,6 +49,7 @@ class VQ(Codec):
     """
 
     codec: ClassVar[str] = "vq"
+    idea: ClassVar[str] = "one codebook for whole vectors"
 
     codewords_: Float32Array
     eta_: float

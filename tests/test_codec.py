@@ -59,6 +59,7 @@ def vectors(n=400, dim=40, seed=3):
 
 def test_every_codec_is_exercised():
     assert {parse_spec(spec)[0] for spec in SPECS} == set(CODECS)
+    assert all(codec_class(name).idea for name in CODECS)
 
 
 @pytest.mark.parametrize("metric", METRICS)
