@@ -74,7 +74,8 @@ native-test-neon: $(READY)
 test: lint native-test
 	@if command -v $(NEON_CC) >/dev/null && command -v $(NEON_RUN) >/dev/null; then $(MAKE) native-test-neon; \
 	  else echo 'native-test-neon skipped: it needs $(NEON_CC) and $(NEON_RUN) (Debian: $(NEON_PACKAGES))'; fi
-	$(BIN)/pytest
+	$(BIN)/pytest tests --numprocesses 2
+	$(BIN)/pytest integration
 
 # The server tests on the older embedded server.
 test-pg16: $(READY)
