@@ -30,39 +30,39 @@ class Trellis:
     ----------
     bits : ndarray of uint8, shape (n_axes,)
         1 to 8, descending.
-    step : ndarray of float32, shape (n_axes,)
-        Distance of two levels of an axis.
-    weight : ndarray of float32, shape (n_axes,)
-        What an axis' squared error counts.
-    norm : float
-        Root of the weighted square sum of a vector whose levels the steps fit.
+    deviation : ndarray of float32, shape (n_axes,)
+        Of an axis' coordinates, above 0.
     code_nbytes : int
         At least sum(bits) / 8.
     """
 
-    def __init__(
-        self,
-        bits: npt.NDArray[np.uint8],
-        step: Float32Array,
-        weight: Float32Array,
-        norm: float,
-        code_nbytes: int,
-    ) -> None:
+    def __init__(self, bits: npt.NDArray[np.uint8], deviation: Float32Array, code_nbytes: int) -> None:
         self.n_axes, self.code_nbytes = len(bits), code_nbytes
         self._struct = ffi.new("bqk_trellis *")
-        self._struct.dim, self._struct.code_nbytes, self._struct.norm = len(bits), code_nbytes, norm
+        self._struct.dim, self._struct.code_nbytes = len(bits), code_nbytes
         # The struct borrows the arrays; holding the buffers keeps them alive with it.
         self._held = [
             _pointer("uint8_t", np.ascontiguousarray(bits, dtype=np.uint8)),
-            _pointer("float", np.ascontiguousarray(step, dtype=np.float32)),
-            _pointer("float", np.ascontiguousarray(weight, dtype=np.float32)),
+            _pointer("float", np.ascontiguousarray(deviation, dtype=np.float32)),
         ]
-        self._struct.bits, self._struct.step, self._struct.weight = self._held
+        self._struct.bits, self._struct.deviation = self._held
 
-    def encode(self, o: Float32Array, rounds: int) -> tuple[npt.NDArray[np.uint8], Float32Array]:
-        """Encode rows, shape (n, n_axes), to codes (n, code_nbytes) and ``|o| / |levels|`` (n,)."""
+    def encode(
+        self, o: Float32Array, rounds: int
+    ) -> tuple[npt.NDArray[np.uint8], Float32Array, Float32Array]:
+        """Encode rows, shape (n, n_axes).
+
+        Returns
+        -------
+        codes : ndarray of uint8, shape (n, code_nbytes)
+        levels : ndarray of float32, shape (n, n_axes)
+            What `decode` gives.
+        rescale : ndarray of float32, shape (n,)
+            ``|o| / |levels|``.
+        """
         _check_rows("o", o, self.n_axes, np.float32)
         codes = np.empty((len(o), self.code_nbytes), dtype=np.uint8)
+        levels = np.empty((len(o), self.n_axes), dtype=np.float32)
         rescale = np.empty(len(o), dtype=np.float32)
         work = np.empty(lib.bqk_trellis_work(self.n_axes), dtype=np.float32)
         if len(o):
@@ -74,10 +74,11 @@ class Trellis:
                     rounds,
                     _pointer("uint8_t", codes, writable=True),
                     _pointer("float", rescale, writable=True),
+                    _pointer("float", levels, writable=True),
                     _pointer("float", work, writable=True),
                 )
             )
-        return codes, rescale
+        return codes, levels, rescale
 
     def decode(self, codes: npt.NDArray[np.uint8]) -> Float32Array:
         """Return levels of codes, shape (n, n_axes)."""
@@ -93,27 +94,3 @@ class Trellis:
                 )
             )
         return levels
-
-    def dot(self, codes: npt.NDArray[np.uint8], q: Float32Array) -> Float32Array:
-        """Return products of levels with a query (n_axes,) rounded to 8 bits, shape (n,)."""
-        _check_rows("codes", codes, self.code_nbytes, np.uint8)
-        _check_rows("q", q[np.newaxis], self.n_axes, np.float32)
-        z = np.empty(lib.bqk_trellis_query_nbytes(self._struct), dtype=np.int8)
-        terms = ffi.new("float[2]")
-        _check(
-            lib.bqk_trellis_query(
-                self._struct, _pointer("float", q), _pointer("int8_t", z, writable=True), terms, terms + 1
-            )
-        )
-        out = np.empty(len(codes), dtype=np.int32)
-        if len(codes):
-            _check(
-                lib.bqk_trellis_dot(
-                    self._struct,
-                    _pointer("uint8_t", codes),
-                    len(codes),
-                    _pointer("int8_t", z),
-                    _pointer("int32_t", out, writable=True),
-                )
-            )
-        return out.astype(np.float32) * np.float32(terms[0]) + np.float32(terms[1])

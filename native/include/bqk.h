@@ -62,9 +62,11 @@ typedef struct bqk_kernels
 	void (*dot_planes)(const uint8_t *codes, size_t stride, size_t n, const uint8_t *planes, size_t dim, int32_t *out);
 	/* <k, q> of the levels k = u - M / 2 with a float query, fixed lane order */
 	void (*dot_float)(const uint8_t *codes, size_t stride, size_t n, int bits, const float *q, size_t dim, float *out);
-	/* y, m rows of BQK_LANES vectors' targets in units of the step, becomes the levels of least sum of weight times
-	 * squared error along the trellis; decisions is scratch of the same shape */
-	void (*trellis)(float *y, const uint8_t *bits, const float *weight, size_t m, int32_t *decisions);
+	/* y, m rows of BQK_LANES vectors' targets in deviations, becomes the levels of least sum of weight times squared
+	 * error along the trellis, u their numbers */
+	void (*trellis)(float *y, const uint8_t *bits, const float *weight, size_t m, int32_t *u);
+	/* out, n rows of m floats: rows of dim floats times a matrix of dim rows of m floats, summed in the order of dim */
+	void (*project)(const float *x, size_t n, const float *matrix, size_t dim, size_t m, float *out);
 	/* of n codewords, n a multiple of BQK_LANES, coordinate j of codeword k at j n + k, the first that minimises
 	 * |target - c|^2 + weight (shift - <direction, c>)^2 */
 	uint32_t (*nearest)(const float *codewords, size_t n, size_t dim, const float *target, const float *direction,

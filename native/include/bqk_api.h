@@ -141,31 +141,24 @@ int bqk_model_read(const uint8_t *buf, size_t nbytes, bqk_model *model);
 size_t bqk_model_announced(const uint8_t *buf, size_t nbytes);
 uint32_t bqk_crc32c(const uint8_t *buf, size_t nbytes, uint32_t crc);
 
-/* Trellis-coded quantization of `dim` axes, axis i at bits[i] (1 to 8, descending), level = step[i] * (u - middle).
- * Layout of a code: docs/code-format.md. Pointers are borrowed. */
+/* out, n rows of m floats: n rows of dim floats times a matrix of dim rows of m floats. A row's result does not depend
+ * on the rows beside it. */
+void bqk_project(const float *x, size_t n, const float *matrix, size_t dim, size_t m, float *out);
+
+/* Trellis-coded quantization of `dim` axes, axis i at bits[i] (1 to 8, descending); its levels are deviation[i] (> 0)
+ * times those of native/src/trellis.h. Layout of a code: docs/code-format.md. Pointers are borrowed. */
 typedef struct bqk_trellis
 {
 	uint32_t dim;
 	uint32_t code_nbytes;
 	const uint8_t *bits;
-	const float *step;
-	/* what an axis' squared error counts */
-	const float *weight;
-	/* sqrt(sum of weight times squared coordinate) at which the steps fit */
-	float norm;
+	const float *deviation;
 } bqk_trellis;
 
-/* Encode n rows of dim floats in `rounds` searches of levels and scale. rescale[n]: |o| / |levels|.
- * `work` holds bqk_trellis_work(dim) floats. */
+/* Encode n rows of dim floats in `rounds` searches of levels and scale. levels: n rows of dim floats, what decoding
+ * gives; rescale[n]: |o| / |levels|. `work` holds bqk_trellis_work(dim) floats. */
 size_t bqk_trellis_work(size_t dim);
 int bqk_trellis_encode(const bqk_trellis *t, const float *o, size_t n, int rounds, uint8_t *codes, float *rescale,
-					   float *work);
+					   float *levels, float *work);
 /* Levels of n codes, n rows of dim floats. */
 int bqk_trellis_decode(const bqk_trellis *t, const uint8_t *codes, size_t n, float *levels);
-/* Bits in use of a code; a query has that many bytes, and dim more for what the trellis derives, each rounded up
- * to bqk_query_nbytes at 8 bits. */
-size_t bqk_trellis_bits(const bqk_trellis *t);
-size_t bqk_trellis_query_nbytes(const bqk_trellis *t);
-/* <levels, q> ~ delta * dot + offset, q of dim floats. */
-int bqk_trellis_query(const bqk_trellis *t, const float *q, int8_t *z, float *delta, float *offset);
-int bqk_trellis_dot(const bqk_trellis *t, const uint8_t *codes, size_t n, const int8_t *z, int32_t *out);

@@ -3,6 +3,9 @@
  * width, and sums keep BQK_LANES partial sums, folded in one order. No fused multiply-add. */
 #include "bqk.h"
 
+#if W > 4
+#include <immintrin.h>
+#endif
 #include <math.h>
 #include <string.h>
 
@@ -40,17 +43,29 @@ splat(float x)
 static inline vf
 vmax(vf a, vf b)
 {
+#if W == 8
+	return (vf) _mm256_max_ps((__m256) a, (__m256) b);
+#elif W == 16
+	return (vf) _mm512_max_ps((__m512) a, (__m512) b);
+#else
 	vi m = a > b;
 
 	return (vf) ((m & (vi) a) | (~m & (vi) b));
+#endif
 }
 
 static inline vf
 vmin(vf a, vf b)
 {
+#if W == 8
+	return (vf) _mm256_min_ps((__m256) a, (__m256) b);
+#elif W == 16
+	return (vf) _mm512_min_ps((__m512) a, (__m512) b);
+#else
 	vi m = a < b;
 
 	return (vf) ((m & (vi) a) | (~m & (vi) b));
+#endif
 }
 
 static inline vf

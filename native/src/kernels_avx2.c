@@ -11,6 +11,7 @@
 #define W 8
 #include "float_kernels.h"
 #include "trellis_kernel.h"
+#include "project_kernel.h"
 
 #include <immintrin.h>
 
@@ -367,6 +368,7 @@ const bqk_kernels bqk_kernels_avx2 = {
 	dot_planes,
 	dot_float,
 	trellis,
+	project,
 	nearest_codeword,
 	bqk_lut4_avx2,
 };

@@ -12,6 +12,7 @@
 #define W 16
 #include "float_kernels.h"
 #include "trellis_kernel.h"
+#include "project_kernel.h"
 
 #include <immintrin.h>
 
@@ -256,6 +257,7 @@ const bqk_kernels bqk_kernels_avx512 = {
 	dot_planes,
 	dot_float,
 	trellis,
+	project,
 	nearest_codeword,
 	bqk_lut4_avx2,
 };

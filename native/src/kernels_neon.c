@@ -4,6 +4,7 @@
 #define W 4
 #include "float_kernels.h"
 #include "trellis_kernel.h"
+#include "project_kernel.h"
 
 #include <arm_neon.h>
 
@@ -346,6 +347,7 @@ const bqk_kernels bqk_kernels_neon = {
 	dot_planes,
 	dot_float,
 	trellis,
+	project,
 	nearest_codeword,
 	bqk_lut4_scalar,
 };

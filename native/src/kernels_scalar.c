@@ -149,19 +149,56 @@ nearest_codeword(const float *codewords, size_t n, size_t dim, const float *targ
 	return (uint32_t) found;
 }
 
-/* Nearest level of a subset to x, both counted from level 0. */
+/* Place of x among the levels, level 0 at 0: the guess and a step of Newton's rule, off by 0.04 at most. */
 static inline float
-nearest(float x, int subset, float last)
+place_of(int bits, float x)
 {
-	float place = (x - (float) subset) * 0.25f + 0.5f;
+	const bqk_compander *k = bqk_companders + bits - BQK_TRELLIS_LISTED - 1;
+	float top = k->a + k->b + k->c, y = x < top ? x : top, y2, t, t2, t4, slope;
 
-	place = place > 0.0f ? place : 0.0f;
-	place = place < last + 0.5f ? place : last + 0.5f;
-	return (float) (int) place * 4.0f + (float) subset;
+	y = y > -top ? y : -top;
+	y2 = y * y;
+	t = y * (k->p + k->q * y2) / (1.0f + k->r * y2);
+	t2 = t * t;
+	t4 = t2 * t2;
+	slope = k->a + 3.0f * k->b * t2 + 9.0f * k->c * (t4 * t4);
+	t = t - (t * (k->a + k->b * t2 + k->c * (t4 * t4)) - y) / slope;
+	return (t + 1.0f) * (float) (1 << bits) - 0.5f;
+}
+
+/* Number of the level of a subset that is nearest to x: by distance where levels are listed, by place else. */
+static int
+nearest(int bits, float x, int subset)
+{
+	int f = 0, last = bqk_trellis_last(bits);
+
+	if (bits <= BQK_TRELLIS_LISTED)
+	{
+		float least = BQK_TRELLIS_FAR;
+
+		for (int i = 0; i <= last; i++)
+		{
+			float e = x - bqk_trellis_level(bits, 4 * i + subset);
+
+			if (e * e < least)
+			{
+				least = e * e;
+				f = i;
+			}
+		}
+	}
+	else
+	{
+		float at = (place_of(bits, x) - (float) subset) * 0.25f + 0.5f;
+
+		f = at > 0.0f ? (int) at : 0;
+		f = f < last ? f : last;
+	}
+	return 4 * f + subset;
 }
 
 static void
-trellis_lane(float *y, const uint8_t *bits, const float *weight, size_t m, int32_t *decisions)
+trellis_lane(float *y, const uint8_t *bits, const float *weight, size_t m, int32_t *u)
 {
 	float cost[BQK_TRELLIS_STATES];
 	int state = 0;
@@ -170,12 +207,12 @@ trellis_lane(float *y, const uint8_t *bits, const float *weight, size_t m, int32
 		cost[s] = s ? BQK_TRELLIS_FAR : 0.0f;
 	for (size_t i = m; i-- > 0;)
 	{
-		float x = y[i * BQK_LANES] + bqk_trellis_middle(bits[i]), d[4], next[BQK_TRELLIS_STATES];
+		float d[4], next[BQK_TRELLIS_STATES];
 		int32_t taken = 0;
 
 		for (int subset = 0; subset < 4; subset++)
 		{
-			float e = x - nearest(x, subset, bqk_trellis_last(bits[i]));
+			float e = y[i * BQK_LANES] - bqk_trellis_level(bits[i], nearest(bits[i], y[i * BQK_LANES], subset));
 
 			d[subset] = e * e * weight[i];
 		}
@@ -187,25 +224,35 @@ trellis_lane(float *y, const uint8_t *bits, const float *weight, size_t m, int32
 			taken |= (one < zero) << s;
 		}
 		memcpy(cost, next, sizeof(cost));
-		decisions[i * BQK_LANES] = taken;
+		u[i * BQK_LANES] = taken;
 	}
 	for (int s = 1; s < BQK_TRELLIS_STATES; s++)
 		state = cost[s] < cost[state] ? s : state;
 	for (size_t i = 0; i < m; i++)
 	{
-		float middle = bqk_trellis_middle(bits[i]), x = y[i * BQK_LANES] + middle;
-		int older = decisions[i * BQK_LANES] >> state & 1;
+		int older = u[i * BQK_LANES] >> state & 1;
 
-		y[i * BQK_LANES] = nearest(x, bqk_trellis_subset(state, older), bqk_trellis_last(bits[i])) - middle;
+		u[i * BQK_LANES] = nearest(bits[i], y[i * BQK_LANES], bqk_trellis_subset(state, older));
+		y[i * BQK_LANES] = bqk_trellis_level(bits[i], u[i * BQK_LANES]);
 		state = state >> 1 | older << 2;
 	}
 }
 
 static void
-trellis(float *y, const uint8_t *bits, const float *weight, size_t m, int32_t *decisions)
+trellis(float *y, const uint8_t *bits, const float *weight, size_t m, int32_t *u)
 {
 	for (size_t l = 0; l < BQK_LANES; l++)
-		trellis_lane(y + l, bits, weight, m, decisions + l);
+		trellis_lane(y + l, bits, weight, m, u + l);
+}
+
+static void
+project(const float *x, size_t n, const float *matrix, size_t dim, size_t m, float *out)
+{
+	memset(out, 0, n * m * sizeof(float));
+	for (size_t r = 0; r < n; r++)
+		for (size_t i = 0; i < dim; i++)
+			for (size_t j = 0; j < m; j++)
+				out[r * m + j] += x[r * dim + i] * matrix[i * m + j];
 }
 
 static inline void
@@ -304,6 +351,7 @@ const bqk_kernels bqk_kernels_scalar = {
 	dot_planes,
 	dot_float,
 	trellis,
+	project,
 	nearest_codeword,
 	bqk_lut4_scalar,
 };
