@@ -99,7 +99,7 @@ def test_expectation_removes_the_error_that_near_queries_share():
     queries = pairs.rows[: len(pairs.near), None] - centroids[0]
     actual = np.einsum("ijk,ijk->ij", np.broadcast_to(queries, (*pairs.near.shape, 48)), error[pairs.near])
     assert np.mean(actual - expected[pairs.near]) == pytest.approx(0, abs=0.05 * float(np.std(actual)))
-    assert np.var(actual - expected[pairs.near]) < 0.8 * np.var(actual)
+    assert np.var(actual - expected[pairs.near]) < 0.9 * np.var(actual)
 
 
 def test_products_do_not_depend_on_the_rows_beside_them():
