@@ -82,6 +82,8 @@ class QdrantCodec:
         self.options = options
         self.fitted = fitted
         self.server_version = server_version
+        #: The file that it was saved to or read from.
+        self.path: Path | None = None
 
     @classmethod
     def fit(
@@ -254,6 +256,7 @@ class QdrantCodec:
     def save(self, path: str | PathLike[str]) -> None:
         """Write the codec to a .npz file, readable by numpy alone."""
         _archive.write(Path(path), self.header(), {"mean": self.transform.mean})
+        self.path = Path(path)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
@@ -277,6 +280,7 @@ class QdrantCodec:
             )
             if self.hash != header["hash"]:
                 raise ValueError(f"expected codec {header['hash']}, but its content is {self.hash}")
+        self.path = Path(path)
         return self
 
     def __repr__(self) -> str:

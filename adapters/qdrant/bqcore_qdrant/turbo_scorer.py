@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from bqcore import _kernels
 from bqcore._validation import Float32Array, row_blocks
 from bqcore.turbo import lloyd_max
 from bqcore_qdrant.config import turbo_dim
+from bqcore_qdrant.turbo_rotation import server_rotation
 
 # Rows that quantiles are taken from, by bits.
 _QUANTILE_ROWS = {1.0: 2_048, 1.5: 2_048, 2.0: 4_096, 4.0: 8_192, 8.0: 8_192}
@@ -27,14 +27,9 @@ def turbo_levels(bits: float) -> Float32Array:
     return lloyd_max(int(bits)).astype(np.float32)
 
 
-def _rotation(dim: int) -> _kernels.Model:
-    zero = np.zeros(dim, dtype=np.float32)
-    return _kernels.Model(bits=1, metric="l2", rotation="hadamard", seed=0, centroid=zero, n_trained=1)
-
-
-def _unit_coordinates(X: Float32Array, rotation: _kernels.Model) -> tuple[Float32Array, Float32Array]:
+def _unit_coordinates(X: Float32Array, rotation: Float32Array) -> tuple[Float32Array, Float32Array]:
     """Return sqrt(d) R x / |x|, shape (n, d), and |x|, shape (n, 1)."""
-    y = rotation.rotate(np.ascontiguousarray(X))
+    y = X @ rotation
     lengths = np.sqrt(np.einsum("ij,ij->i", y, y, dtype=np.float64)).astype(np.float32)[:, np.newaxis]
     y *= np.float32(math.sqrt(y.shape[1])) / np.where(lengths > 0, lengths, np.float32(1))
     return y, lengths
@@ -61,7 +56,7 @@ class TurboRows:
 
     def __init__(self, X: Float32Array, bits: float, euclid: bool, random_state: int) -> None:
         self._dim, self._euclid = turbo_dim(X.shape[1], bits), euclid
-        self._rotation = _rotation(self._dim)
+        self._rotation = server_rotation(self._dim)
         levels = turbo_levels(bits)
         rng = np.random.default_rng(random_state)
         n = min(len(X), _QUANTILE_ROWS[float(bits)])
@@ -85,7 +80,7 @@ class TurboRows:
 
     def scores(self, Q: Float32Array) -> Float32Array:
         """Return scores up to a constant of the query, shape (n_queries, n)."""
-        products = self._rotation.rotate(self._padded(Q)) @ self._rows.T
+        products = (self._padded(Q) @ self._rotation) @ self._rows.T
         if self._euclid:
             products *= 2
             products -= self._squares
@@ -94,11 +89,11 @@ class TurboRows:
 
 def stored_as_turbo(X: Float32Array, bits: int) -> Float32Array:
     """Return what storage of a turbo datatype gives back, shape (n, dim): no shift, no scale, no padding."""
-    rotation, levels = _rotation(X.shape[1]), turbo_levels(bits)
+    rotation, levels = server_rotation(X.shape[1]), turbo_levels(bits)
     out = np.empty_like(X)
     for rows in row_blocks(X):
         y, lengths = _unit_coordinates(X[rows], rotation)
         v = _nearest_levels(y, levels)
         v *= lengths / np.sqrt(np.einsum("ij,ij->i", v, v))[:, np.newaxis]
-        out[rows] = rotation.unrotate(np.ascontiguousarray(v))
+        out[rows] = v @ rotation.T
     return out
