@@ -24,7 +24,7 @@ from bqcore._validation import (
     zero_rows,
 )
 from bqcore_qdrant.choose import Option, best_options, predict_all
-from bqcore_qdrant.config import Config
+from bqcore_qdrant.config import Config, Datatype, QueryEncoding
 from bqcore_qdrant.predict import Sample
 from bqcore_qdrant.transform import Transform, check_query
 from bqcore_qdrant.versions import EDGE, Version
@@ -148,6 +148,47 @@ class QdrantCodec:
             transform = transform.for_uint8(sample.X) or transform
         fitted = Fitted(sample.n_total, len(sample.X), len(sample.queries), n_zero, sample.k)
         return cls(transform, best.config, tuple(options), fitted, version)
+
+    @classmethod
+    def with_factors(
+        cls,
+        X: npt.ArrayLike,
+        metric: str,
+        *,
+        datatype: Datatype = "float32",
+        oversampling: float = 4.0,
+        query_encoding: QueryEncoding = "scalar8bits",
+        server_version: str | Version = EDGE,
+        random_state: int = 0,
+    ) -> Self:
+        """Return a codec with RaBitQ's corrective factors in the payload: for servers without turbo codes.
+
+        Candidates are found by binary codes of 1 bit and ordered by the RaBitQ estimate on the server, before any
+        float is read. The factors take two payload fields and their indexes, some 80 bytes per point.
+
+        Parameters
+        ----------
+        X : ndarray of float32, shape (n, dim)
+            Vectors or a sample, which the mean is taken from.
+        metric : {"l2", "ip", "cosine"}
+        datatype : {"float32", "float16"}
+        oversampling : float, default 4
+            Candidates by codes, per result.
+        query_encoding : {"scalar4bits", "scalar8bits"}
+        server_version : str or Version
+        random_state : int, default 0
+        """
+        if datatype not in ("float32", "float16"):
+            raise ValueError(f"datatype: expected float32 or float16 with factors, not {datatype!r}")
+        if query_encoding not in ("scalar4bits", "scalar8bits"):
+            raise ValueError(
+                f"query_encoding: expected scalar4bits or scalar8bits with factors, not {query_encoding!r}"
+            )
+        version = server_version if isinstance(server_version, Version) else Version.parse(server_version)
+        version.check("formula")
+        fitted = Transform.fit(as_vectors(X), check_metric(metric), "rotate", check_random_state(random_state))
+        config = Config("binary", 1, query_encoding, datatype, oversampling)
+        return cls(replace(fitted, factors=True), config, server_version=version)
 
     def with_option(self, option: Option, X: npt.ArrayLike, random_state: int = 0) -> QdrantCodec:
         """Return a codec that uses another of the options, its mean taken from X, shape (n, dim)."""

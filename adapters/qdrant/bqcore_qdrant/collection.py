@@ -14,6 +14,7 @@ from qdrant_client.http.models import QueryResponse
 from bqcore._validation import check_int
 from bqcore_qdrant import requests
 from bqcore_qdrant.codec import QdrantCodec
+from bqcore_qdrant.formula import create_indexes
 from bqcore_qdrant.identity import KEY, IdentityFile, check_identity, identity
 from bqcore_qdrant.versions import Version
 
@@ -68,7 +69,6 @@ class Collection:
         codec: QdrantCodec,
         *,
         using: str = VECTOR,
-        formula: bool = False,
         other_vectors: Mapping[str, models.VectorParams] | None = None,
         sparse_vectors: Mapping[str, models.SparseVectorParams] | None = None,
         hnsw_config: models.HnswConfigDiff | None = None,
@@ -82,8 +82,6 @@ class Collection:
         name : str
         codec : QdrantCodec
         using : str, default "dense"
-        formula : bool, default False
-            Store corrective factors in the payload (`formula.py`).
         other_vectors, sparse_vectors : mapping, optional
             Vectors beside the codec's, which it leaves alone.
         hnsw_config : models.HnswConfigDiff, optional
@@ -95,15 +93,13 @@ class Collection:
         ValueError
             If it exists, or the server is too old for the codec's configuration.
         """
-        from bqcore_qdrant.formula import create_indexes
-
         version = server_version(client)
-        version.check(*codec.config.needs, *(("formula",) if formula else ()))
+        version.check(*codec.config.needs)
         if client.collection_exists(name):
             raise ValueError(f"collection {name!r}: expected a name that is free, but it exists")
         if using in (other_vectors or {}) or using in (sparse_vectors or {}):
             raise ValueError(f"vectors: expected other names than {using!r}, which is the codec's")
-        mine = identity(codec, using, formula=formula)
+        mine = identity(codec, using)
         arguments: dict[str, Any] = dict(options)
         if version.has("collection metadata"):
             arguments["metadata"] = {**(options.get("metadata") or {}), KEY: mine}
@@ -117,7 +113,7 @@ class Collection:
             hnsw_config=hnsw_config,
             **arguments,
         )
-        if formula:
+        if codec.transform.factors:
             create_indexes(client, name)
         return cls(client, name, codec, using)
 
@@ -246,7 +242,7 @@ class Collection:
             "distance": distance,
             "config": config.name,
             "hnsw_ef": config.hnsw_ef,
-            "formula": bool(self.identity.get("formula")),
+            "factors": self.codec.transform.factors,
             "predicted_recall": option.recall if option else None,
             "points": n,
             "indexed": info.indexed_vectors_count,

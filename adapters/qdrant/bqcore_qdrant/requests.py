@@ -10,6 +10,7 @@ from qdrant_client import models
 from qdrant_client.http.models import QueryResponse
 
 from bqcore._validation import Float32Array
+from bqcore_qdrant import formula
 from bqcore_qdrant.codec import QdrantCodec
 from bqcore_qdrant.scorers import SCALAR_QUANTILE
 from bqcore_qdrant.versions import Version
@@ -131,6 +132,8 @@ def encode_request(
         stages = request.prefetch if isinstance(request.prefetch, list) else [request.prefetch]
         fields["prefetch"] = [_encode_stage(codec, using, one) for one in stages]
     shift: float | None = None
+    if codec.transform.factors and (request.using or "") == using:
+        return _with_factors(codec, using, request)
     if request.query is not None and (request.using or "") == using:
         fields["query"], found, is_ours = _encoded(codec, request.query)
         if is_ours:
@@ -139,6 +142,21 @@ def encode_request(
             if request.score_threshold is not None:
                 fields["score_threshold"] = codec.transform.threshold(request.score_threshold, found)
     return _copied(request, fields), shift
+
+
+def _with_factors(
+    codec: QdrantCodec, using: str, request: models.QueryRequest
+) -> tuple[models.QueryRequest, float | None]:
+    query = request.query.nearest if isinstance(request.query, models.NearestQuery) else request.query
+    if request.prefetch is not None or not is_vector(query):
+        raise ValueError(
+            "query: expected a vector without prefetch stages, which this collection makes itself: its scores are "
+            f"completed by factors; not {type(request.query).__name__}"
+        )
+    vector, shift, _ = _encoded(codec, query)
+    wanted = request.score_threshold
+    threshold = None if wanted is None else codec.transform.threshold(wanted, shift)
+    return formula.staged(codec, using, vector, request, threshold), shift
 
 
 def _encode_stage(codec: QdrantCodec, using: str, stage: models.Prefetch) -> models.Prefetch:
@@ -170,12 +188,15 @@ def decode_response(
     for point in points:
         if shift is not None:
             point.score = codec.transform.score(point.score, shift)
-    decode_vectors(codec, using, points)
+    decode_points(codec, using, points)
     return QueryResponse(points=points)
 
 
-def decode_vectors(codec: QdrantCodec, using: str, points: Sequence[Any]) -> None:
-    """Undo the transform of vectors that came back with points, in place."""
+def decode_points(codec: QdrantCodec, using: str, points: Sequence[Any]) -> None:
+    """Undo the transform of vectors that came back with points, and take factors from payloads, in place."""
+    if codec.transform.factors:
+        for point in points:
+            point.payload = formula.without_factors(point.payload)
     if codec.transform.kind == "raw":
         return
     for point in points:

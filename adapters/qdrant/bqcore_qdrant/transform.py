@@ -48,6 +48,9 @@ class Transform:
         Seed of the rotation.
     scale, offset : float
         s and o: 1 and 0, unless vectors are stored as uint8.
+    factors : bool
+        Whether corrective factors in the payload complete the score (`formula.py`): vectors and queries are
+        centred and rotated alike, and multiplied, under every metric.
     """
 
     metric: Metric
@@ -56,6 +59,7 @@ class Transform:
     random_state: int = 0
     scale: float = 1.0
     offset: float = 0.0
+    factors: bool = False
 
     @classmethod
     def fit(cls, X: Float32Array, metric: Metric, kind: Kind, random_state: int = 0) -> Transform:
@@ -90,6 +94,8 @@ class Transform:
     @property
     def distance(self) -> Distance:
         """The collection's distance."""
+        if self.factors:
+            return "Dot"
         if self.metric == "cosine" and self.kind != "raw":
             return "Euclid"
         return _NATIVE[self.metric]
@@ -111,7 +117,7 @@ class Transform:
 
     def apply_query(self, Q: Float32Array) -> Float32Array:
         """Return T q of checked queries, shape (n_queries, dim)."""
-        return self._apply(Q, np.zeros_like(self.mean) if self.metric == "ip" else self.mean)
+        return self._apply(Q, np.zeros_like(self.mean) if self.metric == "ip" and not self.factors else self.mean)
 
     def _apply(self, X: Float32Array, mean: Float32Array) -> Float32Array:
         if self.kind == "raw":
@@ -138,16 +144,25 @@ class Transform:
     # ---- scores ----
 
     def query_shift(self, Q: Float32Array) -> Float64Array:
-        """Return what is added to scores of queries, shape (n_queries,): <q, c> under ip, else 0."""
-        if self.metric == "ip" and self.kind != "raw":
-            return np.asarray(Q.astype(np.float64) @ self.mean.astype(np.float64))
-        return np.zeros(len(Q))
+        """Return what scores of queries, shape (n_queries, dim), are completed with, shape (n_queries,).
+
+        <q, c> under ip where vectors are centred; with factors also -|c|^2, and |q - c|^2 under l2; else 0.
+        """
+        if self.kind == "raw" or (self.metric != "ip" and not self.factors):
+            return np.zeros(len(Q))
+        queries = (unit_or_zero_rows(Q) if self.metric == "cosine" else Q).astype(np.float64)
+        mean = self.mean.astype(np.float64)
+        if self.metric == "l2":
+            return np.asarray(np.square(queries - mean).sum(axis=1))
+        return np.asarray(queries @ mean - (mean @ mean if self.factors else 0.0))
 
     def score(self, stored: float, shift: float = 0.0) -> float:
         """Turn a score of the collection into one of the metric: cosine, inner product, or Euclidean distance."""
         if self.kind == "raw":
             return stored
-        if self.metric == "ip":
+        if self.factors and self.metric == "l2":
+            return math.sqrt(max(0.0, shift - 2.0 * stored))
+        if self.metric == "ip" or self.factors:
             return stored + shift
         distance = stored / self.scale
         return 1.0 - distance * distance / 2.0 if self.metric == "cosine" else distance
@@ -162,12 +177,14 @@ class Transform:
         """
         if self.kind == "raw":
             return wanted
-        if self.metric == "ip":
+        if self.metric == "l2" and wanted < 0:
+            raise ValueError(f"score_threshold: expected a distance >= 0 under l2, not {wanted}")
+        if self.factors and self.metric == "l2":
+            return (shift - wanted * wanted) / 2.0
+        if self.metric == "ip" or self.factors:
             return wanted - shift
         if self.metric == "cosine":
             return math.sqrt(max(0.0, 2.0 - 2.0 * wanted)) * self.scale
-        if wanted < 0:
-            raise ValueError(f"score_threshold: expected a distance >= 0 under l2, not {wanted}")
         return wanted * self.scale
 
     # ---- identity ----
@@ -176,7 +193,7 @@ class Transform:
     def hash(self) -> str:
         """SHA-256 of everything that decides what is stored, hexadecimal."""
         digest = hashlib.sha256(b"bqcore qdrant transform 1")
-        text = f"{self.metric} {self.kind} {self.dim} {self.random_state} {self.scale!r} {self.offset!r}"
+        text = f"{self.metric} {self.kind} {self.dim} {self.random_state} {self.scale!r} {self.offset!r} {self.factors}"
         digest.update(text.encode())
         digest.update(self.mean.astype("<f4").tobytes())
         return digest.hexdigest()
@@ -189,6 +206,7 @@ class Transform:
             "random_state": self.random_state,
             "scale": self.scale,
             "offset": self.offset,
+            "factors": self.factors,
         }
 
     @classmethod
@@ -201,6 +219,7 @@ class Transform:
             random_state=int(fields["random_state"]),
             scale=float(fields["scale"]),
             offset=float(fields["offset"]),
+            factors=bool(fields["factors"]),
         )
 
 
