@@ -38,7 +38,7 @@ $(BIN)/uv:
 $(READY): $(BIN)/uv pyproject.toml uv.lock native/CMakeLists.txt $(C_SOURCES) $(EXTENSION_SOURCES)
 	$(BIN)/uv sync --quiet --frozen --inexact --all-extras --no-extra peers || \
 	  { $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' && \
-	    $(BIN)/python -m pip install --quiet --editable '.[datasets,demo]' --group dev; }
+	    $(BIN)/python -m pip install --quiet --editable '.[datasets,demo,qdrant]' --group dev; }
 	@touch $@
 
 demo: $(READY)

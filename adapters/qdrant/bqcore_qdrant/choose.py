@@ -84,15 +84,16 @@ def predict_all(
     for kind in KINDS:
         transform = Transform.fit(sample.X, sample.metric, kind, random_state)  # type: ignore[arg-type]
         whole = transform.for_uint8(sample.X)
-        groups: dict[tuple[str, float, str | None, bool], list[Config]] = {}
+        groups: dict[tuple[object, ...], list[Config]] = {}
         for config in storages(version, distance=transform.distance, uint8=whole is not None):
             if kind == "rotate" and config.quantizer in ("none", "turbo"):
                 continue
             is_uint8 = config.datatype == "uint8"
             key = (config.quantizer, config.bits, config.query_encoding, is_uint8)
             groups.setdefault(key, []).append(config)
-        for key, configs in groups.items():
-            work.append((whole if key[3] and whole is not None else transform, configs))
+        for configs in groups.values():
+            is_uint8 = configs[0].datatype == "uint8"
+            work.append((whole if is_uint8 and whole is not None else transform, configs))
     out: list[Predicted] = []
     shown_for: Transform | None = None
     for done, (transform, configs) in enumerate(work):
@@ -134,7 +135,7 @@ def best_options(
 ) -> list[Option]:
     """Return what meets the target, cheapest first, or what fits the budget, best recall first.
 
-    Options that another one beats or equals in memory, disk and oversampling (recall, under a budget) are left out.
+    Options that an earlier one beats or equals in memory, disk and oversampling are left out.
 
     Raises
     ------
@@ -154,7 +155,9 @@ def best_options(
         fitting = [option for option in found if option.bytes_ram <= bytes_per_vector]
         if not fitting:
             least = min(option.bytes_ram for option in found)
-            raise ValueError(f"bytes_per_vector: expected at least {least} for {dim} dimensions, not {bytes_per_vector}")
+            raise ValueError(
+                f"bytes_per_vector: expected at least {least} for {dim} dimensions, not {bytes_per_vector}"
+            )
         fitting.sort(key=lambda option: (-round(option.recall, 3), option.price, option.config.oversampling))
         return _front(fitting)
     if not found:
@@ -197,8 +200,9 @@ def _reason(one: Predicted, raw: Prediction, config: Config, dim: int) -> str:
     if config.quantizer == "none":
         parts.append(f"{config.datatype} vectors without codes")
     else:
+        nbytes = config.code_bytes(dim, one.distance)
         parts.append(
-            f"{config.quantizer} codes of {config.bits:g} bits, {config.bytes_ram(dim, one.distance)} bytes in memory, "
+            f"{config.quantizer} codes of {config.bits:g} bits, {nbytes} bytes each, "
             f"find {config.oversampling:g} times the results, rescored from {config.datatype}"
         )
     gain = one.prediction.recall[config.oversampling] - raw.recall[config.oversampling]

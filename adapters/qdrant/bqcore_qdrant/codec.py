@@ -125,8 +125,8 @@ class QdrantCodec:
         Raises
         ------
         TypeError, ValueError
-            If both or neither of target and budget are given, none is met, or arrays are not finite and of equal
-            dimensions.
+            If both or neither of target and budget are given, or none is met; if arrays are not finite and
+            of equal dimensions.
         """
         metric = check_metric(metric)
         version = server_version if isinstance(server_version, Version) else Version.parse(server_version)
@@ -163,8 +163,8 @@ class QdrantCodec:
     ) -> Self:
         """Return a codec with RaBitQ's corrective factors in the payload: for servers without turbo codes.
 
-        Candidates are found by binary codes of 1 bit and ordered by the RaBitQ estimate on the server, before any
-        float is read. The factors take two payload fields and their indexes, some 80 bytes per point.
+        Candidates are found by binary codes of 1 bit and ordered by the RaBitQ estimate on the server, before
+        any float is read. The factors take two payload fields and their indexes, some 80 bytes per point.
 
         Parameters
         ----------
@@ -186,7 +186,9 @@ class QdrantCodec:
             )
         version = server_version if isinstance(server_version, Version) else Version.parse(server_version)
         version.check("formula")
-        fitted = Transform.fit(as_vectors(X), check_metric(metric), "rotate", check_random_state(random_state))
+        fitted = Transform.fit(
+            as_vectors(X), check_metric(metric), "rotate", check_random_state(random_state)
+        )
         config = Config("binary", 1, query_encoding, datatype, oversampling)
         return cls(replace(fitted, factors=True), config, server_version=version)
 
@@ -276,7 +278,7 @@ class QdrantCodec:
         return out[0] if single else out
 
     def decode(self, V: npt.ArrayLike) -> Float32Array:
-        """Return the vectors that are stored as V, shape (n, dim); unit vectors where cosine was transformed."""
+        """Return the vectors that are stored as V, shape (n, dim); unit vectors under cosine."""
         return self.transform.invert(as_vectors(V, name="V", dim=self.dim, allow_empty=True))
 
     # ---- files ----

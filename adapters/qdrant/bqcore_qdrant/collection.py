@@ -53,6 +53,32 @@ class Collection:
         if not client.collection_exists(name):
             raise ValueError(f"collection {name!r}: expected one that exists")
         self.identity = check_identity(name, self._stored_identity(), codec, using)
+        self.check_strict_mode()
+
+    def strict_limit(self, name: str) -> Any:
+        """Return a limit of the collection's strict mode; None where there is none or the mode is off."""
+        strict = getattr(self.client.get_collection(self.name).config, "strict_mode_config", None)
+        return getattr(strict, name, None) if strict is not None and strict.enabled else None
+
+    def check_strict_mode(self) -> None:
+        """Check that the collection's strict mode lets the codec search.
+
+        Raises
+        ------
+        ValueError
+            If oversampling or ef are above its limits; the text has both values.
+        """
+        config = self.codec.config
+        for limit, wanted in (
+            ("search_max_oversampling", config.oversampling if config.quantizer != "none" else 1.0),
+            ("search_max_hnsw_ef", config.hnsw_ef),
+        ):
+            most = self.strict_limit(limit)
+            if most is not None and wanted > most:
+                raise ValueError(
+                    f"collection {self.name!r}: its strict mode allows {limit} = {most:g}, not {wanted:g}: "
+                    "use codec.with_search"
+                )
 
     def _stored_identity(self) -> Mapping[str, Any] | None:
         if self.version.has("collection metadata"):
@@ -150,7 +176,7 @@ class Collection:
         TypeError, ValueError
             If a vector has other dimensions, is not finite, or is zero under cosine.
         """
-        request = _request(
+        request = make_request(
             query, using or self.using, prefetch, query_filter, search_params, limit, offset, with_payload,
             with_vectors, score_threshold,
         )  # fmt: skip
@@ -158,9 +184,7 @@ class Collection:
         response = self.client.query_points(self.name, **as_arguments(asked), **options)
         return requests.decode_response(self.codec, self.using, response, shift)
 
-    def query_batch_points(
-        self, batch: Sequence[models.QueryRequest], **options: Any
-    ) -> list[QueryResponse]:
+    def query_batch_points(self, batch: Sequence[models.QueryRequest], **options: Any) -> list[QueryResponse]:
         """Search with several requests at once; `using` defaults to the codec's vector."""
         named = [one if one.using else one.model_copy(update={"using": self.using}) for one in batch]
         asked = [requests.encode_request(self.codec, self.using, one) for one in named]
@@ -222,7 +246,9 @@ class Collection:
             info = self.client.get_collection(self.name)
             calm = calm + 1 if info.status == models.CollectionStatus.GREEN else 0
             if time.monotonic() > end:
-                raise TimeoutError(f"collection {self.name!r}: expected green within {timeout:.0f} s, not {info.status}")
+                raise TimeoutError(
+                    f"collection {self.name!r}: expected green within {timeout:.0f} s, not {info.status}"
+                )
             time.sleep(0.5)
 
     def describe(self) -> dict[str, Any]:
@@ -255,7 +281,7 @@ class Collection:
         }
 
 
-def _request(
+def make_request(
     query: Any,
     using: str,
     prefetch: Any,

@@ -1,4 +1,4 @@
-"""Configurations of a collection: quantization, primary storage, how candidates are rescored; and their bytes."""
+"""Configurations of a collection: quantization, primary storage, rescoring; and their bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BITS: dict[Quantizer, tuple[float, ...]] = {
 }
 QUERY_ENCODINGS: tuple[QueryEncoding, ...] = ("binary", "scalar4bits", "scalar8bits")
 DATATYPES: tuple[Datatype, ...] = ("float32", "float16", "uint8", "turbo4", "turbo8")
-#: Candidates fetched per result that recall is predicted for; beyond 16 the reads from primary storage dominate.
+#: Candidates per result that recall is predicted for; beyond 16 the reads from primary storage dominate.
 OVERSAMPLING = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 #: Candidates of the graph's search. At Qdrant's default of 100 the graph itself loses .01 recall and more.
 DEFAULT_EF = 256
@@ -80,7 +80,9 @@ class Config:
                 f"query_encoding: expected one of {', '.join(QUERY_ENCODINGS)}, not {self.query_encoding!r}"
             )
         if self.quantizer != "binary" and self.query_encoding is not None:
-            raise ValueError(f"query_encoding: expected None for {self.quantizer}, not {self.query_encoding!r}")
+            raise ValueError(
+                f"query_encoding: expected None for {self.quantizer}, not {self.query_encoding!r}"
+            )
         if not self.oversampling >= 1:
             raise ValueError(f"oversampling: expected at least 1, not {self.oversampling}")
 

@@ -1,7 +1,7 @@
 """The engine in this process (qdrant-edge-py) behind the methods of `qdrant_client.QdrantClient`.
 
-Collections are folders. What a shard does not keep, the parameters it was made with and the collection's metadata,
-lies beside it in ``collection.json``.
+Collections are folders. What a shard does not keep, its parameters and the collection's metadata, lies
+beside it in ``collection.json``.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ class EdgeClient:
         optimizers = optimizers_config or models.OptimizersConfigDiff()
         config = edge.EdgeConfig(
             vectors=vectors or None,
-            sparse_vectors={name: edge.EdgeSparseVectorParams() for name in sparse_vectors_config or {}} or None,
+            sparse_vectors={name: edge.EdgeSparseVectorParams() for name in sparse_vectors_config or {}}
+            or None,
             on_disk_payload=on_disk_payload,
             hnsw_config=to.hnsw_config(hnsw_config),
             optimizers=edge.EdgeOptimizersConfig(
@@ -180,12 +181,16 @@ class EdgeClient:
                 metadata=record["metadata"],
             ),
             payload_schema={
-                name: models.PayloadIndexInfo(data_type=_schema_name(one), points=one.points)
+                name: models.PayloadIndexInfo(
+                    data_type=models.PayloadSchemaType(_schema_name(one)), points=one.points
+                )
                 for name, one in info.payload_schema.items()
             },
         )
 
-    def update_collection(self, collection_name: str, metadata: dict[str, Any] | None = None, **_: Any) -> bool:
+    def update_collection(
+        self, collection_name: str, metadata: dict[str, Any] | None = None, **_: Any
+    ) -> bool:
         """Merge metadata into the collection's; a value of None removes its key."""
         record = self._record(collection_name)
         merged = {**(record["metadata"] or {}), **(metadata or {})}
@@ -193,7 +198,9 @@ class EdgeClient:
         self._write_record(collection_name, record)
         return True
 
-    def create_payload_index(self, collection_name: str, field_name: str, field_schema: Any = None, **_: Any) -> None:
+    def create_payload_index(
+        self, collection_name: str, field_name: str, field_schema: Any = None, **_: Any
+    ) -> None:
         """Index a payload field."""
         operation = edge.UpdateOperation.create_field_index(field_name, to.payload_schema(field_schema))
         self._shard(collection_name).update(operation)
@@ -228,17 +235,24 @@ class EdgeClient:
             name = "".join(part.capitalize() for part in str(update_mode).split("_"))
             mode = getattr(edge.UpdateMode, name)
         if isinstance(points, models.Batch):
-            payloads = points.payloads or [None] * len(points.ids)
+            payloads: Sequence[Any] = points.payloads or [None] * len(points.ids)
             vectors: Any = points.vectors
             if isinstance(vectors, dict):
                 names = list(vectors)
                 columns = zip(*vectors.values(), strict=True)
                 vectors = [dict(zip(names, row, strict=True)) for row in columns]
-            rows = zip(points.ids, vectors, payloads, strict=True)
+            rows: Any = zip(points.ids, vectors, payloads, strict=True)
         else:
             rows = iter([(point.id, point.vector, point.payload) for point in points])
-        made = [edge.Point(id=id_, vector=to.vector(vector), payload=payload or {}) for id_, vector, payload in rows]
+        made = [
+            edge.Point(id=id_, vector=to.vector(vector), payload=payload or {})
+            for id_, vector, payload in rows
+        ]
         self._shard(collection_name).update(edge.UpdateOperation.upsert_points(made, update_mode=mode))
+
+    def upload_points(self, collection_name: str, points: Sequence[models.PointStruct], **_: Any) -> None:
+        """Write points, as `upsert` does: there is no network to try again over."""
+        self.upsert(collection_name, points)
 
     def delete(self, collection_name: str, points_selector: Any, **_: Any) -> None:
         """Delete points by their ids."""
@@ -261,7 +275,9 @@ class EdgeClient:
         **_: Any,
     ) -> list[models.Record]:
         """Return points by their ids; those that do not exist are left out."""
-        found = self._shard(collection_name).retrieve(list(ids), to.payload_selector(with_payload), with_vectors)
+        found = self._shard(collection_name).retrieve(
+            list(ids), to.payload_selector(with_payload), with_vectors
+        )
         return [_as_record(one) for one in found]
 
     def scroll(

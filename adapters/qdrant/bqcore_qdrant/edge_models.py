@@ -164,7 +164,9 @@ def filter_(value: models.Filter | None) -> edge.Filter | None:
         must=_conditions(value.must),
         should=_conditions(value.should),
         must_not=_conditions(value.must_not),
-        min_should=least and edge.MinShould(_conditions(least.conditions) or [], least.min_count),
+        min_should=None
+        if least is None
+        else edge.MinShould(_conditions(least.conditions) or [], least.min_count),
     )
 
 
@@ -187,19 +189,20 @@ def condition(value: Any) -> Any:
     if isinstance(value, models.HasVectorCondition):
         return edge.HasVectorCondition(value.has_vector)
     if isinstance(value, models.NestedCondition):
-        inner = filter_(value.nested.filter)
-        return edge.NestedCondition(value.nested.key, inner)
+        return edge.NestedCondition(value.nested.key, filter_(value.nested.filter) or edge.Filter())
     if isinstance(value, models.FieldCondition):
-        count = value.values_count
+        count, box, radius = value.values_count, value.geo_bounding_box, value.geo_radius
         return edge.FieldCondition(
             key=value.key,
             match=None if value.match is None else _match(value.match),
             range=None if value.range is None else _range(value.range),
-            geo_bounding_box=value.geo_bounding_box and edge.GeoBoundingBox(
-                _geo(value.geo_bounding_box.top_left), _geo(value.geo_bounding_box.bottom_right)
-            ),
-            geo_radius=value.geo_radius and edge.GeoRadius(_geo(value.geo_radius.center), value.geo_radius.radius),
-            values_count=count and edge.ValuesCount(lt=count.lt, gt=count.gt, lte=count.lte, gte=count.gte),
+            geo_bounding_box=None
+            if box is None
+            else edge.GeoBoundingBox(_geo(box.top_left), _geo(box.bottom_right)),
+            geo_radius=None if radius is None else edge.GeoRadius(_geo(radius.center), radius.radius),
+            values_count=None
+            if count is None
+            else edge.ValuesCount(lt=count.lt, gt=count.gt, lte=count.lte, gte=count.gte),
             is_empty=value.is_empty,
             is_null=value.is_null,
         )  # fmt: skip
@@ -244,7 +247,7 @@ def search_params(value: models.SearchParams | None) -> edge.SearchParams | None
         hnsw_ef=value.hnsw_ef,
         exact=bool(value.exact),
         indexed_only=bool(value.indexed_only),
-        quantization=quantization and edge.QuantizationSearchParams(
+        quantization=None if quantization is None else edge.QuantizationSearchParams(
             ignore=bool(quantization.ignore),
             rescore=quantization.rescore,
             oversampling=quantization.oversampling,
@@ -259,9 +262,7 @@ def query(value: Any, using: str | None) -> Any:
     if isinstance(value, models.NearestQuery):
         return query(value.nearest, using)
     if isinstance(value, models.FusionQuery):
-        if value.fusion != models.Fusion.RRF:
-            raise _unknown("a fusion", value)
-        return edge.Fusion(k=2)
+        return edge.Fusion.Rrf(2) if value.fusion == models.Fusion.RRF else edge.Fusion.Dbsf()
     if isinstance(value, models.OrderByQuery):
         order = value.order_by
         return edge.OrderBy(order if isinstance(order, str) else order.key)

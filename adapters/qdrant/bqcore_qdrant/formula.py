@@ -1,7 +1,7 @@
 """RaBitQ's corrective factors in the payload, applied by the server's formula query.
 
-A score of one-bit codes under Dot, times the largest coordinate of the query, is sum_i sign(r_i) q'_i for r = R(x - c)
-and q' = R(q - c). RaBitQ's estimate of <q', r> multiplies it by f_rescale = |r|^2 / |r|_1. With
+A score of one-bit codes under Dot, times the largest coordinate of the query, is sum_i sign(r_i) q'_i for
+r = R(x - c) and q' = R(q - c). RaBitQ's estimate of <q', r> multiplies it by f_rescale = |r|^2 / |r|_1. With
 
     f_add = <x, c>  (cosine, ip)    or    f_add = -|r|^2 / 2  (l2)
 

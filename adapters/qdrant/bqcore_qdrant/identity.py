@@ -1,4 +1,4 @@
-"""Which codec a collection belongs to: in its metadata, or in a file beside the codec on servers without any."""
+"""Which codec a collection belongs to: in its metadata, or in a file beside the codec."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def identity(codec: QdrantCodec, using: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def check_identity(name: str, found: Mapping[str, Any] | None, codec: QdrantCodec, using: str) -> dict[str, Any]:
+def check_identity(
+    name: str, found: Mapping[str, Any] | None, codec: QdrantCodec, using: str
+) -> dict[str, Any]:
     """Check that a collection was made with a codec and return what it remembers.
 
     Raises
@@ -36,7 +38,7 @@ def check_identity(name: str, found: Mapping[str, Any] | None, codec: QdrantCode
     """
     if not found:
         raise ValueError(
-            f"collection {name!r}: expected one made with codec {codec.hash}, not one without bqcore's metadata"
+            f"collection {name!r}: expected one of codec {codec.hash}, not one without metadata of bqcore"
         )
     if found.get("version", 0) > VERSION:
         raise ValueError(f"collection {name!r}: expected version <= {VERSION}, not {found['version']}")
@@ -69,7 +71,9 @@ class IdentityFile:
             If the codec was not saved.
         """
         if self._codec_file is None:
-            raise ValueError("servers before 1.16 keep no metadata of collections: save the codec to a file first")
+            raise ValueError(
+                "servers before 1.16 keep no metadata of collections: save the codec to a file first"
+            )
         return self._codec_file.with_name(self._codec_file.name + ".collections.json")
 
     def read(self, name: str) -> dict[str, Any] | None:

@@ -17,6 +17,8 @@ from bqcore_qdrant.transform import Transform
 #: Queries at most: a recall of .9 from 500 has a standard error of about .005.
 MAX_QUERIES = 500
 _BLOCK_SCORES = 1 << 25
+# Smallest part that a sample is cut into; how much deeper than k, or the candidates, one looks for parts.
+_FEWEST_IN_PART, _SPARE, _SPARE_CANDIDATES = 200, 20, 1.5
 # A neighbour as near as the k-th, to this relative error, counts as found.
 _TIE = 1e-6
 #: Storage so fine that codes taken from it are those of the floats.
@@ -58,7 +60,9 @@ class Sample:
     -----
     Recall falls as a collection grows, because the k-th neighbour comes closer. The share f = n / n_total of
     the collection's k nearest rows falls into the sample: with k f in place of k and as much oversampling, a
-    sample is searched at the distances that matter in the whole.
+    sample is searched at the distances that matter in the whole. That few neighbours take part has an effect of
+    its own: it is seen when the sample is cut into 1 / f parts, searched with k f, beside the sample searched
+    with k, and taken off.
     """
 
     def __init__(
@@ -81,13 +85,29 @@ class Sample:
         self.queries = queries
         self.k, self.share = k, len(X) / n_total
         self.k_sample = max(1, round(k * self.share))
-        depth = self.k_sample + (self.own is not None)
+        n_parts = max(1, round(1 / self.share)) if self.share < 1 else 1
+        self.parts = rng.permutation(len(X)) % n_parts
+        self._n_parts = n_parts if len(X) >= _FEWEST_IN_PART * n_parts else 1
+        own = int(self.own is not None)
+        depth = min(len(X), (self.k if self._n_parts == 1 else _SPARE * self.k) + own)
         near, _ = exact_search(X, queries, depth, metric)
         distances = exact_distances(X, queries, near, metric)
         if self.own is not None:
-            distances[near == self.own[:, np.newaxis]] = -np.inf
-            distances.sort(axis=1)
-        self.kth = distances[:, -1]
+            distances[near == self.own[:, np.newaxis]] = np.inf
+        order = np.argsort(distances, axis=1, kind="stable")
+        self._near = np.take_along_axis(near, order, axis=1)
+        self._distances = np.take_along_axis(distances, order, axis=1)
+
+    def _kth(self, k: int, part: int | None = None) -> npt.NDArray[np.float64]:
+        """Distance of the k-th neighbour, shape (n_queries,), with ties; within a part of the sample."""
+        if part is None:
+            kth = self._distances[:, k - 1]
+        else:
+            inside = self.parts[self._near] == part
+            place = np.argmax(np.cumsum(inside, axis=1) >= k, axis=1)
+            kth = self._distances[np.arange(len(place)), place]
+            kth[inside.sum(axis=1) < k] = np.inf
+        return np.asarray(kth + _TIE * np.maximum(np.abs(kth), 1e-30))
 
     def _candidates(self, rows: Rows, Q: Float32Array, depth: int) -> IdArray:
         """Best `depth` rows by score, best first, shape (n_queries, depth); a query's own row left out."""
@@ -102,13 +122,6 @@ class Sample:
             order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
             found[part] = np.take_along_axis(best, order, axis=1)
         return found
-
-    def _recall(self, found: IdArray) -> float:
-        distances = exact_distances(self.X, self.queries, found, self.metric)
-        slack = _TIE * np.maximum(np.abs(self.kth), 1e-30)
-        return float((distances <= (self.kth + slack)[:, np.newaxis]).sum(axis=1).clip(max=self.k_sample).mean()) / (
-            self.k_sample
-        )
 
     def predict(
         self,
@@ -135,36 +148,62 @@ class Sample:
         asked = transform.apply_query(self.queries)
         if distance == "Cosine":
             rows, asked = unit_or_zero_rows(rows), unit_or_zero_rows(asked)
-        n = len(self.X) - (self.own is not None)
-        depths = {one: min(n, max(self.k_sample, round(one * self.k * self.share))) for one in oversampling}
+        depths = self._depths(oversampling)
         shared: IdArray | None = None
         out = []
         for config in configs:
             stored = as_stored(rows, config)
             primary = DenseRows(stored, distance == "Euclid")
-            if config.quantizer == "none":
-                share = self._recall(self._candidates(primary, asked, self.k_sample))
-                out.append(Prediction(dict.fromkeys(oversampling, share), share))
-                continue
-            is_fine = config.datatype in FINE_DATATYPES
+            is_fine = config.datatype in FINE_DATATYPES and config.quantizer != "none"
             found = shared if is_fine else None
             if found is None:
                 coded = coded_rows(rows if is_fine else stored, config, distance, 0)
-                found = self._candidates(coded, asked, max(depths.values()))
+                found = self._candidates(coded, asked, depths)
             if is_fine:
                 shared = found
-            out.append(self._from_candidates(found, self._rescored(primary, asked, found), depths))
+            exact = self._rescored(primary, asked, found)
+            out.append(self._prediction(found, exact, oversampling, config.quantizer == "none"))
         return out
 
-    def _from_candidates(
-        self, found: IdArray, exact: npt.NDArray[np.float64], depths: dict[float, int]
+    def _depths(self, oversampling: Sequence[float]) -> int:
+        """Candidates per query that predictions are made from."""
+        n = len(self.X) - (self.own is not None)
+        most = max(oversampling) * self.k * (1 if self._n_parts > 1 else self.share)
+        return min(n, max(self.k, round(most * (_SPARE_CANDIDATES if self._n_parts > 1 else 1))))
+
+    def _prediction(
+        self, found: IdArray, exact: npt.NDArray[np.float64], oversampling: Sequence[float], plain: bool
     ) -> Prediction:
-        k = self.k_sample
+        distances = exact_distances(self.X, self.queries, found, self.metric)
         recall = {}
-        for one, depth in depths.items():
-            best = np.argsort(-exact[:, :depth], axis=1, kind="stable")[:, :k]
-            recall[one] = self._recall(np.take_along_axis(found[:, :depth], best, axis=1))
-        return Prediction(recall, self._recall(found[:, :k]))
+        for one in oversampling:
+            recall[one] = (
+                recall[1.0] if plain and one > 1 else self._extrapolated(found, exact, distances, one)
+            )
+        blind = -np.broadcast_to(np.arange(found.shape[1], dtype=np.float64), found.shape)
+        return Prediction(recall, recall[1.0] if plain else self._extrapolated(found, blind, distances, 1.0))
+
+    def _extrapolated(
+        self,
+        found: IdArray,
+        exact: npt.NDArray[np.float64],
+        distances: npt.NDArray[np.float64],
+        oversampling: float,
+    ) -> float:
+        """Recall in the whole collection, from candidates in the order of their codes."""
+        share, k = self.share, self.k_sample
+        every = np.ones(found.shape, dtype=bool)
+        depth = max(k, round(oversampling * self.k * share))
+        measured = _recall(every, exact, distances, self._kth(k), k, depth)
+        if self._n_parts == 1:
+            return measured
+        whole_depth = max(self.k, round(oversampling * self.k))
+        whole = _recall(every, exact, distances, self._kth(self.k), self.k, whole_depth)
+        cut = [
+            _recall(self.parts[found] == part, exact, distances, self._kth(k, part), k, depth)
+            for part in range(self._n_parts)
+        ]
+        return min(1.0, max(0.0, measured + whole - float(np.mean(cut))))
 
     @staticmethod
     def _rescored(primary: DenseRows, Q: Float32Array, found: IdArray) -> npt.NDArray[np.float64]:
@@ -175,3 +214,20 @@ class Sample:
             q = Q[i].astype(np.float64)
             out[i] = -np.square(rows - q).sum(axis=1) if primary.euclid else rows @ q
         return out
+
+
+def _recall(
+    inside: npt.NDArray[np.bool_],
+    exact: npt.NDArray[np.float64],
+    distances: npt.NDArray[np.float64],
+    kth: npt.NDArray[np.float64],
+    k: int,
+    depth: int,
+) -> float:
+    """Recall of candidates, in their codes' order, that lie inside: the first `depth`, rescored, best k."""
+    among = inside & (np.cumsum(inside, axis=1) <= depth)
+    scores = np.where(among, exact, -np.inf)
+    width = min(k, scores.shape[1])
+    best = np.argpartition(-scores, width - 1, axis=1)[:, :width]
+    hits = np.take_along_axis((distances <= kth[:, np.newaxis]) & among, best, axis=1)
+    return float(hits.sum(axis=1).mean()) / k

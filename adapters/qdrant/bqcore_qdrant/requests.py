@@ -1,4 +1,4 @@
-"""What is sent to a collection and what comes back: no connection here, so that clients of every kind share it."""
+"""What is sent to a collection and what comes back, for clients of every kind: no connection here."""
 
 from __future__ import annotations
 
@@ -85,7 +85,9 @@ def search_params(codec: QdrantCodec, given: models.SearchParams | None) -> mode
     quantization = models.QuantizationSearchParams(
         ignore=own.ignore if own else None,
         rescore=codec.config.rescore if own is None or own.rescore is None else own.rescore,
-        oversampling=codec.config.oversampling if own is None or own.oversampling is None else own.oversampling,
+        oversampling=codec.config.oversampling
+        if own is None or own.oversampling is None
+        else own.oversampling,
     )
     return given.model_copy(
         update={"hnsw_ef": given.hnsw_ef or codec.config.hnsw_ef, "quantization": quantization}
@@ -102,10 +104,14 @@ def is_vector(query: Any) -> bool:
 
 
 def _encoded(codec: QdrantCodec, query: Any) -> tuple[Any, float, bool]:
-    """Return a query as the collection takes it, the shift of its scores, and whether scores are the codec's."""
+    """Return a query as the collection takes it, the shift of its scores, and whether these are ours."""
     if isinstance(query, models.NearestQuery):
         inner, shift, is_ours = _encoded(codec, query.nearest)
-        return (inner if is_ours and query.mmr is None else query.model_copy(update={"nearest": inner})), shift, is_ours
+        return (
+            (inner if is_ours and query.mmr is None else query.model_copy(update={"nearest": inner})),
+            shift,
+            is_ours,
+        )
     if is_vector(query):
         vector = np.asarray(query, dtype=np.float32)
         out = codec.encode_query(vector)
@@ -116,7 +122,9 @@ def _encoded(codec: QdrantCodec, query: Any) -> tuple[Any, float, bool]:
             "the vectors of this collection are transformed"
         )
     if isinstance(query, str | int) and codec.transform.kind != "raw" and codec.metric == "ip":
-        raise ValueError("query: expected a vector, not a point's id: stored and asked vectors differ under ip")
+        raise ValueError(
+            "query: expected a vector, not a point's id: stored and asked vectors differ under ip"
+        )
     return query, 0.0, isinstance(query, str | int)
 
 
@@ -150,8 +158,8 @@ def _with_factors(
     query = request.query.nearest if isinstance(request.query, models.NearestQuery) else request.query
     if request.prefetch is not None or not is_vector(query):
         raise ValueError(
-            "query: expected a vector without prefetch stages, which this collection makes itself: its scores are "
-            f"completed by factors; not {type(request.query).__name__}"
+            "query: expected a vector without prefetch stages, which a collection with factors makes itself, "
+            f"not {type(request.query).__name__}"
         )
     vector, shift, _ = _encoded(codec, query)
     wanted = request.score_threshold

@@ -1,7 +1,7 @@
 """Qdrant's own scoring, simulated: what codes stand for, and what queries become.
 
-Every quantizer here scores by a product or a squared distance of two dense rows, so that a matrix product over
-what a code stands for gives the engine's order. Facts of the server's source (lib/quantization, Apache-2.0).
+Every quantizer here scores by a product or a squared distance of two dense rows: a matrix product over what
+codes stand for gives the engine's order. Facts of the server's source (lib/quantization, Apache-2.0).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class DenseRows:
 
 
 class BinaryRows:
-    """Binary quantization: signs against signs or against rounded queries, norms dropped under every distance.
+    """Binary quantization: signs against signs or rounded queries, norms dropped under every distance.
 
     Parameters
     ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,8 +34,8 @@ _COVERED = 0.9999
 class Transform:
     """T: x -> s R (x - c) + o for stored vectors, after scaling to unit length under cosine.
 
-    Under cosine and l2 queries go the same way, and Euclid keeps the order: |T q - T x|^2 = s^2 |q - x|^2, which
-    is s^2 (2 - 2 cos) for unit vectors. Under ip only stored vectors are centred: <R q, R (x - c)> =
+    Under cosine and l2 queries go the same way, and Euclid keeps the order: |T q - T x|^2 = s^2 |q - x|^2,
+    which is s^2 (2 - 2 cos) for unit vectors. Under ip only stored vectors are centred: <R q, R (x - c)> =
     <q, x> - <q, c>, the same shift for all x.
 
     Parameters
@@ -71,7 +72,7 @@ class Transform:
         return cls(metric, kind, mean, random_state)
 
     def for_uint8(self, X: Float32Array) -> Transform | None:
-        """Return this transform with s and o that bring X, shape (n, dim), into 0..255; None if order is lost.
+        """Return this transform with s and o that bring X, shape (n, dim), into 0..255; None: order is lost.
 
         Inner products and cosines do not survive an offset; whole numbers in 0..255 need neither s nor o.
         """
@@ -117,7 +118,9 @@ class Transform:
 
     def apply_query(self, Q: Float32Array) -> Float32Array:
         """Return T q of checked queries, shape (n_queries, dim)."""
-        return self._apply(Q, np.zeros_like(self.mean) if self.metric == "ip" and not self.factors else self.mean)
+        return self._apply(
+            Q, np.zeros_like(self.mean) if self.metric == "ip" and not self.factors else self.mean
+        )
 
     def _apply(self, X: Float32Array, mean: Float32Array) -> Float32Array:
         if self.kind == "raw":
@@ -157,7 +160,7 @@ class Transform:
         return np.asarray(queries @ mean - (mean @ mean if self.factors else 0.0))
 
     def score(self, stored: float, shift: float = 0.0) -> float:
-        """Turn a score of the collection into one of the metric: cosine, inner product, or Euclidean distance."""
+        """Turn a score of the collection into one of the metric: cosine, product, or Euclidean distance."""
         if self.kind == "raw":
             return stored
         if self.factors and self.metric == "l2":
@@ -193,8 +196,7 @@ class Transform:
     def hash(self) -> str:
         """SHA-256 of everything that decides what is stored, hexadecimal."""
         digest = hashlib.sha256(b"bqcore qdrant transform 1")
-        text = f"{self.metric} {self.kind} {self.dim} {self.random_state} {self.scale!r} {self.offset!r} {self.factors}"
-        digest.update(text.encode())
+        digest.update(json.dumps([self.dim, self.as_dict()], sort_keys=True).encode())
         digest.update(self.mean.astype("<f4").tobytes())
         return digest.hexdigest()
 

@@ -1,8 +1,8 @@
 """The rotation that every Qdrant server applies before it takes turbo codes: the same for all collections.
 
-Walsh-Hadamard transforms of blocks whose lengths are the powers of two in the dimension, four times, with a fixed
-permutation between. Where the dimension is no power of two, or the data lie along few axes, another rotation of
-the same kind gives another recall (.02 on 200 dimensions), so that a prediction has to use this one.
+Walsh-Hadamard transforms of blocks whose lengths are the powers of two in the dimension, four times, with a
+fixed permutation between. Another rotation of the same kind gives another recall (by .02 on 200 dimensions):
+a prediction has to use this one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""TurboQuant as Qdrant has it: rotated, shifted and scaled per coordinate, Lloyd-Max levels, norms restored."""
+"""TurboQuant as Qdrant has it: rotated, shifted and scaled coordinates, Lloyd-Max levels, norms restored."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _nearest_levels(y: Float32Array, levels: Float32Array) -> Float32Array:
 class TurboRows:
     """What codes stand for: v |x| / |v|, v being the levels with shift and scale undone.
 
-    The server's score under Euclid, |q|^2 + |x|^2 - 2 <q, v> |x| / |v|, is the squared distance to that vector.
+    The server's score under Euclid, |q|^2 + |x|^2 - 2 <q, v> |x| / |v|, is the squared distance to it.
 
     Parameters
     ----------
@@ -63,7 +63,9 @@ class TurboRows:
         sample = X[np.sort(rng.choice(len(X), n, replace=False))]
         outer = float(levels[-1])
         tail = (1 - min(math.erf(outer / math.sqrt(2)), _LARGEST_QUANTILE)) / 2
-        low, high = np.quantile(_unit_coordinates(self._padded(sample), self._rotation)[0], [tail, 1 - tail], axis=0)
+        low, high = np.quantile(
+            _unit_coordinates(self._padded(sample), self._rotation)[0], [tail, 1 - tail], axis=0
+        )
         shift = np.asarray(-(low + high) / 2, dtype=np.float32)
         width = high - low
         scale = np.where(width > _FLAT, 2 * outer / np.maximum(width, _FLAT), 1).astype(np.float32)
@@ -84,7 +86,7 @@ class TurboRows:
         if self._euclid:
             products *= 2
             products -= self._squares
-        return products
+        return np.asarray(products, dtype=np.float32)
 
 
 def stored_as_turbo(X: Float32Array, bits: int) -> Float32Array:

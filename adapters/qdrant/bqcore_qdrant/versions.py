@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-#: First release with a feature. Facts of the server's source; "turbo8" and 8-bit codes are of 1.20's interface.
+#: First release with a feature: facts of the server's source, and of the interface of client 1.20.
 FEATURES: dict[str, tuple[int, int]] = {
     "uint8": (1, 9),
     "float16": (1, 11),
@@ -70,7 +70,9 @@ class Version:
         for feature in features:
             if not self.has(feature):
                 major, minor = FEATURES[feature]
-                raise ValueError(f"{feature}: expected a server of version {major}.{minor} or later, not {self}")
+                raise ValueError(
+                    f"{feature}: expected a server of version {major}.{minor} or later, not {self}"
+                )
 
     def __str__(self) -> str:
         return f"{self.major}.{self.minor}"
