@@ -77,12 +77,14 @@ class Bench:
         self.fifth = Sample(fifth, self.Q, self.metric, K, n, 0)
 
     def codec(self, kind: str, config: Config) -> QdrantCodec:
+        """Return a codec with a transform learned from all rows."""
         transform = Transform.fit(self.X, self.metric, kind)  # type: ignore[arg-type]
         if config.datatype == "uint8":
             transform = transform.for_uint8(self.X) or transform
         return QdrantCodec(transform, config)
 
     def predicted(self, sample: Sample, codec: QdrantCodec, oversampling: float, rescore: bool) -> float:
+        """Return the recall that a sample predicts."""
         found = sample.predict(codec.transform, [codec.config], [1.0, oversampling])[0]
         return found.recall[oversampling] if rescore else found.recall_without_rescore
 
@@ -134,6 +136,7 @@ class Bench:
                 )  # fmt: skip
 
     def search(self, collection: Collection, params: models.SearchParams) -> tuple[Any, list[float]]:
+        """Return ids found, shape (n_queries, 10), and the seconds of every query."""
         found = np.full((len(self.Q), K), -1, dtype=np.int64)
         times = []
         for i, query in enumerate(self.Q):

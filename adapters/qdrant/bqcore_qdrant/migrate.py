@@ -72,6 +72,16 @@ def source_vector(client: Any, name: str, using: str = "") -> models.VectorParam
     return params
 
 
+def other_vectors(
+    client: Any, name: str, using: str
+) -> tuple[dict[str, models.VectorParams], dict[str, models.SparseVectorParams]]:
+    """Return the parameters of a collection's vectors beside one: dense and sparse."""
+    params = client.get_collection(name).config.params
+    named = params.vectors if isinstance(params.vectors, dict) else {}
+    dense = {key: value for key, value in named.items() if key != using}
+    return dense, dict(params.sparse_vectors or {})
+
+
 def sample_vectors(client: Any, name: str, using: str, n: int) -> Float32Array:
     """Return vectors of up to n random points, shape (n, dim): what a codec is fitted on."""
     wanted: Any = [using] if using else True

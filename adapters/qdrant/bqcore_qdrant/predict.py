@@ -60,9 +60,9 @@ class Sample:
     -----
     Recall falls as a collection grows, because the k-th neighbour comes closer. The share f = n / n_total of
     the collection's k nearest rows falls into the sample: with k f in place of k and as much oversampling, a
-    sample is searched at the distances that matter in the whole. That few neighbours take part has an effect of
-    its own: it is seen when the sample is cut into 1 / f parts, searched with k f, beside the sample searched
-    with k, and taken off.
+    sample is searched at the distances that matter in the whole. That few neighbours take part has an effect
+    of its own: it is seen when the sample is cut into 1 / f parts, searched with k f, beside the sample
+    searched with k, and taken off.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class Sample:
         self, found: IdArray, exact: npt.NDArray[np.float64], oversampling: Sequence[float], plain: bool
     ) -> Prediction:
         distances = exact_distances(self.X, self.queries, found, self.metric)
-        recall = {}
+        recall: dict[float, float] = {}
         for one in oversampling:
             recall[one] = (
                 recall[1.0] if plain and one > 1 else self._extrapolated(found, exact, distances, one)
