@@ -59,6 +59,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, help="use the first N rows only")
     parser.add_argument("--target", type=float, default=0.95, help="target recall (default .95)")
     parser.add_argument("--queries", type=int, default=500, help="queries at most (default 500)")
+    parser.add_argument("--compare", default=",".join(COMPARED), help="configurations of group transform")
     parser.add_argument("--groups", default=",".join(GROUPS), help=f"default: {','.join(GROUPS)}")
     return parser.parse_args()
 
@@ -163,8 +164,8 @@ def offered(bench: Bench, target: float) -> dict[str, Any]:
     return {"fit_s": round(seconds, 1), "chosen": codec.options[0].config.name, "reason": codec.reason}
 
 
-def transform(bench: Bench) -> None:
-    for name in COMPARED:
+def transform(bench: Bench, names: list[str]) -> None:
+    for name in names:
         config = Config.parse(name)
         ours = "centre" if config.quantizer == "turbo" else "rotate"
         for kind in ("raw", ours):
@@ -253,7 +254,7 @@ def main() -> None:
     if "offered" in groups:
         about["fit"] = offered(bench, options.target)
     if "transform" in groups:
-        transform(bench)
+        transform(bench, options.compare.split(","))
     if "factors" in groups:
         about["offline_rabitq"] = round(factors(bench), 4)
     if "quantized-only" in groups:

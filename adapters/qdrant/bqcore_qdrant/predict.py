@@ -18,7 +18,9 @@ from bqcore_qdrant.transform import Transform
 MAX_QUERIES = 500
 _BLOCK_SCORES = 1 << 25
 # Smallest part that a sample is cut into; how much deeper than k, or the candidates, one looks for parts.
-_FEWEST_IN_PART, _SPARE, _SPARE_CANDIDATES = 200, 20, 1.5
+_FEWEST_IN_PART, _SPARE, _SPARE_CANDIDATES = 200, 20, 1.2
+# Rows beyond the k-th that may be as near.
+_TIES = 50
 # A neighbour as near as the k-th, to this relative error, counts as found.
 _TIE = 1e-6
 #: Storage so fine that codes taken from it are those of the floats.
@@ -89,7 +91,7 @@ class Sample:
         self.parts = rng.permutation(len(X)) % n_parts
         self._n_parts = n_parts if len(X) >= _FEWEST_IN_PART * n_parts else 1
         own = int(self.own is not None)
-        depth = min(len(X), (self.k if self._n_parts == 1 else _SPARE * self.k) + own)
+        depth = min(len(X), (self.k if self._n_parts == 1 else _SPARE * self.k) + _TIES + own)
         near, _ = exact_search(X, queries, depth, metric)
         distances = exact_distances(X, queries, near, metric)
         if self.own is not None:
@@ -97,6 +99,17 @@ class Sample:
         order = np.argsort(distances, axis=1, kind="stable")
         self._near = np.take_along_axis(near, order, axis=1)
         self._distances = np.take_along_axis(distances, order, axis=1)
+
+    def _distances_of(self, found: IdArray) -> npt.NDArray[np.float64]:
+        """Distances of candidates, shape (n_queries, depth); infinite beyond the nearest."""
+        out = np.full(found.shape, np.inf)
+        for i, ids in enumerate(found):
+            order = np.argsort(self._near[i])
+            known = self._near[i][order]
+            place = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+            is_near = known[place] == ids
+            out[i, is_near] = self._distances[i][order][place[is_near]]
+        return out
 
     def _kth(self, k: int, part: int | None = None) -> npt.NDArray[np.float64]:
         """Distance of the k-th neighbour, shape (n_queries,), with ties; within a part of the sample."""
@@ -168,13 +181,15 @@ class Sample:
     def _depths(self, oversampling: Sequence[float]) -> int:
         """Candidates per query that predictions are made from."""
         n = len(self.X) - (self.own is not None)
-        most = max(oversampling) * self.k * (1 if self._n_parts > 1 else self.share)
-        return min(n, max(self.k, round(most * (_SPARE_CANDIDATES if self._n_parts > 1 else 1))))
+        if self._n_parts == 1:
+            return min(n, round(max(oversampling) * self.k_sample))
+        largest = (2 * self.k_sample - 1) / self.share
+        return min(n, round(max(oversampling) * largest * _SPARE_CANDIDATES))
 
     def _prediction(
         self, found: IdArray, exact: npt.NDArray[np.float64], oversampling: Sequence[float], plain: bool
     ) -> Prediction:
-        distances = exact_distances(self.X, self.queries, found, self.metric)
+        distances = self._distances_of(found)
         recall: dict[float, float] = {}
         for one in oversampling:
             recall[one] = (
@@ -191,28 +206,32 @@ class Sample:
         oversampling: float,
     ) -> float:
         """Recall in the whole collection, from candidates in the order of their codes."""
-        share, k = self.share, self.k_sample
         every = np.ones(found.shape, dtype=bool)
-        depth = max(k, round(oversampling * self.k * share))
-        measured = _recall(every, exact, distances, self._kth(k), k, depth)
+
+        def at(inside: npt.NDArray[np.bool_], k: int, part: int | None = None) -> float:
+            depth = max(k, round(oversampling * k))
+            return _recall(inside, exact, distances, self._kth(k, part), k, depth)
+
         if self._n_parts == 1:
-            return measured
-        whole_depth = max(self.k, round(oversampling * self.k))
-        whole = _recall(every, exact, distances, self._kth(self.k), self.k, whole_depth)
-        cut = [
-            _recall(self.parts[found] == part, exact, distances, self._kth(k, part), k, depth)
-            for part in range(self._n_parts)
-        ]
-        return min(1.0, max(0.0, measured + whole - float(np.mean(cut))))
+            return at(every, self.k_sample)
+        # Recall hardly depends on k: the ones about k f, together, have less noise than k f alone.
+        found_at = []
+        for k in range(1, 2 * self.k_sample):
+            cut = [at(self.parts[found] == part, k, part) for part in range(self._n_parts)]
+            found_at.append(at(every, k) + at(every, round(k / self.share)) - float(np.mean(cut)))
+        return min(1.0, max(0.0, float(np.mean(found_at))))
 
     @staticmethod
     def _rescored(primary: DenseRows, Q: Float32Array, found: IdArray) -> npt.NDArray[np.float64]:
         """Scores from primary storage of candidates, shape (n_queries, depth)."""
         out = np.empty(found.shape)
-        for i in range(len(Q)):
-            rows = primary.rows[found[i]].astype(np.float64)
-            q = Q[i].astype(np.float64)
-            out[i] = -np.square(rows - q).sum(axis=1) if primary.euclid else rows @ q
+        for i, q in enumerate(Q):
+            rows = primary.rows[found[i]]
+            if primary.euclid:
+                rows -= q
+                out[i] = -np.einsum("ij,ij->i", rows, rows)
+            else:
+                out[i] = rows @ q
         return out
 
 

@@ -37,6 +37,11 @@ def _unit_coordinates(X: Float32Array, rotation: Float32Array) -> tuple[Float32A
 
 def _nearest_levels(y: Float32Array, levels: Float32Array) -> Float32Array:
     edges = (levels[1:] + levels[:-1]) / 2
+    if len(levels) == 2:
+        return np.asarray(np.where(y > edges[0], levels[1], levels[0]))
+    if len(levels) == 256:
+        step = levels[1] - levels[0]
+        return np.asarray(levels[np.clip(np.rint((y - levels[0]) / step), 0, 255).astype(np.uint8)])
     return levels[np.searchsorted(edges, y)]
 
 
