@@ -142,7 +142,8 @@ class Config:
             return -(-dim // 16) * 16 + 4
         if self.quantizer == "binary":
             return -(-int(-(-dim * self.bits // 1)) // (8 * _BLOCK)) * _BLOCK
-        extras = 12 if distance == "Euclid" else 8
+        # A factor, the norm under Euclid, and what shift and scale add, which codes of 8 bits do without.
+        extras = 4 + 4 * (distance == "Euclid") + 4 * (self.bits < 8)
         return int(turbo_dim(dim, self.bits) * (1 if self.bits < 2 else self.bits)) // 8 + extras
 
     def primary_bytes(self, dim: int, distance: Distance) -> int:
@@ -173,9 +174,11 @@ def turbo_dim(dim: int, bits: float) -> int:
 def storages(version: Version, *, distance: Distance, uint8: bool) -> list[Config]:
     """Return what a server can store, without choosing an oversampling.
 
-    Scalar queries go with one bit only: at 1.5 and 2 bits they lose recall. Turbo storages rotate by
-    themselves, so that binary and scalar codes on top of them would be taken from rounded values: they get
-    floats or uint8.
+    Scalar queries go with one bit only: at 1.5 and 2 bits they lose recall. On uint8 there are scalar codes
+    or none: there, binary and turbo codes of points that are not yet optimized are taken without the centre,
+    and searches miss them (recall .02 and .24 where it is .96 after optimizing). Turbo storages rotate by
+    themselves, so that binary and scalar codes on top of them would be taken from rounded values: these get
+    floats.
 
     Parameters
     ----------
@@ -190,13 +193,15 @@ def storages(version: Version, *, distance: Distance, uint8: bool) -> list[Confi
             continue
         is_turbo = datatype.startswith("turbo")
         pairs: list[tuple[Quantizer, float, QueryEncoding | None]] = [("none", 32, None)]
-        pairs += [("turbo", bits, None) for bits in BITS["turbo"] if not (is_turbo and bits >= 4)]
-        if not is_turbo:
+        if datatype == "uint8":
+            pairs += [("scalar", 8, None)]
+        else:
+            pairs += [("turbo", bits, None) for bits in BITS["turbo"] if not (is_turbo and bits >= 4)]
+        if datatype in ("float32", "float16"):
             pairs += [("binary", 1, encoding) for encoding in QUERY_ENCODINGS]
             pairs += [("binary", 1.5, "binary"), ("binary", 2, "binary"), ("scalar", 8, None)]
         for quantizer, bits, encoding in pairs:
             config = Config(quantizer, bits, encoding, datatype)
-            # Codes as large as the vectors themselves save nothing.
             if all(version.has(feature) for feature in config.needs):
                 found.append(config)
     return found

@@ -26,8 +26,8 @@ from bqcore_qdrant.codec import QdrantCodec
 F_RESCALE, F_ADD = "bqcore_f_rescale", "bqcore_f_add"
 #: What a point without factors gets: it comes last.
 DEFAULTS = {F_RESCALE: 0.0, F_ADD: -1e30}
-# Of the candidates by codes, those whose floats are read.
-_KEPT = 4
+# Share of the candidates by codes whose floats are read.
+_KEPT = 0.5
 
 
 def factors(codec: QdrantCodec, X: Float32Array, stored: Float32Array) -> Float64Array:
@@ -102,7 +102,7 @@ def staged(
     kept = models.Prefetch(
         prefetch=[codes],
         query=models.FormulaQuery(formula=estimate, defaults=DEFAULTS),
-        limit=max(wanted, min(depth, _KEPT * wanted)),
+        limit=max(wanted, math.ceil(_KEPT * depth)),
     )
     exact = models.Prefetch(
         prefetch=[kept], query=query, using=using, limit=kept.limit, params=models.SearchParams(exact=True)

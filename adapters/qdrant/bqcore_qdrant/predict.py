@@ -190,13 +190,14 @@ class Sample:
         self, found: IdArray, exact: npt.NDArray[np.float64], oversampling: Sequence[float], plain: bool
     ) -> Prediction:
         distances = self._distances_of(found)
-        recall: dict[float, float] = {}
-        for one in oversampling:
-            recall[one] = (
-                recall[1.0] if plain and one > 1 else self._extrapolated(found, exact, distances, one)
-            )
-        blind = -np.broadcast_to(np.arange(found.shape[1], dtype=np.float64), found.shape)
-        return Prediction(recall, recall[1.0] if plain else self._extrapolated(found, blind, distances, 1.0))
+        if plain:
+            share = self._extrapolated(found, exact, distances, 1.0)
+            return Prediction(dict.fromkeys(oversampling, share), share)
+        by_code = -np.broadcast_to(np.arange(found.shape[1], dtype=np.float64), found.shape)
+        return Prediction(
+            {one: self._extrapolated(found, exact, distances, one) for one in oversampling},
+            self._extrapolated(found, by_code, distances, 1.0),
+        )
 
     def _extrapolated(
         self,
