@@ -214,6 +214,9 @@ def _geo(value: models.GeoPoint) -> edge.GeoPoint:
 
 
 def _match(value: Any) -> Any:
+    if isinstance(value, models.MatchValue) and isinstance(value.value, bool):
+        # qdrant-edge-py 0.9 takes True for the number 1, which matches nothing.
+        raise _unknown("a match of numbers or text", value.value)
     known: list[tuple[type, Callable[[Any], Any]]] = [
         (models.MatchValue, lambda v: edge.MatchValue(v.value)),
         (models.MatchAny, lambda v: edge.MatchAny(v.any)),
