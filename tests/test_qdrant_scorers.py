@@ -132,3 +132,16 @@ def test_a_fifth_of_the_rows_predicts_the_whole(data: Any) -> None:
             for rows in (X, fifth)
         ]
         assert found[1].recall[4.0] == pytest.approx(found[0].recall[4.0], abs=0.06)  # 100 queries
+
+
+def test_a_samples_prediction_does_not_depend_on_what_else_is_asked(data: Any) -> None:
+    X, Q = data
+    sample = Sample(X[:1000], Q, "l2", 10, 4000, 0)
+    transform = Transform.fit(X, "l2", "raw")
+    for name in ("none+turbo4", "turbo1+float32"):
+        one, several = (
+            sample.predict(transform, [Config.parse(name)], asked)[0].recall[1.0]
+            for asked in ([1.0], [1.0, 4.0, 16.0])
+        )
+        assert one == pytest.approx(several, abs=0.01)
+        assert one < 1

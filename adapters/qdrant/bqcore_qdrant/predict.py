@@ -184,7 +184,8 @@ class Sample:
         if self._n_parts == 1:
             return min(n, round(max(oversampling) * self.k_sample))
         largest = (2 * self.k_sample - 1) / self.share
-        return min(n, round(max(oversampling) * largest * _SPARE_CANDIDATES))
+        # Every part has to find its own k among them, too.
+        return min(n, round(max(max(oversampling) * largest * _SPARE_CANDIDATES, _SPARE * self.k)))
 
     def _prediction(
         self, found: IdArray, exact: npt.NDArray[np.float64], oversampling: Sequence[float], plain: bool
