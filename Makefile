@@ -17,12 +17,13 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 # The extension's builds stay inside the checkout.
 export BQCORE_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: demo test test-pg16 test-pgvector test-faults bench eval lint format native-test native-test-neon clean help
+.PHONY: demo test test-pg16 test-pgvector test-faults bench bench-qdrant eval lint format native-test native-test-neon clean help
 
 help:
 	@echo 'make demo    compare pgvector indexes with bqhnsw on real text, with a picture'
 	@echo 'make test    linters, C tests under sanitizers, Python and server tests'
 	@echo 'make bench   DATA_DIR=folder: the table of the README'
+	@echo 'make bench-qdrant   DATA_DIR=folder: the figures of docs/qdrant.md'
 	@echo 'make eval    DATA_SETS=folder: the tables of docs/codecs.md'
 	@echo 'make test-pg16   the server tests on Postgres 16'
 	@echo 'make test-pgvector   the server tests on pgvector 0.7.4 and 0.8.0'
@@ -38,7 +39,7 @@ $(BIN)/uv:
 $(READY): $(BIN)/uv pyproject.toml uv.lock native/CMakeLists.txt $(C_SOURCES) $(EXTENSION_SOURCES)
 	$(BIN)/uv sync --quiet --frozen --inexact --all-extras --no-extra peers || \
 	  { $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' && \
-	    $(BIN)/python -m pip install --quiet --editable '.[datasets,demo]' --group dev; }
+	    $(BIN)/python -m pip install --quiet --editable '.[datasets,demo,qdrant]' --group dev; }
 	@touch $@
 
 demo: $(READY)
@@ -97,6 +98,12 @@ bench: $(READY)
 	mkdir -p benchmarks/results
 	$(BIN)/python benchmarks/postgres_indexes.py '$(DATA_DIR)' --builds 3 \
 	  --json benchmarks/results/postgres_indexes_$(notdir $(DATA_DIR:%/=%)).json
+
+bench-qdrant: $(READY)
+	@test -d '$(DATA_DIR)' || { echo 'no folder $(DATA_DIR): make bench-qdrant DATA_DIR=/path/to/vectors' >&2; exit 2; }
+	mkdir -p benchmarks/results
+	$(BIN)/python benchmarks/qdrant_configs.py '$(DATA_DIR)' \
+	  --json benchmarks/results/qdrant_configs_$(notdir $(DATA_DIR:%/=%)).json
 
 # A peer that cannot be installed is skipped with its reason. One thread each: OpenMP's waiting threads count as CPU time.
 eval: $(READY)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from bqcore.cli import qdrant
 from bqcore.cli.demo import demo
 from bqcore.cli.eval_ import eval_command
 
@@ -35,6 +36,8 @@ except ImportError as missing:
         raise ImportError(f"the Postgres adapter needs pip install 'bqcore[postgres]' ({_reason})")
 else:
     app.add_typer(postgres.app, name="postgres")
+
+app.add_typer(qdrant.app, name="qdrant")
 
 
 def _print_version(is_asked: bool) -> None:
@@ -80,5 +83,10 @@ def main() -> None:
 
 
 def _is_for_users(error: Exception) -> bool:
-    is_from_driver = type(error).__module__.partition(".")[0] == "psycopg"
+    is_from_driver = type(error).__module__.partition(".")[0] in (
+        "psycopg",
+        "qdrant_client",
+        "qdrant_edge",
+        "grpc",
+    )
     return is_from_driver or isinstance(error, ValueError | TypeError | OSError | ImportError | RuntimeError)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from bqcore.cli import demo_data, tables
+from bqcore.cli import demo_data, demo_qdrant, tables
 from bqcore.cli.demo_data import K, Problem
 from bqcore.cli.progress import Bar, Stages
 
@@ -75,6 +75,9 @@ def demo(
         str | None, typer.Option("--json", metavar="PATH|-", help="Also write all numbers as JSON.")
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the picture.")] = Path("demo-output"),
+    qdrant: Annotated[
+        bool, typer.Option("--qdrant", help="Compare configurations of Qdrant's engine instead.")
+    ] = False,
 ) -> None:
     """Compare pgvector's indexes with bqhnsw: size, build time, recall and CPU time on real text.
 
@@ -85,13 +88,21 @@ def demo(
 
     started = time.perf_counter()
     stages = Stages()
-    _check_first(dsn, output)
+    if qdrant:
+        if dsn is not None:
+            raise ValueError(f"--qdrant runs the embedded engine: expected no --dsn, not {dsn}")
+        demo_qdrant.require()
+    else:
+        _check_first(dsn, output)
     if data is None:
         problem = demo_data.documentation(query or [], rows, stages)
     elif query:
         raise ValueError(f"--query needs the built-in documentation: what embedded {data} is not known here")
     else:
         problem = demo_data.user_data(data, metric, rows, stages)
+    if qdrant:
+        demo_qdrant.run(problem, stages, json_path)
+        return
     ef_searches = sorted(set(ef or DEFAULT_EF))
     with _connection(dsn, problem, stages) as (conn, server_dsn):
         results, answers, search_sql = _measure(conn, server_dsn, problem, ef_searches, stages)

@@ -1,0 +1,141 @@
+"""RaBitQ's corrective factors in the payload, applied by the server's formula query.
+
+A score of one-bit codes under Dot, times the largest coordinate of the query, is sum_i sign(r_i) q'_i for
+r = R(x - c) and q' = R(q - c). RaBitQ's estimate of <q', r> multiplies it by f_rescale = |r|^2 / |r|_1. With
+
+    f_add = <x, c>  (cosine, ip)    or    f_add = -|r|^2 / 2  (l2)
+
+f_rescale times that, plus f_add, orders points as the metric does, and so does the exact <q', r> plus f_add.
+
+References
+----------
+Gao & Long, "RaBitQ", SIGMOD 2024, equations 4 and 8.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from qdrant_client import models
+
+from bqcore._validation import Float32Array, Float64Array, unit_or_zero_rows
+from bqcore_qdrant.codec import QdrantCodec
+
+F_RESCALE, F_ADD = "bqcore_f_rescale", "bqcore_f_add"
+#: What a point without factors gets: it comes last.
+DEFAULTS = {F_RESCALE: 0.0, F_ADD: -1e30}
+# Share of the candidates by codes whose floats are read.
+_KEPT = 0.5
+
+
+def factors(codec: QdrantCodec, X: Float32Array, stored: Float32Array) -> Float64Array:
+    """Return f_rescale and f_add of vectors, shape (n, 2).
+
+    Parameters
+    ----------
+    codec : QdrantCodec
+    X, stored : ndarray of float32, shape (n, dim)
+        Vectors as given, and `codec.encode` of them.
+    """
+    r = stored.astype(np.float64)
+    squares, lengths = np.square(r).sum(axis=1), np.abs(r).sum(axis=1)
+    rescale = np.divide(squares, lengths, out=np.zeros(len(r)), where=lengths > 0)
+    if codec.metric == "l2":
+        return np.stack([rescale, -squares / 2], axis=1)
+    rows = unit_or_zero_rows(X) if codec.metric == "cosine" else X
+    return np.stack([rescale, rows.astype(np.float64) @ codec.transform.mean.astype(np.float64)], axis=1)
+
+
+def create_indexes(client: Any, name: str) -> None:
+    """Index the factors: strict mode takes formulas over indexed fields only."""
+    for field in (F_RESCALE, F_ADD):
+        client.create_payload_index(name, field_name=field, field_schema=models.PayloadSchemaType.FLOAT)
+
+
+def staged(
+    codec: QdrantCodec, using: str, query: list[float], request: models.QueryRequest, threshold: float | None
+) -> models.QueryRequest:
+    """Return the stages of a search: codes, the RaBitQ estimate, floats unless rescoring is off.
+
+    Parameters
+    ----------
+    codec : QdrantCodec
+    using : str
+    query : list of float
+        Encoded.
+    request : models.QueryRequest
+        What was asked; its filter goes into the first stage.
+    threshold : float, optional
+        In the collection's terms.
+    """
+    params = request.params or models.SearchParams()
+    wanted = (request.limit or 10) + (request.offset or 0)
+    if params.exact:
+        found = models.Prefetch(
+            query=query, using=using, limit=_exact_depth(wanted), params=params, filter=request.filter
+        )
+        return _formula(request, _sum("$score"), [found], threshold)
+    given = params.quantization
+    oversampling = codec.config.oversampling
+    if given is not None and given.oversampling is not None:
+        oversampling = given.oversampling
+    rescore = codec.config.rescore if given is None or given.rescore is None else given.rescore
+    depth = max(wanted, math.ceil(wanted * oversampling))
+    largest = float(np.abs(np.asarray(query)).max())
+    estimate = _sum(models.MultExpression(mult=[largest, "$score", F_RESCALE]))
+    codes = models.Prefetch(
+        query=query,
+        using=using,
+        limit=depth,
+        filter=request.filter,
+        params=params.model_copy(
+            update={
+                "hnsw_ef": max(params.hnsw_ef or codec.config.hnsw_ef, depth),
+                "quantization": models.QuantizationSearchParams(rescore=False),
+            }
+        ),
+    )
+    if not rescore:
+        return _formula(request, estimate, [codes], threshold)
+    kept = models.Prefetch(
+        prefetch=[codes],
+        query=models.FormulaQuery(formula=estimate, defaults=DEFAULTS),
+        limit=max(wanted, math.ceil(_KEPT * depth)),
+    )
+    exact = models.Prefetch(
+        prefetch=[kept], query=query, using=using, limit=kept.limit, params=models.SearchParams(exact=True)
+    )
+    return _formula(request, _sum("$score"), [exact], threshold)
+
+
+def _exact_depth(wanted: int) -> int:
+    """Candidates by the uncorrected product that an exact search of the metric's order starts from."""
+    return max(1000, 100 * wanted)
+
+
+def _sum(score: Any) -> models.SumExpression:
+    return models.SumExpression(sum=[score, F_ADD])
+
+
+def _formula(
+    request: models.QueryRequest, formula: Any, prefetch: list[models.Prefetch], threshold: float | None
+) -> models.QueryRequest:
+    return request.model_copy(
+        update={
+            "prefetch": prefetch,
+            "query": models.FormulaQuery(formula=formula, defaults=DEFAULTS),
+            "using": None,
+            "params": None,
+            "filter": None,
+            "score_threshold": threshold,
+        }
+    )
+
+
+def without_factors(payload: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a payload as it was given."""
+    if payload is None:
+        return None
+    return {name: value for name, value in payload.items() if name not in (F_RESCALE, F_ADD)}

@@ -1,0 +1,241 @@
+"""Where points come from: arrays, .npy and Parquet files, iterators; always in batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+PointId = int | str
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Points that are sent together.
+
+    Parameters
+    ----------
+    ids : list of int or str
+    vectors : ndarray, shape (n, dim)
+    payloads : list of dict
+    others : list of dict, optional
+        Vectors by other names, per point.
+    start : int
+        Position of the first point in the source.
+    """
+
+    ids: list[PointId]
+    vectors: npt.NDArray[Any]
+    payloads: list[dict[str, Any]]
+    others: list[dict[str, Any]] | None = None
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class Source:
+    """Batches, and how many points they have together; None where that is not known."""
+
+    batches: Iterator[Batch]
+    n: int | None
+
+
+def open_source(
+    source: Any,
+    *,
+    batch_size: int,
+    ids: Sequence[PointId] | None = None,
+    payloads: Sequence[Mapping[str, Any]] | None = None,
+    id_column: str = "id",
+    vector_column: str | None = None,
+) -> Source:
+    """Return the batches of a source.
+
+    Parameters
+    ----------
+    source : array-like, path, iterable or Source
+        Vectors (n, dim); a .npy file of them, which is read in pieces; a Parquet file, whose other columns
+        become the payload; an iterable of (id, vector, payload) tuples or of mappings with these keys.
+    batch_size : int
+    ids, payloads : sequence, optional
+        Of an array or .npy file; ids are row numbers by default.
+    id_column, vector_column : str, optional
+        Of a Parquet file. Without an id column ids are row numbers; the vector column is the one with lists.
+
+    Raises
+    ------
+    FileNotFoundError, ImportError, TypeError, ValueError
+    """
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+        if path.suffix == ".npy":
+            return _from_array(np.load(path, mmap_mode="r", allow_pickle=False), batch_size, ids, payloads)
+        if path.suffix == ".parquet":
+            return _from_parquet(path, batch_size, id_column, vector_column)
+        raise ValueError(
+            f"{path}: expected a .npy or .parquet file, not {path.suffix or 'one without suffix'}"
+        )
+    if isinstance(source, np.ndarray):
+        return _from_array(source, batch_size, ids, payloads)
+    if isinstance(source, Iterable):
+        if ids is not None or payloads is not None:
+            raise TypeError("ids and payloads go with an array: an iterable brings its own")
+        return Source(
+            _from_iterable(source, batch_size), len(source) if isinstance(source, Sequence) else None
+        )
+    raise TypeError(f"source: expected an array, a path or an iterable, not {type(source).__name__}")
+
+
+def _from_array(
+    vectors: npt.NDArray[Any],
+    batch_size: int,
+    ids: Sequence[PointId] | None,
+    payloads: Sequence[Mapping[str, Any]] | None,
+) -> Source:
+    if vectors.ndim != 2:
+        raise ValueError(
+            f"source: expected a 2-d array (n, dim), not {vectors.ndim}-d of shape {vectors.shape}"
+        )
+    n = len(vectors)
+    for name, given in (("ids", ids), ("payloads", payloads)):
+        if given is not None and len(given) != n:
+            raise ValueError(f"{name}: expected {n}, one per vector, not {len(given)}")
+
+    def batches() -> Iterator[Batch]:
+        for start in range(0, n, batch_size):
+            end = min(start + batch_size, n)
+            yield Batch(
+                list(range(start, end)) if ids is None else [as_id(one) for one in ids[start:end]],
+                vectors[start:end],
+                [{} for _ in range(start, end)]
+                if payloads is None
+                else [dict(one) for one in payloads[start:end]],
+                start=start,
+            )
+
+    return Source(batches(), n)
+
+
+def _from_parquet(path: Path, batch_size: int, id_column: str, vector_column: str | None) -> Source:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ImportError("Parquet needs pip install 'bqcore[datasets]'") from error
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowException as error:
+        raise ValueError(f"{path}: not a readable Parquet file: {error}") from error
+    schema = file.schema_arrow
+    lists = [
+        field.name
+        for field in schema
+        if pa.types.is_list(field.type)
+        or pa.types.is_large_list(field.type)
+        or pa.types.is_fixed_size_list(field.type)
+    ]
+    if vector_column is None:
+        if len(lists) != 1:
+            raise ValueError(
+                f"{path}: expected one column of vectors, not {len(lists)}: name it (vector_column)"
+            )
+        vector_column = lists[0]
+    if vector_column not in schema.names:
+        raise ValueError(f"{path}: expected a column {vector_column!r}, not only {', '.join(schema.names)}")
+    has_ids = id_column in schema.names
+
+    def batches() -> Iterator[Batch]:
+        start = 0
+        for part in file.iter_batches(batch_size=batch_size):
+            columns = part.to_pydict()
+            rows = columns.pop(vector_column)
+            ids = columns.pop(id_column) if has_ids else range(start, start + len(rows))
+            payloads: list[dict[str, Any]] = [
+                dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+            ]
+            yield Batch(
+                [as_id(one) for one in ids],
+                _stacked(rows, start),
+                payloads or [{} for _ in rows],
+                start=start,
+            )
+            start += len(rows)
+
+    return Source(batches(), file.metadata.num_rows)
+
+
+def _from_iterable(source: Iterable[Any], batch_size: int) -> Iterator[Batch]:
+    ids: list[PointId] = []
+    rows: list[Any] = []
+    payloads: list[dict[str, Any]] = []
+    start = 0
+    for point in source:
+        id_, vector, payload = _unpacked(point, start + len(ids))
+        ids.append(id_)
+        rows.append(vector)
+        payloads.append(payload)
+        if len(ids) == batch_size:
+            yield Batch(ids, _stacked(rows, start), payloads, start=start)
+            start, ids, rows, payloads = start + len(ids), [], [], []
+    if ids:
+        yield Batch(ids, _stacked(rows, start), payloads, start=start)
+
+
+def _unpacked(point: Any, position: int) -> tuple[PointId, Any, dict[str, Any]]:
+    if isinstance(point, Mapping):
+        if "id" not in point or "vector" not in point:
+            raise ValueError(
+                f"point {position}: expected keys id and vector, not {', '.join(map(str, point))}"
+            )
+        return as_id(point["id"]), point["vector"], dict(point.get("payload") or {})
+    if isinstance(point, tuple | list) and len(point) in (2, 3):
+        payload = dict(point[2] or {}) if len(point) == 3 else {}
+        return as_id(point[0]), point[1], payload
+    if hasattr(point, "id") and hasattr(point, "vector"):
+        return as_id(point.id), point.vector, dict(getattr(point, "payload", None) or {})
+    raise TypeError(
+        f"point {position}: expected (id, vector, payload) or a mapping, not {type(point).__name__}"
+    )
+
+
+def _stacked(rows: Sequence[Any], start: int) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(rows, dtype=np.float32)
+    except (ValueError, TypeError):
+        lengths = [len(row) if hasattr(row, "__len__") else -1 for row in rows]
+        odd = next((i for i, length in enumerate(lengths) if length != lengths[0]), 0)
+        raise ValueError(
+            f"vectors: expected rows of {lengths[0]} numbers, but point {start + odd} has {lengths[odd]}"
+        ) from None
+
+
+def as_id(value: Any) -> PointId:
+    """Return an id as Qdrant takes it: an unsigned whole number or a UUID.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is neither.
+    """
+    import uuid
+
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, str):
+        try:
+            return str(uuid.UUID(value))
+        except ValueError:
+            raise ValueError(f"id: expected a whole number >= 0 or a UUID, not {value!r}") from None
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise TypeError(f"id: expected a whole number >= 0 or a UUID, not {value!r}")
+    if not 0 <= int(value) < 1 << 64:
+        raise ValueError(f"id: expected a whole number in [0, 2**64), not {value}")
+    return int(value)

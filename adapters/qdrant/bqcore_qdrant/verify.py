@@ -1,0 +1,175 @@
+"""Recall of a live collection, against its own exact search."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from qdrant_client import models
+
+from bqcore._validation import Float32Array, as_vectors, check_int, zero_rows
+from bqcore_qdrant.collection import Collection
+
+MAX_QUERIES = 200
+# Scores this close, relative to the k-th, are ties.
+_TIE = 1e-5
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a check of a live collection found.
+
+    Parameters
+    ----------
+    recall, standard_error : float
+        Mean recall@k over queries against exact search, and its standard error.
+    predicted_recall : float, optional
+        What the codec promised.
+    n_queries, k : int
+    ms, exact_ms : float
+        Median time per query with the codec's parameters, and of exact search.
+    points, indexed : int
+        Points, and vectors that have graph and codes; fresh ones do not.
+    """
+
+    recall: float
+    standard_error: float
+    predicted_recall: float | None
+    n_queries: int
+    k: int
+    ms: float
+    exact_ms: float
+    points: int
+    indexed: int
+
+    @property
+    def is_as_predicted(self) -> bool:
+        """Whether recall is at most .02 and two standard errors below the prediction."""
+        if self.predicted_recall is None:
+            return True
+        return self.recall >= self.predicted_recall - 0.02 - 2 * self.standard_error
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields, for JSON."""
+        return {**asdict(self), "is_as_predicted": self.is_as_predicted}
+
+
+def verify(
+    collection: Collection,
+    queries: npt.ArrayLike | None = None,
+    k: int = 10,
+    *,
+    n_queries: int = MAX_QUERIES,
+    query_filter: models.Filter | None = None,
+) -> Verification:
+    """Measure recall@k of a collection as it is now.
+
+    Exact search goes over primary storage, without codes and graph: where that is turbo or uint8, what it
+    lost against the floats does not show here, but is part of the prediction.
+
+    Parameters
+    ----------
+    collection : Collection
+    queries : ndarray of float32, shape (n, dim), optional
+        By default vectors of random points, each without itself among its results.
+    k : int, default 10
+    n_queries : int, default 200
+        The most that are asked.
+    query_filter : models.Filter, optional
+        Measure searches under this filter.
+
+    Raises
+    ------
+    ValueError
+        If the collection is empty or its strict mode forbids exact search.
+    """
+    k = check_int(k, name="k", low=1)
+    n_queries = check_int(n_queries, name="n_queries", low=1)
+    if collection.strict_limit("search_allow_exact") is False:
+        raise ValueError(
+            f"collection {collection.name!r}: its strict mode forbids exact search, which verify needs"
+        )
+    info = collection.client.get_collection(collection.name)
+    if not info.points_count:
+        raise ValueError(f"collection {collection.name!r}: expected points, not 0")
+    own: list[Any] = []
+    if queries is None:
+        own, asked = random_points(collection, n_queries)
+    else:
+        asked = as_vectors(queries, name="queries", dim=collection.codec.dim)[:n_queries]
+        if collection.codec.metric == "cosine":
+            asked = np.delete(asked, zero_rows(asked), axis=0)
+    if not len(asked):
+        raise ValueError(f"collection {collection.name!r}: expected vectors to ask for, not 0")
+    shares, times, exact_times = [], [], []
+    for i, query in enumerate(asked):
+        depth = k + 1 if own else k
+        exact, seconds = _timed(collection, query, depth, models.SearchParams(exact=True), query_filter)
+        exact_times.append(seconds)
+        found, seconds = _timed(collection, query, depth, None, query_filter)
+        times.append(seconds)
+        left_out = {str(own[i])} if own else set()
+        truth = [point for point in exact if str(point.id) not in left_out][:k]
+        if truth:
+            shares.append(_share(truth, [p for p in found if str(p.id) not in left_out][:k], collection))
+    return Verification(
+        recall=float(np.mean(shares)),
+        standard_error=float(np.std(shares) / math.sqrt(len(shares))),
+        predicted_recall=collection.codec.option.recall if collection.codec.option else None,
+        n_queries=len(shares),
+        k=k,
+        ms=float(np.median(times)) * 1e3,
+        exact_ms=float(np.median(exact_times)) * 1e3,
+        points=int(info.points_count),
+        indexed=int(info.indexed_vectors_count or 0),
+    )
+
+
+def _timed(
+    collection: Collection, query: Float32Array, k: int, params: Any, query_filter: Any
+) -> tuple[list[Any], float]:
+    start = time.perf_counter()
+    response = collection.query_points(
+        query, limit=k, search_params=params, query_filter=query_filter, with_payload=False
+    )
+    return response.points, time.perf_counter() - start
+
+
+def _share(truth: list[Any], found: list[Any], collection: Collection) -> float:
+    """Share of the true neighbours found; a point that scores like the last of them counts as one."""
+    known = {str(point.id) for point in truth}
+    last = truth[-1].score
+    slack = _TIE * max(abs(last), 1e-9)
+    is_distance = collection.codec.metric == "l2"
+    hits = sum(
+        str(point.id) in known
+        or (point.score <= last + slack if is_distance else point.score >= last - slack)
+        for point in found
+    )
+    return float(min(hits, len(truth))) / len(truth)
+
+
+def random_points(collection: Collection, n: int) -> tuple[list[Any], Float32Array]:
+    """Return ids and vectors, as they were given, of random points that have the codec's vector."""
+    response = collection.client.query_points(
+        collection.name,
+        query=models.SampleQuery(sample=models.Sample.RANDOM),
+        limit=n,
+        with_payload=False,
+        with_vectors=[collection.using],
+    )
+    ids, rows = [], []
+    for point in response.points:
+        vector = (
+            (point.vector or {}).get(collection.using) if isinstance(point.vector, dict) else point.vector
+        )
+        if vector is not None:
+            ids.append(point.id)
+            rows.append(vector)
+    if not rows:
+        return [], np.empty((0, collection.codec.dim), dtype=np.float32)
+    return ids, collection.codec.decode(np.asarray(rows, dtype=np.float32))

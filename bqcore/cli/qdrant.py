@@ -1,0 +1,322 @@
+"""``bqcore qdrant``: advise, create, upload, verify, migrate."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from bqcore.cli import tables
+from bqcore.cli.progress import Stages
+
+if TYPE_CHECKING:
+    from bqcore_qdrant import QdrantCodec
+
+app = typer.Typer(help="Qdrant collections whose recall is known beforehand.", no_args_is_help=True)
+
+# Vectors of an existing collection that a codec is fitted on.
+_FITTED_ON = 20_000
+
+Url = Annotated[str | None, typer.Option(envvar="QDRANT_URL", help="The server, e.g. http://localhost:6333.")]
+ApiKey = Annotated[str | None, typer.Option(envvar="QDRANT_API_KEY", help="Its key.")]
+Edge = Annotated[Path | None, typer.Option(help="Folder of the embedded engine, instead of a server.")]
+Grpc = Annotated[bool, typer.Option("--grpc", help="Talk to the server over gRPC.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Metric = Annotated[str | None, typer.Option(help="l2, ip or cosine. [default: what the data says]")]
+Target = Annotated[float | None, typer.Option(help="Cheapest configuration with this recall@k.")]
+Budget = Annotated[
+    int | None, typer.Option("--bytes-per-vector", help="Best recall with so many bytes in memory.")
+]
+Codec = Annotated[Path, typer.Argument(help="File that `advise` wrote.")]
+Name = Annotated[str, typer.Argument(help="Collection.")]
+Parallel = Annotated[int, typer.Option(min=1, help="Threads.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Points per request.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Leave points alone that are there already.")]
+
+
+@contextlib.contextmanager
+def _client(url: str | None, api_key: str | None, edge: Path | None, grpc: bool) -> Iterator[Any]:
+    """Yield a client of the server, or of the embedded engine."""
+    if (url is None) == (edge is None):
+        raise ValueError(f"expected one of --url and --edge, not --url {url} and --edge {edge}")
+    if edge is not None:
+        from bqcore_qdrant.edge import EdgeClient
+
+        with EdgeClient(edge) as embedded:
+            yield embedded
+        return
+    from qdrant_client import QdrantClient
+
+    client = QdrantClient(url=url, api_key=api_key, prefer_grpc=grpc)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def _fit(stages: Stages, name: str, X: Any, metric: str, **arguments: Any) -> QdrantCodec:
+    from bqcore_qdrant import QdrantCodec
+
+    with stages.stage(name) as bar:
+
+        def show(text: str, done: int, total: int) -> None:
+            bar.describe(text)
+            bar(done, total)
+
+        return QdrantCodec.fit(X, metric, progress=show, **arguments)
+
+
+def _options_table(codec: QdrantCodec) -> Table:
+    fitted = codec.fitted
+    title = f"{fitted.n_total:,} x {codec.dim}, {codec.metric}" if fitted else ""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("configuration", no_wrap=True)
+    table.add_column("transform", no_wrap=True)
+    for heading in ("recall", "raw", "codes alone", "RAM B", "disk B"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("why", no_wrap=True)
+    for option in codec.options:
+        table.add_row(
+            option.config.name,
+            option.kind,
+            f"{option.recall:.3f}",
+            f"{option.raw_recall:.3f}",
+            f"{option.recall_without_rescore:.3f}",
+            str(option.bytes_ram),
+            str(option.bytes_disk),
+            option.reason,
+        )
+    return table
+
+
+def _codec_json(codec: QdrantCodec, path: Path | None) -> dict[str, Any]:
+    return {**codec.header(), "reason": codec.reason, "file": str(path) if path else None}
+
+
+@app.command()
+def advise(
+    data: Annotated[Path, typer.Argument(help="Folder or file of vectors (npy, fvecs, hdf5, parquet).")],
+    metric: Metric = None,
+    target_recall: Target = None,
+    bytes_per_vector: Budget = None,
+    server_version: Annotated[str, typer.Option(help="Features it may use.")] = "1.20",
+    k: Annotated[int, typer.Option(min=1)] = 10,
+    rows: Annotated[int | None, typer.Option(min=2, help="Predict from a sample of so many vectors.")] = None,
+    option: Annotated[int, typer.Option(min=1, help="Save the n-th option, not the first.")] = 1,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the codec is saved.")] = Path(
+        "codec.npz"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Choose a transform and a configuration for data, with the recall that they will have."""
+    import numpy as np
+
+    from bqcore import datasets
+
+    stages = Stages()
+    with stages.stage(f"read {data.name}"):
+        found = datasets.read(data, metric=metric)
+    X, n_total = found.base, found.n
+    if rows is not None and rows < found.n:
+        X = X[np.sort(np.random.default_rng(0).choice(found.n, rows, replace=False))]
+    if target_recall is None and bytes_per_vector is None:
+        target_recall = 0.95
+    codec = _fit(
+        stages,
+        "predict recall",
+        X,
+        found.metric,
+        target_recall=target_recall,
+        bytes_per_vector=bytes_per_vector,
+        server_version=server_version,
+        queries=found.queries,
+        k=k,
+        n_total=n_total,
+    )
+    if option > 1:
+        if option > len(codec.options):
+            raise ValueError(f"--option: expected at most {len(codec.options)}, not {option}")
+        codec = codec.with_option(codec.options[option - 1], X)
+    codec.save(output)
+    if as_json:
+        tables.write_json(_codec_json(codec, output), "-")
+        return
+    tables.print_table(_options_table(codec))
+    typer.echo(f"{output}: {codec.config.name}, {codec.transform.kind}, hash {codec.hash[:12]}")
+
+
+@app.command()
+def create(
+    codec_file: Codec,
+    name: Name,
+    url: Url = None,
+    api_key: ApiKey = None,
+    edge: Edge = None,
+    grpc: Grpc = False,
+    as_json: AsJson = False,
+) -> None:
+    """Create a collection for a codec."""
+    from bqcore_qdrant import Collection, QdrantCodec
+
+    codec = QdrantCodec.load(codec_file)
+    with _client(url, api_key, edge, grpc) as client:
+        _show(Collection.create(client, name, codec).describe(), as_json)
+
+
+@app.command()
+def upload(
+    codec_file: Codec,
+    name: Name,
+    source: Annotated[Path, typer.Argument(help=".npy or .parquet with vectors.")],
+    url: Url = None,
+    api_key: ApiKey = None,
+    edge: Edge = None,
+    grpc: Grpc = False,
+    batch_size: BatchSize = 256,
+    parallel: Parallel = 1,
+    resume: Resume = False,
+    keep_zero: Annotated[
+        bool, typer.Option("--keep-zero", help="Cosine: write zero vectors' points without the vector.")
+    ] = False,
+    id_column: Annotated[str, typer.Option(help="Of a Parquet file.")] = "id",
+    vector_column: Annotated[str | None, typer.Option(help="Of a Parquet file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fill a collection; after an interruption, the same again with --resume."""
+    from bqcore_qdrant import Collection, QdrantCodec
+    from bqcore_qdrant import upload as fill
+
+    stages = Stages()
+    codec = QdrantCodec.load(codec_file)
+    with _client(url, api_key, edge, grpc) as client:
+        collection = Collection(client, name, codec)
+        with stages.stage("upload") as bar:
+            done = fill(
+                collection,
+                source,
+                batch_size=batch_size,
+                parallel=parallel,
+                resume=resume,
+                zero_vectors="keep" if keep_zero else "error",
+                id_column=id_column,
+                vector_column=vector_column,
+                progress=lambda n, total: bar(n, total or n),
+            )
+        with stages.stage("build graph and codes"):
+            collection.optimize()
+        _show({**asdict(done), **collection.describe(), "seconds": stages.seconds}, as_json)
+
+
+@app.command()
+def verify(
+    codec_file: Codec,
+    name: Name,
+    url: Url = None,
+    api_key: ApiKey = None,
+    edge: Edge = None,
+    grpc: Grpc = False,
+    queries: Annotated[
+        Path | None, typer.Option(help="Vectors to ask for. [default: points of the collection]")
+    ] = None,
+    k: Annotated[int, typer.Option(min=1)] = 10,
+    n_queries: Annotated[int, typer.Option(min=1, help="The most that are asked.")] = 200,
+    as_json: AsJson = False,
+) -> None:
+    """Measure recall on the live collection; exit code 1 where it is below the prediction."""
+    import numpy as np
+
+    from bqcore_qdrant import Collection, QdrantCodec
+    from bqcore_qdrant import verify as measure
+
+    asked = None if queries is None else np.load(queries, allow_pickle=False)
+    codec = QdrantCodec.load(codec_file)
+    with _client(url, api_key, edge, grpc) as client, Stages().stage("exact and quantized search"):
+        found = measure(Collection(client, name, codec), asked, k, n_queries=n_queries)
+    _show(found.as_dict(), as_json)
+    if not found.is_as_predicted:
+        raise typer.Exit(1)
+
+
+@app.command()
+def migrate(
+    source: Annotated[str, typer.Argument(help="Collection to copy; it is not changed.")],
+    target: Annotated[str, typer.Argument(help="Collection to make or to take up.")],
+    url: Url = None,
+    api_key: ApiKey = None,
+    edge: Edge = None,
+    grpc: Grpc = False,
+    codec_file: Annotated[
+        Path, typer.Option("--codec", help="Codec; fitted on the source and saved here if missing.")
+    ] = Path("codec.npz"),
+    using: Annotated[str, typer.Option(help="Vector of the source; unnamed by default.")] = "",
+    target_recall: Target = None,
+    bytes_per_vector: Budget = None,
+    batch_size: BatchSize = 256,
+    parallel: Parallel = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Copy a collection into one set up by bqcore; after an interruption, the same again."""
+    from bqcore_qdrant import Collection, QdrantCodec
+    from bqcore_qdrant import migrate as copy
+    from bqcore_qdrant.collection import VECTOR, server_version
+    from bqcore_qdrant.migrate import METRICS, other_vectors, sample_vectors, source_vector
+
+    stages = Stages()
+    with _client(url, api_key, edge, grpc) as client:
+        params = source_vector(client, source, using)
+        if codec_file.is_file():
+            codec = QdrantCodec.load(codec_file)
+        else:
+            with stages.stage("sample the source"):
+                X = sample_vectors(client, source, using, _FITTED_ON)
+            n_total = max(len(X), client.count(source, exact=True).count)
+            if target_recall is None and bytes_per_vector is None:
+                target_recall = 0.95
+            codec = _fit(
+                stages,
+                "predict recall",
+                X,
+                METRICS[params.distance],
+                target_recall=target_recall,
+                bytes_per_vector=bytes_per_vector,
+                server_version=server_version(client),
+                n_total=n_total,
+            )
+            codec.save(codec_file)
+        if client.collection_exists(target):
+            collection = Collection(client, target, codec)
+        else:
+            dense, sparse = other_vectors(client, source, using)
+            vector = using or VECTOR
+            collection = Collection.create(
+                client, target, codec, using=vector, other_vectors=dense, sparse_vectors=sparse
+            )
+        with stages.stage("copy") as bar:
+            done = copy(
+                client,
+                source,
+                collection,
+                using=using,
+                batch_size=batch_size,
+                parallel=parallel,
+                progress=lambda n, total: bar(n, total or n),
+            )
+        with stages.stage("build graph and codes"):
+            collection.optimize()
+        _show({**asdict(done), **collection.describe(), "codec_file": str(codec_file)}, as_json)
+
+
+def _show(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, default=str))
+        return
+    width = max(len(name) for name in result)
+    for name, value in result.items():
+        typer.echo(f"{name:<{width}}  {f'{value:.4f}' if isinstance(value, float) else value}")
