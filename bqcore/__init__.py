@@ -12,6 +12,7 @@ from bqcore.quantizer import Quantizer
 from bqcore.rabitq import RaBitQ
 from bqcore.registry import load, make_codec
 from bqcore.rescore import Tier
+from bqcore.scan import ScanIndex, ScanResult
 from bqcore.search import SearchResult, search
 
 try:
@@ -24,6 +25,8 @@ __all__ = [
     "Codes",
     "Quantizer",
     "RaBitQ",
+    "ScanIndex",
+    "ScanResult",
     "SearchResult",
     "Tier",
     "__version__",

@@ -1,0 +1,333 @@
+"""SEARCH: an exhaustive index in memory over codes, scanned in stages by the kernels."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from bqcore._kernels import Float32Array
+from bqcore._scan import BLOCK, NONE, SEGMENT_DTYPE, Blocks, Queries, UInt8Array, UInt32Array, pack
+from bqcore._validation import Float64Array, IdArray, as_matrix_or_vector, check_int
+from bqcore.codec import Codec
+from bqcore.codes import Codes
+from bqcore.rescore import Tier
+from bqcore.scan_codecs import View, view
+
+#: Default width of the first stage's bound in standard deviations.
+EPS0 = 2.5
+
+#: Queries that share a pass over the codes.
+BATCH = 64
+
+# Blocks to a segment: the limits of its factors decide which sums can matter, and threads take whole
+# segments.
+_SEGMENT_BLOCKS = 64
+
+# Share of rows allowed by a filter below which they are estimated one by one. Such an estimate costs some 30
+# times a row's share of a scan.
+_LISTED_SHARE = 0.02
+
+_Found = tuple[Float32Array, UInt32Array, npt.NDArray[np.uint64]]
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    """Best rows per query, best first.
+
+    Parameters
+    ----------
+    ids : ndarray of int64, shape (n_queries, k)
+        -1 where a filter allows fewer than k rows.
+    distances : ndarray of float64, shape (n_queries, k)
+        Estimates in the unit of the metric, of the tier where there is one; inf beside id -1.
+    n_estimated : ndarray of int64, shape (n_queries,)
+        Codes that were read in whole.
+    """
+
+    ids: IdArray
+    distances: Float64Array
+    n_estimated: IdArray
+
+
+class ScanIndex:
+    """Codes laid out for exhaustive search.
+
+    A search sums query look-ups over some bits of every code, which bound its distance from below, and reads
+    whole only the codes whose bound is not above the k-th best distance so far. The result is that of an
+    exhaustive scan over max(estimate, bound), whatever the order of the scan and the number of threads.
+
+    Parameters
+    ----------
+    quantizer : Codec
+        A fitted `RaBitQ`, `SAQ`, or `PQ` at 4 bits.
+    codes : Codes
+        What it made, at least 1 code; the index keeps a reference, so they may be mapped from a file.
+    tier : Tier, optional
+        The same rows with more precision, such as `RaBitQ` at 8 bits, to rescore candidates from.
+
+    Raises
+    ------
+    ValueError
+        If codes are none, of another model or of another codec, or the tier has another metric or number of
+        rows.
+
+    References
+    ----------
+    Andre, Kermarrec & Le Scouarnec, "Quicker ADC: Unlocking the Hidden Potential of Product Quantization with
+    SIMD", PAMI 2021.
+    """
+
+    def __init__(self, quantizer: Codec, codes: Codes, tier: Tier | None = None) -> None:
+        quantizer.check_codes(codes)
+        if len(codes) == 0:
+            raise ValueError("codes: expected at least 1 code, not 0")
+        self._init(quantizer, codes, view(quantizer))
+        self._tier: ScanIndex | None = None
+        if tier is not None:
+            if tier.codec.metric_ != quantizer.metric_:
+                raise ValueError(f"tier: expected metric {quantizer.metric_!r}, not {tier.codec.metric_!r}")
+            if len(tier.codes) != len(codes):
+                raise ValueError(f"tier: expected {len(codes)} rows, one per code, not {len(tier.codes)}")
+            self._tier = ScanIndex(tier.codec, tier.codes)
+
+    def _init(self, quantizer: Codec, codes: Codes, codec_view: View) -> None:
+        self.quantizer, self.codes = quantizer, codes
+        self._view = codec_view
+        self._plan = self._view.plan(codes)
+        factors = self._view.factors(codes)
+        lists = codes.factors["list"].astype(np.uint16) if self._view.n_lists > 1 else None
+        ids, segments = arrange(len(codes), factors, lists)
+        blocks = pack(np.ascontiguousarray(codes.packed), ids, self._plan.source_bits)
+        self.nbytes = blocks.nbytes + ids.nbytes + codes.packed.nbytes
+        self.nbytes += (0 if factors is None else factors.nbytes) + (0 if lists is None else lists.nbytes)
+        self._blocks = Blocks(
+            kind=self._view.kind,
+            bits=self._view.bits,
+            dim=self._view.dim,
+            codes=np.ascontiguousarray(codes.packed),
+            factors=factors,
+            lists=lists,
+            ids=ids,
+            segments=segments,
+            blocks=blocks,
+            n_trellis=self._plan.n_trellis,
+        )
+        self._rooms: list[Queries] = []
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def scanned_bytes_per_vector(self) -> int:
+        """Bytes of a code that the first stage reads."""
+        return self._plan.stage.n_rows
+
+    def search(
+        self,
+        Q: npt.ArrayLike,
+        k: int = 10,
+        *,
+        eps0: float = EPS0,
+        filter: npt.ArrayLike | None = None,
+        oversampling: float = 5.0,
+        n_threads: int = 1,
+    ) -> ScanResult:
+        """Find the k best rows of every query.
+
+        Parameters
+        ----------
+        Q : ndarray of float32, shape (n_queries, dim) or (dim,)
+        k : int, default 10
+            At most ``len(index)``.
+        eps0 : float, default 2.5
+            Width of the bound in standard deviations of what the first stage does not read; inf loses
+            nothing.
+        filter : ndarray of bool, shape (n,), or of int, shape (m,), optional
+            Rows that may be found: a mask, or their numbers.
+        oversampling : float, default 5.0
+            Candidates per wanted row that are rescored from the tier, if there is one.
+        n_threads : int, default 1
+            Threads share the queries, or where there are fewer queries the codes.
+
+        Returns
+        -------
+        ScanResult
+            A single query gives arrays with one row.
+
+        Raises
+        ------
+        TypeError
+            If k, n_threads or the filter have another type.
+        ValueError
+            If dims differ, values are not finite, k or n_threads are out of range, eps0 is negative or
+            oversampling below 1, or the filter has another length or numbers out of range.
+        """
+        queries, _ = as_matrix_or_vector(Q, dim=self.quantizer.dim_)
+        n = len(self.codes)
+        k = check_int(k, name="k", low=1, high=n)
+        n_threads = check_int(n_threads, name="n_threads", low=1)
+        if not eps0 >= 0:
+            raise ValueError(f"eps0: expected a number >= 0, not {eps0}")
+        if not oversampling >= 1:
+            raise ValueError(f"oversampling: expected at least 1, not {oversampling}")
+        queries = self.quantizer.as_coded(queries)
+        bitmap, listed = (None, None) if filter is None else as_filter(filter, n)
+        wanted = k if self._tier is None else int(min(n, np.ceil(k * oversampling)))
+        parts = self._parts(queries, wanted, float(eps0), bitmap, listed, n_threads)
+        distances, ids, n_full = (np.concatenate(one) for one in zip(*parts, strict=True))
+        if self._tier is not None:
+            distances, ids = self._tier._rescored(queries, ids, k)
+        found = ids.astype(np.int64)
+        found[ids == NONE] = -1
+        return ScanResult(found, distances.astype(np.float64), n_full.astype(np.int64))
+
+    def _parts(
+        self,
+        queries: Float32Array,
+        k: int,
+        eps0: float,
+        bitmap: UInt8Array | None,
+        listed: UInt32Array | None,
+        n_threads: int,
+    ) -> list[_Found]:
+        """Search in batches; return distances, ids and counts of each."""
+        by_query = n_threads > 1 and len(queries) >= 2 * n_threads
+        step = min(BATCH, -(-len(queries) // n_threads)) if by_query else BATCH
+        batches = [queries[start : start + step] for start in range(0, len(queries), step)]
+
+        def whole(batch: Float32Array) -> _Found:
+            return self._on(batch, eps0, lambda room: self._one(room, k, None, bitmap, listed))
+
+        if n_threads == 1 or (listed is not None and not by_query):
+            return [whole(batch) for batch in batches]
+        cuts = np.linspace(0, len(self._blocks.segments), n_threads + 1).astype(int).tolist()
+        ranges = [(first, last - first) for first, last in pairwise(cuts) if last > first]
+        with ThreadPoolExecutor(n_threads) as pool:
+            if by_query:
+                return list(pool.map(whole, batches))
+
+            def part(batch: Float32Array, one: tuple[int, int]) -> _Found:
+                return self._on(batch, eps0, lambda room: self._one(room, k, one, bitmap, None))
+
+            return [_merge(list(pool.map(partial(part, batch), ranges)), k) for batch in batches]
+
+    def _one(
+        self,
+        room: Queries,
+        k: int,
+        segments: tuple[int, int] | None,
+        bitmap: UInt8Array | None,
+        listed: UInt32Array | None,
+    ) -> _Found:
+        if listed is None:
+            return self._blocks.search(room, k, segments, bitmap)
+        distances, ids = self._blocks.search_listed(room, k, listed)
+        return distances, ids, np.full(room.n, len(listed), dtype=np.uint64)
+
+    def _on(self, queries: Float32Array, eps0: float, run: Callable[[Queries], _Found]) -> _Found:
+        """Run something on prepared queries, in a room that no other thread is in."""
+        capacity = 1 if len(queries) == 1 else BATCH
+        with self._lock:
+            at = next((i for i, room in enumerate(self._rooms) if room.capacity == capacity), None)
+            room = None if at is None else self._rooms.pop(at)
+        room = room or self._view.room(capacity, self._plan.stage)
+        try:
+            self._view.prepare(room, queries, self._plan.stage, eps0)
+            return run(room)
+        finally:
+            with self._lock:
+                self._rooms.append(room)
+
+    def _rescored(
+        self, queries: Float32Array, candidates: UInt32Array, k: int
+    ) -> tuple[Float32Array, UInt32Array]:
+        """Return distances and ids of the k best candidates, shape (n_queries, k)."""
+
+        def run(room: Queries, start: int) -> _Found:
+            parts = []
+            for i in range(room.n):
+                listed = candidates[start + i]
+                listed = np.ascontiguousarray(listed[listed != NONE])
+                parts.append(self._blocks.search_listed(room, k, listed, row=i))
+            distances, ids = (np.concatenate(one) for one in zip(*parts, strict=True))
+            return distances, ids, np.empty(0, dtype=np.uint64)
+
+        found = [
+            self._on(queries[start : start + BATCH], np.inf, partial(run, start=start))
+            for start in range(0, len(queries), BATCH)
+        ]
+        return np.concatenate([one[0] for one in found]), np.concatenate([one[1] for one in found])
+
+
+def as_filter(rows: npt.ArrayLike, n: int) -> tuple[UInt8Array | None, UInt32Array | None]:
+    """Return a bitmap, or, where they are few, the sorted numbers of the rows that a filter allows.
+
+    Raises
+    ------
+    TypeError
+        If the filter is neither bool nor int.
+    ValueError
+        If a mask has not n entries, or numbers are not 0 to n - 1.
+    """
+    given = np.asarray(rows)
+    if given.dtype == np.bool_:
+        if given.shape != (n,):
+            raise ValueError(f"filter: expected a mask of shape ({n},), not {given.shape}")
+        mask = given
+    elif given.dtype.kind in "iu" or given.size == 0:
+        if given.ndim != 1:
+            raise ValueError(f"filter: expected row numbers of shape (m,), not {given.shape}")
+        if given.size and not (int(given.min()) >= 0 and int(given.max()) < n):
+            raise ValueError(f"filter: expected rows 0 to {n - 1}, not {given.min()} to {given.max()}")
+        if given.size <= _LISTED_SHARE * n:
+            return None, np.unique(given).astype(np.uint32)
+        mask = np.zeros(n, dtype=np.bool_)
+        mask[given] = True
+    else:
+        raise TypeError(f"filter: expected bool or int, not {given.dtype}")
+    if np.count_nonzero(mask) <= _LISTED_SHARE * n:
+        return None, np.flatnonzero(mask).astype(np.uint32)
+    return np.packbits(mask, bitorder="little"), None
+
+
+def arrange(
+    n: int, factors: npt.NDArray[np.void] | None, lists: npt.NDArray[np.uint16] | None
+) -> tuple[UInt32Array, npt.NDArray[np.void]]:
+    """Return which code lies where, and the segments: blocks of codes of one list."""
+    order = np.arange(n, dtype=np.uint32)
+    groups = [order]
+    if lists is not None:
+        order = np.argsort(lists, kind="stable").astype(np.uint32)
+        groups = np.split(order, np.flatnonzero(np.diff(lists[order])) + 1)
+    ids, rows = [], []
+    block = 0
+    for group in groups:
+        padded = np.full(-(-len(group) // BLOCK) * BLOCK, NONE, dtype=np.uint32)
+        padded[: len(group)] = group
+        ids.append(padded)
+        for start in range(0, len(group), _SEGMENT_BLOCKS * BLOCK):
+            some = group[start : start + _SEGMENT_BLOCKS * BLOCK]
+            n_blocks = -(-len(some) // BLOCK)
+            f_add, scale = (np.zeros(1), np.ones(1))
+            if factors is not None:
+                f_add, scale = factors["f_add"][some], -factors["f_rescale"][some]
+            at = 0 if lists is None else int(lists[some[0]])
+            rows.append((block, n_blocks, at, f_add.min(), f_add.max(), scale.min(), scale.max()))
+            block += n_blocks
+    return np.concatenate(ids), np.array(rows, dtype=SEGMENT_DTYPE)
+
+
+def _merge(parts: list[_Found], k: int) -> _Found:
+    """Return the k best of what threads found in their ranges, ties by id."""
+    distances, ids = (np.concatenate([part[i] for part in parts], axis=1) for i in (0, 1))
+    order = np.lexsort((ids, distances), axis=1)[:, :k]
+    n_full = np.asarray(np.sum([part[2] for part in parts], axis=0), dtype=np.uint64)
+    return np.take_along_axis(distances, order, axis=1), np.take_along_axis(ids, order, axis=1), n_full

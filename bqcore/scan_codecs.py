@@ -1,0 +1,207 @@
+"""SEARCH: how the scan sees each codec's codes: distance = f_add + g_add[list] + f_rescale <k, q>."""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from bqcore import levels
+from bqcore._kernels import FACTORS_DTYPE, Float32Array, _check, _pointer, matmul
+from bqcore._native import ffi, lib
+from bqcore._scan import Queries, Stage
+from bqcore.codec import Codec
+from bqcore.codes import Codes
+from bqcore.rabitq import RaBitQ
+from bqcore.saq import SAQ
+from bqcore.scan_stages import StagePlan, plain_stage, trellis_stage
+
+# Codes whose levels are looked at to fit the first stage.
+_SAMPLE = 2000
+
+
+class View(abc.ABC):
+    """Codes of one codec as the scan kernels take them.
+
+    Attributes
+    ----------
+    kind : str
+        How a whole code's product is had: a key of `bqcore._scan.KINDS`.
+    bits, dim : int
+        As `bqcore._scan.Blocks` takes them.
+    n_lists : int
+    """
+
+    kind: ClassVar[str]
+    bits: int
+    dim: int
+    n_lists: int
+
+    @abc.abstractmethod
+    def plan(self, codes: Codes) -> StagePlan:
+        """Choose the bits of the first stage."""
+
+    @abc.abstractmethod
+    def factors(self, codes: Codes) -> npt.NDArray[np.void] | None:
+        """Return f_add and f_rescale of codes, shape (n,)."""
+
+    @abc.abstractmethod
+    def room(self, capacity: int, stage: Stage) -> Queries:
+        """Return room for so many queries."""
+
+    @abc.abstractmethod
+    def prepare(self, queries: Queries, Q: Float32Array, stage: Stage, eps0: float) -> None:
+        """Prepare queries, shape (n_queries <= capacity, dim), contiguous, unit rows under cosine."""
+
+
+def sample_rows(n: int) -> npt.NDArray[np.int64]:
+    """Rows spread evenly over n, at most `_SAMPLE`."""
+    return np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(np.int64))
+
+
+class RaBitQView(View):
+    """Levels k = u - M/2 of rotated coordinates; the highest bits of the first dimensions come first."""
+
+    def __init__(self, codec: RaBitQ, share: float = 0.625) -> None:
+        self.codec, self.bits, self.dim = codec, codec.bits_, codec.dim_
+        self.kind = "levels" if codec.bits_ in levels.PACKED_BITS else "planes"  # type: ignore[misc]
+        self.n_lists = len(codec.centroids_)
+        self.share = share
+        beyond = bool(codec._beyond_format())
+        self._model = codec._queries if beyond else codec._model
+        self._half = ((1 << self.bits) - 1) / 2
+
+    def plan(self, codes: Codes) -> StagePlan:  # noqa: D102
+        codec, bits, dim = self.codec, self.bits, self.dim
+        if bits in levels.PACKED_BITS:
+            source = [i * bits + bits - 1 for i in range(dim)]
+        else:
+            source = [(bits - 1) * 8 * -(-dim // 8) + i for i in range(dim)]
+        n = dim if bits > 1 else min(dim, max(8, -(-int(dim * self.share) // 8) * 8))
+        known = codec._levels(codes.packed[sample_rows(len(codes))]).astype(np.float64)
+        magnitude, square = float(np.abs(known).mean()), float(np.square(known).mean())
+        # <L, L> / <L, L1> of sign times mean magnitude, on the dimensions taken
+        rho = square * dim / (magnitude**2 * n)
+        top, low = ((1 << bits) - 1) / 2, 0.5
+        step = rho * magnitude
+        inside, outside = square - 2 * rho * magnitude**2 + step**2, square
+        variance = np.where(np.arange(dim) < n, inside, outside).astype(np.float32)
+        reach = np.where(np.arange(dim) < n, max(abs(top - step), abs(low - step)), top).astype(np.float32)
+        base = np.where(np.arange(dim) < n, -step, 0.0).astype(np.float32)
+        return plain_stage(
+            source[:n], list(range(n)), [2 * step] * n, base, variance, reach, float(variance.mean() / square)
+        )
+
+    def factors(self, codes: Codes) -> npt.NDArray[np.void]:  # noqa: D102
+        if codes.factors.dtype == FACTORS_DTYPE:
+            return np.ascontiguousarray(codes.factors)
+        out = np.empty(len(codes), dtype=FACTORS_DTYPE)
+        out["f_add"], out["f_rescale"] = codes.factors["f_add"], codes.factors["f_rescale"]
+        return out
+
+    def room(self, capacity: int, stage: Stage) -> Queries:  # noqa: D102
+        z_nbytes = lib.bqk_query_nbytes(self.dim, 8)
+        return Queries(capacity, stage, self.n_lists, z_nbytes, self.dim)
+
+    def prepare(self, queries: Queries, Q: Float32Array, stage: Stage, eps0: float) -> None:  # noqa: D102
+        codec, model = self.codec, self._model
+        queries.n = len(Q)
+        beyond = model is not codec._model
+        if beyond:
+            queries.g_add[: len(Q)] = codec._list_distances(Q)
+            Q = codec._turn(Q - codec.centroid_)
+        query, rotated, work = ffi.new("bqk_query *"), queries.coordinates, queries.work
+        rows = ffi.cast("float *", _pointer("float", Q))
+        for i in range(len(Q)):
+            q, one = rows + i * self.dim, queries.structs[i]
+            _check(lib.bqk_query_prepare(model._struct, q, 32, query, rotated, work))
+            stage.prepare(queries, i, rotated, eps0)
+            _check(lib.bqk_query_prepare(model._struct, q, 8, query, queries.z[i], work))
+            if not beyond:
+                queries.g_add[i, 0] = query.g_add
+            one.unit, one.shift = query.delta, self._half * query.sum_z
+
+
+class SAQView(View):
+    """Trellis-coded levels of principal axes: the free bits are a level's highest."""
+
+    kind = "trellis"
+
+    def __init__(self, codec: SAQ, free_planes: int = 8, trellis_from: int | None = None) -> None:
+        self.codec, self.dim, self.bits = codec, len(codec.axis_bits_), int(codec.axis_bits_.sum())
+        self.n_lists = len(codec.centroids_)
+        self._trellis = codec._trellis._struct
+        self.free_planes, self.trellis_from = free_planes, trellis_from
+        ip = codec.metric_ == "ip"
+        self._origin = np.zeros(codec.dim_, np.float32) if ip else codec.centroids_.mean(axis=0)
+        self._centroids = codec.centroids_ - self._origin
+        self._axes = np.ascontiguousarray(codec.basis_.T)
+
+    def plan(self, codes: Codes) -> StagePlan:  # noqa: D102
+        codec, rates = self.codec, self.codec.axis_bits_.astype(np.int64)
+        step = codec.axis_step_.astype(np.float64)
+        sample = codec._trellis.decode(np.ascontiguousarray(codes.packed[sample_rows(len(codes))])) / step
+        return trellis_stage(
+            rates, step, sample, free_planes=self.free_planes, trellis_from=self.trellis_from
+        )
+
+    def factors(self, codes: Codes) -> npt.NDArray[np.void]:  # noqa: D102
+        codec = self.codec
+        out = np.empty(len(codes), dtype=FACTORS_DTYPE)
+        scale = codec._f_rescale.unpack(codes.factors["f_rescale"])
+        out["f_rescale"] = -2 * scale if codec.metric_ == "l2" else -scale
+        out["f_add"] = codec._f_add.unpack(codes.factors["f_add"])
+        if codec.metric_ == "ip":
+            return out
+        lists = codec._lists(codes)
+        axes = self._centroids @ codec.basis_
+        for start in range(0, len(codes), 1 << 13):
+            rows = slice(start, start + (1 << 13))
+            found = codec._levels(codes[rows])
+            square = np.einsum("ij,ij->i", found, found)
+            if self.n_lists > 1:
+                square += 2 * np.einsum("ij,ij->i", found, axes[lists[rows]])
+            out["f_add"][rows] += square if codec.metric_ == "l2" else square / 2
+        return out
+
+    def room(self, capacity: int, stage: Stage) -> Queries:  # noqa: D102
+        null = ffi.NULL
+        n_values = lib.bqk_scan_trellis_values(self._trellis, null, null, null, null)
+        return Queries(capacity, stage, self.n_lists, n_values * 4, n_values // 4)
+
+    def prepare(self, queries: Queries, Q: Float32Array, stage: Stage, eps0: float) -> None:  # noqa: D102
+        codec = self.codec
+        queries.n = len(Q)
+        if codec.metric_ == "ip":
+            queries.g_add[: len(Q)] = -matmul(Q, codec.centroids_)
+        else:
+            Q = Q - self._origin
+            for i, q in enumerate(Q):
+                difference = self._centroids - q
+                queries.g_add[i] = np.einsum("ij,ij->i", difference, difference)
+            if codec.metric_ == "cosine":
+                queries.g_add[: len(Q)] *= np.float32(0.5)
+        axes = matmul(np.ascontiguousarray(Q), self._axes)  # a query's sums do not depend on its neighbours
+        rows = ffi.cast("float *", _pointer("float", axes))
+        for i in range(len(Q)):
+            q, one = rows + i * self.dim, queries.structs[i]
+            stage.prepare(queries, i, q, eps0)
+            values, offset = ffi.cast("float *", queries.z[i]), ffi.addressof(one, "offset")
+            lib.bqk_scan_trellis_values(self._trellis, q, queries.work, values, offset)
+
+
+def view(codec: Codec) -> View:
+    """Return how the scan sees a codec's codes.
+
+    Raises
+    ------
+    ValueError
+        If it has no view of this codec.
+    """
+    if isinstance(codec, RaBitQ):
+        return RaBitQView(codec)
+    if isinstance(codec, SAQ):
+        return SAQView(codec)
+    raise ValueError(f"expected codes of rabitq, saq or pq at 4 bits, not of {codec.codec}")
