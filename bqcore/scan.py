@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from math import isfinite
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,9 @@ _SEGMENT_BLOCKS = 64
 # Share of rows allowed by a filter below which they are estimated one by one. Such an estimate costs some 30
 # times a row's share of a scan.
 _LISTED_SHARE = 0.02
+
+# Norms whose squares are normal numbers of float32.
+_SMALLEST_NORM = 1e-15
 
 _Found = tuple[Float32Array, UInt32Array, npt.NDArray[np.uint64]]
 
@@ -119,8 +122,8 @@ class ScanIndex:
             blocks=blocks,
             n_trellis=self._plan.n_trellis,
         )
-        self._rooms: list[Queries] = []
-        self._lock = threading.Lock()
+        # rooms that no thread is in; lists are popped and appended to in one step
+        self._rooms: dict[int, list[Queries]] = {1: [], BATCH: []}
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -170,24 +173,43 @@ class ScanIndex:
             If dims differ, values are not finite, k or n_threads are out of range, eps0 is negative or
             oversampling below 1, or the filter has another length or numbers out of range.
         """
-        queries, _ = as_matrix_or_vector(Q, dim=self.quantizer.dim_)
-        n = len(self.codes)
-        k = check_int(k, name="k", low=1, high=n)
-        n_threads = check_int(n_threads, name="n_threads", low=1)
+        queries = self._checked(Q)
+        n = self._blocks.n
+        if not (type(k) is int and 1 <= k <= n and n_threads == 1):
+            k = check_int(k, name="k", low=1, high=n)
+            n_threads = check_int(n_threads, name="n_threads", low=1)
         if not eps0 >= 0:
             raise ValueError(f"eps0: expected a number >= 0, not {eps0}")
         if not oversampling >= 1:
             raise ValueError(f"oversampling: expected at least 1, not {oversampling}")
-        queries = self.quantizer.as_coded(queries)
         bitmap, listed = (None, None) if filter is None else as_filter(filter, n)
         wanted = k if self._tier is None else int(min(n, np.ceil(k * oversampling)))
         parts = self._parts(queries, wanted, float(eps0), bitmap, listed, n_threads)
-        distances, ids, n_full = (np.concatenate(one) for one in zip(*parts, strict=True))
+        distances, ids, n_full = parts[0]
+        if len(parts) > 1:
+            distances, ids, n_full = (np.concatenate(one) for one in zip(*parts, strict=True))
         if self._tier is not None:
             distances, ids = self._tier._rescored(queries, ids, k)
         found = ids.astype(np.int64)
-        found[ids == NONE] = -1
+        if found[:, -1].max() == NONE:  # empty places come last
+            found[ids == NONE] = -1
         return ScanResult(found, distances.astype(np.float64), n_full.astype(np.int64))
+
+    def _checked(self, Q: npt.ArrayLike) -> Float32Array:
+        """Return queries as the view takes them. What a search takes beside the scan is counted in microseconds."""
+        dim = self.quantizer.dim_
+        plain = type(Q) is np.ndarray and Q.dtype == np.float32 and Q.flags.c_contiguous
+        # a finite sum of squares has finite terms; others are looked at by the slower check
+        if plain and Q.ndim in (1, 2) and Q.shape[-1] == dim and Q.size and isfinite(np.vdot(Q, Q)):  # type: ignore[union-attr, arg-type]
+            queries: Float32Array = Q.reshape(-1, dim)  # type: ignore[union-attr]
+        else:
+            queries, _ = as_matrix_or_vector(Q, dim=dim)
+        if not (self._view.takes_unit_rows and self.quantizer.metric_ == "cosine"):
+            return queries
+        norms = np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64))
+        if norms.min() < _SMALLEST_NORM or norms.max() > 1 / _SMALLEST_NORM:
+            return self.quantizer.as_coded(queries)
+        return (queries / norms[:, np.newaxis]).astype(np.float32)
 
     def _parts(
         self,
@@ -235,16 +257,16 @@ class ScanIndex:
     def _on(self, queries: Float32Array, eps0: float, run: Callable[[Queries], _Found]) -> _Found:
         """Run something on prepared queries, in a room that no other thread is in."""
         capacity = 1 if len(queries) == 1 else BATCH
-        with self._lock:
-            at = next((i for i, room in enumerate(self._rooms) if room.capacity == capacity), None)
-            room = None if at is None else self._rooms.pop(at)
-        room = room or self._view.room(capacity, self._plan.stage)
+        rooms = self._rooms[capacity]
+        try:
+            room = rooms.pop()
+        except IndexError:
+            room = self._view.room(capacity, self._plan.stage)
         try:
             self._view.prepare(room, queries, self._plan.stage, eps0)
             return run(room)
         finally:
-            with self._lock:
-                self._rooms.append(room)
+            rooms.append(room)
 
     def _rescored(
         self, queries: Float32Array, candidates: UInt32Array, k: int

@@ -32,9 +32,12 @@ class View(abc.ABC):
     bits, dim : int
         As `bqcore._scan.Blocks` takes them.
     n_lists : int
+    takes_unit_rows : bool
+        Whether queries are scaled under cosine before they get here.
     """
 
     kind: ClassVar[str]
+    takes_unit_rows: bool = True
     bits: int
     dim: int
     n_lists: int
@@ -53,7 +56,7 @@ class View(abc.ABC):
 
     @abc.abstractmethod
     def prepare(self, queries: Queries, Q: Float32Array, stage: Stage, eps0: float) -> None:
-        """Prepare queries, shape (n_queries <= capacity, dim), contiguous, unit rows under cosine."""
+        """Prepare queries, shape (n_queries <= capacity, dim), contiguous."""
 
 
 def sample_rows(n: int) -> npt.NDArray[np.int64]:
@@ -72,6 +75,7 @@ class RaBitQView(View):
         beyond = bool(codec._beyond_format())
         self._model = codec._queries if beyond else codec._model
         self._half = ((1 << self.bits) - 1) / 2
+        self.takes_unit_rows = beyond
 
     def plan(self, codes: Codes) -> StagePlan:  # noqa: D102
         codec, bits, dim = self.codec, self.bits, self.dim
@@ -167,9 +171,10 @@ class SAQView(View):
         return out
 
     def room(self, capacity: int, stage: Stage) -> Queries:  # noqa: D102
-        null = ffi.NULL
-        n_values = lib.bqk_scan_trellis_values(self._trellis, null, null, null, null)
-        return Queries(capacity, stage, self.n_lists, n_values * 4, n_values // 4)
+        n_values = lib.bqk_scan_trellis_values(self._trellis)
+        self._coarse_at = n_values * 4
+        z_nbytes = n_values * 4 + lib.bqk_trellis_query_nbytes(self._trellis)
+        return Queries(capacity, stage, self.n_lists, z_nbytes, n_values // 4)
 
     def prepare(self, queries: Queries, Q: Float32Array, stage: Stage, eps0: float) -> None:  # noqa: D102
         codec = self.codec
@@ -178,18 +183,21 @@ class SAQView(View):
             queries.g_add[: len(Q)] = -matmul(Q, codec.centroids_)
         else:
             Q = Q - self._origin
-            for i, q in enumerate(Q):
-                difference = self._centroids - q
-                queries.g_add[i] = np.einsum("ij,ij->i", difference, difference)
-            if codec.metric_ == "cosine":
-                queries.g_add[: len(Q)] *= np.float32(0.5)
+            half = np.float32(0.5 if codec.metric_ == "cosine" else 1)
+            if self.n_lists == 1:
+                np.einsum("ij,ij,->i", Q, Q, half, out=queries.g_add[: len(Q), 0])
+            else:
+                for i, q in enumerate(Q):
+                    difference = self._centroids - q
+                    np.einsum("ij,ij,->i", difference, difference, half, out=queries.g_add[i])
         axes = matmul(np.ascontiguousarray(Q), self._axes)  # a query's sums do not depend on its neighbours
         rows = ffi.cast("float *", _pointer("float", axes))
         for i in range(len(Q)):
             q, one = rows + i * self.dim, queries.structs[i]
             stage.prepare(queries, i, q, eps0)
-            values, offset = ffi.cast("float *", queries.z[i]), ffi.addressof(one, "offset")
-            lib.bqk_scan_trellis_values(self._trellis, q, queries.work, values, offset)
+            values = ffi.cast("float *", queries.z[i])
+            one.coarse = coarse = ffi.cast("int8_t *", queries.z[i]) + self._coarse_at
+            _check(lib.bqk_scan_trellis_query(self._trellis, q, eps0, queries.work, values, coarse, queries.structs + i))
 
 
 def view(codec: Codec) -> View:

@@ -254,6 +254,9 @@ typedef struct bqk_scan_query
 	float unit;
 	float shift;
 	float offset;
+	const int8_t *coarse;
+	float coarse_unit;
+	float coarse_offset;
 	const float *g_add;
 } bqk_scan_query;
 
@@ -274,6 +277,8 @@ int bqk_scan_listed(const bqk_scan *scan, const uint32_t *listed, size_t n_liste
 size_t bqk_scan_prepare_work(const bqk_scan_stage *stage);
 int bqk_scan_prepare(const bqk_scan_stage *stage, const float *q, float eps0, uint8_t *luts, float *delta, float *top,
 					 float *work);
-/* Look-ups for BQK_SCAN_TRELLIS: fills values, <levels, q> ~ their sum + offset, and returns how many floats there are;
- * with q NULL only that. work holds a quarter of it. */
-size_t bqk_scan_trellis_values(const bqk_trellis *t, const float *q, float *work, float *values, float *offset);
+/* Prepares a query of axes for BQK_SCAN_TRELLIS: values, of which there are bqk_scan_trellis_values(t) floats, coarse,
+ * of bqk_trellis_query_nbytes(t), and the terms beside them. eps0 as below. work holds a quarter of the values. */
+size_t bqk_scan_trellis_values(const bqk_trellis *t);
+int bqk_scan_trellis_query(const bqk_trellis *t, const float *q, float eps0, float *work, float *values, int8_t *coarse,
+						   bqk_scan_query *query);

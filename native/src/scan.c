@@ -3,6 +3,7 @@
 #include "fastscan.h"
 #include "scan_trellis.h"
 #include "topk.h"
+#include "trellis.h"
 
 #include <math.h>
 
@@ -158,6 +159,16 @@ estimate_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_
 			fetch(scan, left[i + AHEAD]);
 		if (bound > p->best.threshold)
 			continue;
+		if (scan->kind == BQK_SCAN_TRELLIS)
+		{
+			const uint8_t *code = scan->codes + (size_t) id * scan->code_nbytes;
+			int32_t dot = bqk_trellis_dot_one(code, scan->dim, (size_t) scan->bits, query->coarse);
+			float closer = f_add + f_rescale * (query->coarse_unit * (float) dot + query->coarse_offset);
+
+			bound = closer > bound ? closer : bound;
+			if (bound > p->best.threshold)
+				continue;
+		}
 		estimate = f_add + f_rescale * inner_product(scan, query, scan->codes + (size_t) id * scan->code_nbytes);
 		p->n_full++;
 		bqk_topk_push(&p->best, estimate < bound ? bound : estimate, id);
@@ -213,7 +224,7 @@ bqk_scan_search(const bqk_scan *scan, size_t first_segment, size_t n_segments, c
 {
 	scratch s = divide(work, n_queries, k);
 	bqk_scan_fn kernel = bqk_fastscan();
-	size_t run = 1;
+	size_t run = 1, done = 0;
 
 	if (k == 0 || first_segment > scan->n_segments || n_segments > scan->n_segments - first_segment ||
 		scan->n_rows == 0 || scan->n_trellis > scan->n_rows || (scan->n_trellis > 0 && scan->n_trellis < 3))
@@ -230,7 +241,8 @@ bqk_scan_search(const bqk_scan *scan, size_t first_segment, size_t n_segments, c
 			count = last - b < run ? last - b : run;
 			rows.n_blocks = count;
 			search_run(scan, segment, &rows, b, queries, n_queries, filter, kernel, &s);
-			run = run < RUN_BLOCKS ? run * 2 : run;
+			done += count;
+			run = 1 + done / 4 < RUN_BLOCKS ? 1 + done / 4 : RUN_BLOCKS;
 		}
 	}
 	write_results(s.queries, n_queries, k, distances, ids);

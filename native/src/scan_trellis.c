@@ -4,17 +4,29 @@
 #include "scan_trellis.h"
 #include "trellis.h"
 
+#include <math.h>
 #include <string.h>
 
 size_t
-bqk_scan_trellis_values(const bqk_trellis *t, const float *q, float *work, float *values, float *offset)
+bqk_scan_trellis_values(const bqk_trellis *t)
+{
+	return ((bqk_trellis_bits(t) + 3) / 4 + ((size_t) t->dim + 3) / 4) * 16;
+}
+
+/* The 8-bit query is off by coarse_unit / 2 at most in each of the bits, by coarse_unit sqrt(bits / 12) as a standard
+ * deviation. */
+int
+bqk_scan_trellis_query(const bqk_trellis *t, const float *q, float eps0, float *work, float *values, int8_t *coarse,
+					   bqk_scan_query *query)
 {
 	size_t n_bits = bqk_trellis_bits(t), m = t->dim, at = m, n_stored = (n_bits + 3) / 4, n_derived = (m + 3) / 4;
 	float *derived = work + n_stored * 4;
-	double sum = 0.0;
+	double sum = 0.0, all = (double) (n_bits + m);
+	int status = bqk_trellis_query(t, q, coarse, &query->coarse_unit, &query->coarse_offset);
 
-	if (!q)
-		return (n_stored + n_derived) * 16;
+	if (status != BQK_OK)
+		return status;
+	query->coarse_offset += (float) (query->coarse_unit * fmin(eps0 * sqrt(all / 12.0), 0.5 * all));
 	memset(work, 0, (n_stored + n_derived) * 4 * sizeof(float));
 	for (size_t i = 0; i < m; i++)
 	{
@@ -28,9 +40,9 @@ bqk_scan_trellis_values(const bqk_trellis *t, const float *q, float *work, float
 	for (int p = 1; p < t->bits[0]; p++)
 		for (size_t i = 0; i < m && t->bits[i] > p; i++)
 			work[at++] = q[i] * t->step[i] * (float) (1 << (t->bits[i] + 1 - p));
-	*offset = (float) sum;
+	query->offset = (float) sum;
 	bqk_scan_values(work, n_stored + n_derived, values);
-	return (n_stored + n_derived) * 16;
+	return BQK_OK;
 }
 
 static inline uint64_t

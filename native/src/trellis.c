@@ -302,3 +302,16 @@ bqk_trellis_dot(const bqk_trellis *t, const uint8_t *codes, size_t n, const int8
 	}
 	return BQK_OK;
 }
+
+int32_t
+bqk_trellis_dot_one(const uint8_t *code, size_t m, size_t n_bits, const int8_t *z)
+{
+	const bqk_kernels *kern = bqk_active();
+	uint64_t plane[DERIVED_WORDS];
+	int32_t stored, derived;
+
+	kern->dot[0](code, 0, 1, z, n_bits, &stored);
+	derive_plane(code, m, plane);
+	kern->dot[0]((const uint8_t *) plane, 0, 1, z + bqk_query_nbytes(n_bits, 8), m, &derived);
+	return stored + derived;
+}

@@ -37,6 +37,9 @@ bqk_trellis_last(int bits)
 	return (float) ((1 << (bits - 1)) - 1);
 }
 
+/* bqk_trellis_dot of one code of m axes and n_bits bits; arguments are not checked. */
+int32_t bqk_trellis_dot_one(const uint8_t *code, size_t m, size_t n_bits, const int8_t *z);
+
 #pragma GCC visibility pop
 
 #endif
