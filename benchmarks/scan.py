@@ -1,8 +1,8 @@
 """Exhaustive search on one thread: bqcore's scan beside other libraries', queries alone and in batches of 64.
 
-Recall is measured on the set as it is; time on it and, with ``--rows``, on so many jittered rows of it, whose codes
-lie beyond the last-level cache. The systems take turns, a round each, and a time is the median of rounds of CPU time,
-so that a busy machine meets all of them alike: compare ratios within a run.
+Recall is measured on the set as it is; time on it and, with ``--rows``, on so many jittered rows of it,
+whose codes lie beyond the last-level cache. The systems take turns, a round each, and a time is the median
+of rounds of CPU time, so that a busy machine meets all of them alike: compare ratios within a run.
 """
 
 from __future__ import annotations
@@ -209,9 +209,8 @@ def picture(rows: list[dict[str, Any]], path: Path, title: str) -> None:
 
 
 def table(document: dict[str, Any]) -> str:
-    lines = [
-        f"{'n':>9} {'system':28} {'batch':>5} {'ns/vector':>10} {'recall@10':>9} {'10 in 100':>9} {'bytes':>7}"
-    ]
+    heads = (f"{'n':>9}", f"{'system':28}", "batch", "ns/vector", "recall@10", "10 in 100", "bytes")
+    lines = ["  ".join(heads)]
     for row in document["rows"]:
         quality = [
             "-" if row[key] is None else f"{row[key]:.3f}" for key in ("recall_at_10", "recall_10_in_100")

@@ -233,7 +233,9 @@ class Blocks:
             None if lists is None else _pointer("uint16_t", lists),
         ]
         one.n, one.n_rows, one.n_trellis = n, n_rows, n_trellis
-        one.blocks, one.ids = self._held[:2]
+        one.blocks = self._held[0]
+        in_order = bool(np.array_equal(ids[:n], np.arange(n, dtype=np.uint32)))
+        one.ids = ffi.NULL if in_order else self._held[1]
         one.segments, one.n_segments = ffi.cast("bqk_segment *", self._held[2]), len(segments)
         one.codes, one.code_nbytes = self._held[3], codes.shape[1]
         one.factors = ffi.NULL if factors is None else self._held[4]

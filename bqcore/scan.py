@@ -18,7 +18,8 @@ from bqcore._validation import Float64Array, IdArray, as_matrix_or_vector, check
 from bqcore.codec import Codec
 from bqcore.codes import Codes
 from bqcore.rescore import Tier
-from bqcore.scan_codecs import View, view
+from bqcore.scan_codecs import view
+from bqcore.scan_view import View
 
 #: Default width of the first stage's bound in standard deviations.
 EPS0 = 2.5
@@ -196,20 +197,23 @@ class ScanIndex:
         return ScanResult(found, distances.astype(np.float64), n_full.astype(np.int64))
 
     def _checked(self, Q: npt.ArrayLike) -> Float32Array:
-        """Return queries as the view takes them. What a search takes beside the scan is counted in microseconds."""
+        """Return queries as the view takes them; the time for it counts beside a scan of few codes."""
         dim = self.quantizer.dim_
-        plain = type(Q) is np.ndarray and Q.dtype == np.float32 and Q.flags.c_contiguous
-        # a finite sum of squares has finite terms; others are looked at by the slower check
-        if plain and Q.ndim in (1, 2) and Q.shape[-1] == dim and Q.size and isfinite(np.vdot(Q, Q)):  # type: ignore[union-attr, arg-type]
-            queries: Float32Array = Q.reshape(-1, dim)  # type: ignore[union-attr]
-        else:
+        queries: Float32Array | None = None
+        if isinstance(Q, np.ndarray) and Q.dtype == np.float32 and Q.flags.c_contiguous:
+            fits = Q.ndim in (1, 2) and Q.shape[-1] == dim and Q.size > 0
+            # a finite sum of squares has finite terms; others are looked at by the slower check
+            if fits and isfinite(np.vdot(Q, Q)):
+                queries = Q.reshape(-1, dim)
+        if queries is None:
             queries, _ = as_matrix_or_vector(Q, dim=dim)
         if not (self._view.takes_unit_rows and self.quantizer.metric_ == "cosine"):
             return queries
         norms = np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64))
         if norms.min() < _SMALLEST_NORM or norms.max() > 1 / _SMALLEST_NORM:
             return self.quantizer.as_coded(queries)
-        return (queries / norms[:, np.newaxis]).astype(np.float32)
+        unit: Float32Array = (queries / norms[:, np.newaxis]).astype(np.float32)
+        return unit
 
     def _parts(
         self,

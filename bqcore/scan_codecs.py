@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import abc
-from typing import ClassVar
-
 import numpy as np
 import numpy.typing as npt
 
@@ -14,53 +11,19 @@ from bqcore._native import ffi, lib
 from bqcore._scan import Queries, Stage
 from bqcore.codec import Codec
 from bqcore.codes import Codes
+from bqcore.pq import PQ
 from bqcore.rabitq import RaBitQ
 from bqcore.saq import SAQ
+from bqcore.scan_pq import PQView
 from bqcore.scan_stages import StagePlan, plain_stage, trellis_stage
+from bqcore.scan_view import View
 
 # Codes whose levels are looked at to fit the first stage.
 _SAMPLE = 2000
 
-# What the first stage may leave open, in parts of the codes' mean square. Measured on text embeddings: at .45 one
-# code in a hundred is read whole, which costs as much as the rest of the look-ups would.
-_OPEN_SHARE = 0.45
-
-
-class View(abc.ABC):
-    """Codes of one codec as the scan kernels take them.
-
-    Attributes
-    ----------
-    kind : str
-        How a whole code's product is had: a key of `bqcore._scan.KINDS`.
-    bits, dim : int
-        As `bqcore._scan.Blocks` takes them.
-    n_lists : int
-    takes_unit_rows : bool
-        Whether queries are scaled under cosine before they get here.
-    """
-
-    kind: ClassVar[str]
-    takes_unit_rows: bool = True
-    bits: int
-    dim: int
-    n_lists: int
-
-    @abc.abstractmethod
-    def plan(self, codes: Codes) -> StagePlan:
-        """Choose the bits of the first stage."""
-
-    @abc.abstractmethod
-    def factors(self, codes: Codes) -> npt.NDArray[np.void] | None:
-        """Return f_add and f_rescale of codes, shape (n,)."""
-
-    @abc.abstractmethod
-    def room(self, capacity: int, stage: Stage) -> Queries:
-        """Return room for so many queries."""
-
-    @abc.abstractmethod
-    def prepare(self, queries: Queries, Q: Float32Array, stage: Stage, eps0: float) -> None:
-        """Prepare queries, shape (n_queries <= capacity, dim), contiguous."""
+# What the first stage may leave open, in parts of the codes' mean square. On text embeddings two codes in a
+# hundred are read whole at .4, which takes longer than the look-ups that would spare most of them.
+_OPEN_SHARE = 0.2
 
 
 def sample_rows(n: int) -> npt.NDArray[np.int64]:
@@ -224,4 +187,6 @@ def view(codec: Codec) -> View:
         return RaBitQView(codec)
     if isinstance(codec, SAQ):
         return SAQView(codec)
+    if isinstance(codec, PQ):
+        return PQView(codec)
     raise ValueError(f"expected codes of rabitq, saq or pq at 4 bits, not of {codec.codec}")

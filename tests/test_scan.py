@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from bqcore import RaBitQ, ScanIndex, Tier, _kernels
 from bqcore.evaluation import exact_search, recall
+from bqcore.pq import PQ
 from bqcore.saq import SAQ
 
 METRICS = ["l2", "ip", "cosine"]
@@ -60,6 +61,23 @@ def test_saq_without_loss_is_a_sort_of_estimates(clusters, bits, centroids, metr
     codec, codes, index = made(SAQ(bits=bits, metric=metric, centroids=centroids), X)
     estimates = codec.estimate(codes, Q)
     agrees(index, Q, 20, best(estimates, 20), estimates)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("centroids", [1, 5])
+def test_pq_without_loss_is_a_sort_of_estimates(clusters, centroids, metric):
+    X, Q = clusters
+    codec, codes, index = made(
+        PQ(code_bits=4, subspaces=25, rotation="none", centroids=centroids, metric=metric), X
+    )
+    estimates = codec.estimate(codes, Q)
+    agrees(index, Q, 20, best(estimates, 20), estimates)
+
+
+def test_pq_of_8_bits_is_refused(clusters):
+    codec = PQ(subspaces=4).fit(clusters[0][:500])
+    with pytest.raises(ValueError, match=r"^expected pq with code_bits 4, not 8$"):
+        ScanIndex(codec, codec.encode(clusters[0][:500]))
 
 
 @settings(deadline=None, max_examples=60)

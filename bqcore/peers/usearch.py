@@ -46,9 +46,9 @@ class Usearch(Peer):
 
     def _stored(self, X: Float32Array) -> npt.NDArray[Any]:
         if self.dtype == "b1":
-            return np.packbits(self._mean < X, axis=1)
+            return np.packbits(np.asarray(self._mean < X), axis=1)
         if self.dtype == "i8":
-            return np.clip(np.rint(X / self._step), -127, 127).astype(np.int8)
+            return np.asarray(np.clip(np.rint(X / self._step), -127, 127), dtype=np.int8)
         return X.astype(np.float16)
 
     def encode(self, X: Float32Array) -> None:

@@ -222,8 +222,8 @@ typedef struct bqk_segment
 	float scale_max;
 } bqk_segment;
 
-/* What is searched. bits: of a level, or of a whole trellis code; dim: axes, or look-ups. factors (NULL: 0 and -1),
- * lists (NULL: 0) and codes are by id, of n codes. */
+/* What is searched. ids: which code lies where, NULL where code i lies at i. bits: of a level, or of a whole trellis
+ * code; dim: axes, or look-ups. factors (NULL: 0 and -1), lists (NULL: 0) and codes are by id, of n codes. */
 typedef struct bqk_scan
 {
 	size_t n;

@@ -12,7 +12,7 @@
 #define RUN_BLOCKS 64
 #define RUN_CODES (RUN_BLOCKS * BQK_SCAN_BLOCK)
 /* Codes that are fetched ahead of their estimates. */
-#define AHEAD 8
+#define AHEAD 16
 #define CACHE_LINE 64
 
 /* A query's place in the search. */
@@ -123,22 +123,35 @@ fetch(const bqk_scan *scan, uint32_t id)
 		__builtin_prefetch(code + i);
 }
 
-/* Estimates what the kernel found. Ids and bounds of the codes that are left take the place of positions and sums. */
+/* Whether the code may be found. */
+static inline int
+wanted(const bqk_scan *scan, uint32_t id, const uint8_t *filter)
+{
+	return id < scan->n && (!filter || filter[id / 8] >> id % 8 & 1);
+}
+
+/* Estimates what the kernel found. Ids and bounds of the codes that are left take the place of positions and sums.
+ * Codes are few and far between: their factors are fetched all at once, as each would wait for memory alone. */
 static void
 estimate_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_query *query, size_t first_block,
 			   const uint8_t *filter, const bqk_scan_found *found, progress *p)
 {
-	const uint32_t *ids = scan->ids + first_block * BQK_SCAN_BLOCK;
+	size_t first = first_block * BQK_SCAN_BLOCK, n = 0;
 	uint32_t *left = found->positions;
-	size_t n = 0;
 
 	for (size_t i = 0; i < found->n; i++)
 	{
-		uint32_t id = ids[found->positions[i]];
+		left[i] = scan->ids ? scan->ids[first + left[i]] : (uint32_t) first + left[i];
+		if (scan->factors && left[i] < scan->n)
+			__builtin_prefetch(scan->factors + left[i]);
+	}
+	for (size_t i = 0; i < found->n; i++)
+	{
+		uint32_t id = left[i];
 		uint16_t sum = found->sums[i];
 		float bound;
 
-		if (id == BQK_SCAN_NONE || (filter && !(filter[id / 8] >> id % 8 & 1)))
+		if (!wanted(scan, id, filter))
 			continue;
 		bound = f_add_of(scan, query, id, segment->list) +
 				f_rescale_of(scan, id) * (query->top - query->delta * (float) sum);
