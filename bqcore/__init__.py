@@ -8,6 +8,7 @@ from importlib.metadata import version as _version
 
 from bqcore.codec import Codec
 from bqcore.codes import Codes
+from bqcore.codes_file import append_mapped, open_mapped, save_mapped
 from bqcore.quantizer import Quantizer
 from bqcore.rabitq import RaBitQ
 from bqcore.registry import load, make_codec
@@ -30,7 +31,10 @@ __all__ = [
     "SearchResult",
     "Tier",
     "__version__",
+    "append_mapped",
     "load",
     "make_codec",
+    "open_mapped",
+    "save_mapped",
     "search",
 ]

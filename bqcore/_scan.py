@@ -195,7 +195,7 @@ class Blocks:
     ids : ndarray of uint32, shape (n_blocks * BLOCK,)
     segments : ndarray of `SEGMENT_DTYPE`
     blocks : ndarray of uint8, shape (n_blocks, n_rows, BLOCK)
-    n_trellis : int
+    n_trellis, n_lists : int
     """
 
     def __init__(
@@ -211,6 +211,7 @@ class Blocks:
         segments: npt.NDArray[np.void],
         blocks: UInt8Array,
         n_trellis: int,
+        n_lists: int,
     ) -> None:
         n, n_blocks, n_rows = len(codes), blocks.shape[0], blocks.shape[1]
         _check_shape("codes", codes, (n, codes.shape[1]), np.uint8)
@@ -221,7 +222,12 @@ class Blocks:
             _check_shape("factors", factors, (n,), FACTORS_DTYPE)
         if lists is not None:
             _check_shape("lists", lists, (n,), np.uint16)
-        self.n, self.segments, self.n_bytes_per_block = n, segments, n_rows * BLOCK
+        ends = segments["block"].astype(np.int64) + segments["n_blocks"]
+        if len(segments) == 0 or ends.max() > n_blocks or segments["list"].max() >= n_lists:
+            raise ValueError(f"segments: expected blocks below {n_blocks} and lists below {n_lists}")
+        if lists is not None and n and lists.max() >= n_lists:
+            raise ValueError(f"lists: expected lists below {n_lists}, not {lists.max()}")
+        self.n, self.segments = n, segments
         one = self._struct = ffi.new("bqk_scan *")
         self._held = [
             _pointer("uint8_t", blocks),

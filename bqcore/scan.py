@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from math import isfinite
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from bqcore import _sections
 from bqcore._kernels import Float32Array
 from bqcore._scan import BLOCK, NONE, SEGMENT_DTYPE, Blocks, Queries, UInt8Array, UInt32Array, pack
 from bqcore._validation import Float64Array, IdArray, as_matrix_or_vector, check_int
@@ -37,6 +41,8 @@ _LISTED_SHARE = 0.02
 
 # Norms whose squares are normal numbers of float32.
 _SMALLEST_NORM = 1e-15
+
+_KIND = "bqcore scan index"
 
 _Found = tuple[Float32Array, UInt32Array, npt.NDArray[np.uint64]]
 
@@ -93,38 +99,105 @@ class ScanIndex:
         if len(codes) == 0:
             raise ValueError("codes: expected at least 1 code, not 0")
         self._init(quantizer, codes, view(quantizer))
-        self._tier: ScanIndex | None = None
-        if tier is not None:
-            if tier.codec.metric_ != quantizer.metric_:
-                raise ValueError(f"tier: expected metric {quantizer.metric_!r}, not {tier.codec.metric_!r}")
-            if len(tier.codes) != len(codes):
-                raise ValueError(f"tier: expected {len(codes)} rows, one per code, not {len(tier.codes)}")
-            self._tier = ScanIndex(tier.codec, tier.codes)
+        self._set_tier(tier)
 
-    def _init(self, quantizer: Codec, codes: Codes, codec_view: View) -> None:
+    def _set_tier(self, tier: Tier | None) -> None:
+        self._tier: ScanIndex | None = None
+        if tier is None:
+            return
+        if tier.codec.metric_ != self.quantizer.metric_:
+            raise ValueError(f"tier: expected metric {self.quantizer.metric_!r}, not {tier.codec.metric_!r}")
+        if len(tier.codes) != len(self):
+            raise ValueError(f"tier: expected {len(self)} rows, one per code, not {len(tier.codes)}")
+        self._tier = ScanIndex(tier.codec, tier.codes)
+
+    def _init(
+        self,
+        quantizer: Codec,
+        codes: Codes,
+        codec_view: View,
+        laid_out: dict[str, npt.NDArray[Any]] | None = None,
+    ) -> None:
         self.quantizer, self.codes = quantizer, codes
-        self._view = codec_view
-        self._plan = self._view.plan(codes)
-        factors = self._view.factors(codes)
+        self._view, self._plan = codec_view, codec_view.plan(codes)
         lists = codes.factors["list"].astype(np.uint16) if self._view.n_lists > 1 else None
-        ids, segments = arrange(len(codes), factors, lists)
-        blocks = pack(np.ascontiguousarray(codes.packed), ids, self._plan.source_bits)
-        self.nbytes = blocks.nbytes + ids.nbytes + codes.packed.nbytes
-        self.nbytes += (0 if factors is None else factors.nbytes) + (0 if lists is None else lists.nbytes)
+        if laid_out is None:
+            factors = self._view.factors(codes)
+            ids, segments = arrange(len(codes), factors, lists)
+            blocks = pack(np.ascontiguousarray(codes.packed), ids, self._plan.source_bits)
+            laid_out = {"ids": ids, "segments": segments, "blocks": blocks}
+            if factors is not None:
+                laid_out["kernel_factors"] = factors
+        self._laid_out = laid_out
         self._blocks = Blocks(
             kind=self._view.kind,
             bits=self._view.bits,
             dim=self._view.dim,
             codes=np.ascontiguousarray(codes.packed),
-            factors=factors,
+            factors=laid_out.get("kernel_factors"),
             lists=lists,
-            ids=ids,
-            segments=segments,
-            blocks=blocks,
+            ids=laid_out["ids"],
+            segments=laid_out["segments"],
+            blocks=laid_out["blocks"],
             n_trellis=self._plan.n_trellis,
+            n_lists=self._view.n_lists,
         )
         # rooms that no thread is in; lists are popped and appended to in one step
         self._rooms: dict[int, list[Queries]] = {1: [], BATCH: []}
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write codes and layout to a file that `open` maps; the tier is not written.
+
+        The file is replaced at once, or not at all.
+        """
+        codes = self.codes
+        meta = {"dim": codes.dim, "codec": codes.codec, "model_id": codes.model_id}
+        arrays = {"packed": codes.packed, "factors": codes.factors, "source_bits": self._plan.source_bits}
+        sections = {name: [array] for name, array in (arrays | self._laid_out).items()}
+        _sections.write(Path(path), _KIND, meta, sections)
+
+    @classmethod
+    def open(
+        cls, path: str | PathLike[str], quantizer: Codec, tier: Tier | None = None, *, verify: bool = False
+    ) -> Self:
+        """Map what `save` wrote: nothing but a sample of the codes is read before the first search.
+
+        Parameters
+        ----------
+        path : path-like
+        quantizer : Codec
+            The model that made the codes.
+        tier : Tier, optional
+            As for a new index.
+        verify : bool, default False
+            Whether to read it all and compare checksums. The header's, and the file's length, always are.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the file is foreign, truncated, overlong, damaged, of a newer version or of another model.
+        """
+        meta, found = _sections.map_file(Path(path), _KIND, verify=verify)
+        try:
+            packed, factors = found.pop("packed"), found.pop("factors")
+            codes = Codes(packed, factors, meta["dim"], meta["codec"], meta["model_id"])
+            quantizer.check_codes(codes)
+            source_bits = found.pop("source_bits")
+            self = cls.__new__(cls)
+            self._init(quantizer, codes, view(quantizer), found)
+        except (LookupError, TypeError, ValueError) as error:
+            raise _sections.SectionsError(f"{path}: {error}") from error
+        if not np.array_equal(source_bits, self._plan.source_bits):
+            raise _sections.SectionsError(f"{path}: expected this version's layout: save the index anew")
+        self._set_tier(tier)
+        return self
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of codes, factors and layout."""
+        return int(self.codes.packed.nbytes + sum(array.nbytes for array in self._laid_out.values()))
 
     def __len__(self) -> int:
         return len(self.codes)
