@@ -83,9 +83,10 @@ class Theirs(System):
         self.version = self.peer.version
 
     def build(self, train: Float32Array, X: Float32Array) -> None:
-        """Train and add. ScaNN does both at once, on what it is to search."""
+        """Train and add. ScaNN does both at once, and rabitqlib's lists are those of what it is to search."""
         self.peer.check(*X.shape)
-        self.peer.fit(X if self.peer.fits_and_encodes else train, 0)
+        whole = self.peer.fits_and_encodes or self.peer.module == "rabitqlib"
+        self.peer.fit(X if whole else train, 0)
         self.peer.encode(X)
         self.bytes_per_vector = self.peer.bytes_per_vector
         if self.oversampling is not None:

@@ -1,7 +1,7 @@
 """Files of arrays that are mapped, not read: sections at cache lines, a checksum each, replaced whole.
 
-Layout in docs/code-format.md. Writing goes to a new file beside the old one, which is synced and renamed over it:
-a crash at any moment leaves the old file or the new one. What is mapped stays what it was, as the old file's
+Layout in docs/code-format.md. Writing goes to a new file beside the old one, which is synced and renamed over
+it: a crash at any moment leaves the old file or the new one. What is mapped stays what it was, as the old file's
 pages outlive its name.
 """
 
