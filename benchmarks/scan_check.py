@@ -1,7 +1,7 @@
 """Whether scans are as fast as they were: times per numpy's float32 product, beside a stored baseline.
 
-Ratios carry over between runs of one machine and, roughly, between machines of one instruction set; the baseline
-has an entry for each. ``--update`` stores what was measured.
+Ratios carry over between runs of one machine and, roughly, between machines of one instruction set; the
+baseline has an entry for each. ``--update`` stores what was measured.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Files of arrays that are mapped, not read: sections at cache lines, a checksum each, replaced whole.
 
 Layout in docs/code-format.md. Writing goes to a new file beside the old one, which is synced and renamed over
-it: a crash at any moment leaves the old file or the new one. What is mapped stays what it was, as the old file's
+it: a crash at any moment leaves the old file or the new one. What is mapped stays what it was: the old file's
 pages outlive its name.
 """
 
@@ -64,7 +64,7 @@ def write(path: Path, kind: str, meta: Mapping[str, Any], sections: Mapping[str,
         crc = 0
         for part in parts:
             for chunk in _chunks(part):
-                crc = zlib.crc32(chunk, crc)
+                crc = zlib.crc32(chunk.data, crc)
         dtype = parts[0].dtype
         shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
         entries[name] = {
@@ -182,5 +182,5 @@ def _sections(
 def _checksum(array: Array) -> int:
     crc = 0
     for chunk in _chunks(array):
-        crc = zlib.crc32(chunk, crc)
+        crc = zlib.crc32(chunk.data, crc)
     return crc

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from bqcore import _sections
 from bqcore.codes import Codes
@@ -37,7 +40,10 @@ def save_mapped(codes: Codes | Iterable[Codes], path: str | PathLike[str]) -> No
         if part.model_id != first.model_id:
             raise ValueError(f"codes: expected codes of model {first.model_id}, not of {part.model_id}")
     meta = {"dim": first.dim, "codec": first.codec, "model_id": first.model_id}
-    sections = {"packed": [part.packed for part in parts], "factors": [part.factors for part in parts]}
+    sections: dict[str, list[npt.NDArray[Any]]] = {
+        "packed": [part.packed for part in parts],
+        "factors": [part.factors for part in parts],
+    }
     _sections.write(Path(path), KIND, meta, sections)
 
 

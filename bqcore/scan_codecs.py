@@ -15,15 +15,14 @@ from bqcore.pq import PQ
 from bqcore.rabitq import RaBitQ
 from bqcore.saq import SAQ
 from bqcore.scan_pq import PQView
-from bqcore.scan_stages import StagePlan, plain_stage, trellis_stage
+from bqcore.scan_stages import StagePlan, fit_level, plain_stage, trellis_stage
 from bqcore.scan_view import View
 
 # Codes whose levels are looked at to fit the first stage.
 _SAMPLE = 2000
 
-# What the first stage may leave open, in parts of the codes' mean square. On text embeddings two codes in a
-# hundred are read whole at .4, which takes longer than the look-ups that would spare most of them.
-_OPEN_SHARE = 0.2
+# A first stage that leaves more open, in parts of the codes' mean square, is not tried.
+_OPEN_SHARE = 0.5
 
 
 def sample_rows(n: int) -> npt.NDArray[np.int64]:
@@ -32,37 +31,54 @@ def sample_rows(n: int) -> npt.NDArray[np.int64]:
 
 
 class RaBitQView(View):
-    """Levels k = u - M/2 of rotated coordinates; the highest bits of the first dimensions come first."""
+    """Levels k = u - M/2 of rotated coordinates; the highest bits come first."""
 
-    def __init__(self, codec: RaBitQ, share: float = 0.75) -> None:
+    def __init__(self, codec: RaBitQ) -> None:
         self.codec, self.bits, self.dim = codec, codec.bits_, codec.dim_
         self.kind = "levels" if codec.bits_ in levels.PACKED_BITS else "planes"  # type: ignore[misc]
         self.n_lists = len(codec.centroids_)
-        self.share = share
         beyond = bool(codec._beyond_format())
         self._model = codec._queries if beyond else codec._model
         self._half = ((1 << self.bits) - 1) / 2
         self.takes_unit_rows = beyond
 
-    def plan(self, codes: Codes) -> StagePlan:  # noqa: D102
-        codec, bits, dim = self.codec, self.bits, self.dim
-        if bits in levels.PACKED_BITS:
-            source = [i * bits + bits - 1 for i in range(dim)]
-        else:
-            source = [(bits - 1) * 8 * -(-dim // 8) + i for i in range(dim)]
-        n = dim if bits > 1 else min(dim, max(8, -(-int(dim * self.share) // 8) * 8))
-        known = codec._levels(codes.packed[sample_rows(len(codes))]).astype(np.float64)
-        magnitude, square = float(np.abs(known).mean()), float(np.square(known).mean())
-        # <L, L> / <L, L1> of sign times mean magnitude, on the dimensions taken
-        rho = square * dim / (magnitude**2 * n)
-        top, low = ((1 << bits) - 1) / 2, 0.5
-        step = rho * magnitude
-        inside, outside = square - 2 * rho * magnitude**2 + step**2, square
-        variance = np.where(np.arange(dim) < n, inside, outside).astype(np.float32)
-        reach = np.where(np.arange(dim) < n, max(abs(top - step), abs(low - step)), top).astype(np.float32)
-        base = np.where(np.arange(dim) < n, -step, 0.0).astype(np.float32)
+    def plans(self, codes: Codes) -> list[StagePlan]:  # noqa: D102
+        known = self.codec._levels(codes.packed[sample_rows(len(codes))]).astype(np.float64)
+        if self.bits == 1:
+            some = min(self.dim, max(8, int(self.dim * 0.75) // 8 * 8))
+            return [self._plan(known, 1, n) for n in dict.fromkeys((some, self.dim))]
+        return [self._plan(known, planes, self.dim) for planes in range(1, min(self.bits, 3) + 1)]
+
+    def _plan(self, known: npt.NDArray[np.float64], planes: int, n: int) -> StagePlan:
+        """Take the highest planes of the first n dimensions."""
+        bits, dim, top = self.bits, self.dim, ((1 << self.bits) - 1) / 2
+        every = np.arange(1 << bits)
+
+        def highest(u: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+            return np.stack([u >> (bits - 1 - p) & 1 for p in range(planes)], axis=-1).astype(np.float64)
+
+        u = np.rint(known + top).astype(np.int64)
+        fit = fit_level(known.ravel(), highest(u).reshape(-1, planes))
+        estimate = fit.base + highest(u) @ fit.coefs
+        square, along = float(np.square(known).mean()), float((known * estimate).mean())
+        rho = square * dim / (along * n) if along > 0 else 1.0
+        inside = float(np.square(known - rho * estimate).mean())
+        far = float(np.abs(every - top - rho * (fit.base + highest(every) @ fit.coefs)).max())
+        taken = np.arange(dim) < n
+        source: list[int] = []
+        for p in range(planes):
+            b = bits - 1 - p
+            packed = bits in levels.PACKED_BITS
+            source += [i * bits + b if packed else b * 8 * -(-dim // 8) + i for i in range(n)]
+        variance = np.where(taken, inside, square).astype(np.float32)
         return plain_stage(
-            source[:n], list(range(n)), [2 * step] * n, base, variance, reach, float(variance.mean() / square)
+            source,
+            list(range(n)) * planes,
+            [float(rho * c) for c in fit.coefs for _ in range(n)],
+            np.where(taken, rho * fit.base, 0.0).astype(np.float32),
+            variance,
+            np.where(taken, far, top).astype(np.float32),
+            float(variance.mean() / square) if square > 0 else 0.0,
         )
 
     def factors(self, codes: Codes) -> npt.NDArray[np.void]:  # noqa: D102
@@ -109,18 +125,19 @@ class SAQView(View):
         self._centroids = codec.centroids_ - self._origin
         self._axes = np.ascontiguousarray(codec.basis_.T)
 
-    def plan(self, codes: Codes) -> StagePlan:  # noqa: D102
+    def plans(self, codes: Codes) -> list[StagePlan]:  # noqa: D102
         codec, rates = self.codec, self.codec.axis_bits_.astype(np.int64)
         step = codec.axis_step_.astype(np.float64)
         sample = codec._trellis.decode(np.ascontiguousarray(codes.packed[sample_rows(len(codes))])) / step
         top = int(rates[0]) - 1
         choices: list[tuple[int, int | None]] = [(planes, None) for planes in range(1, top + 1)]
         choices += [(top, int(np.count_nonzero(rates > 1))), (top, 0)]
-        for planes, first in choices:
-            plan = trellis_stage(rates, step, sample, free_planes=planes, trellis_from=first)
-            if plan.open_share <= _OPEN_SHARE and plan.stage.n_rows > 0:
-                break
-        return plan
+        found = [
+            trellis_stage(rates, step, sample, free_planes=planes, trellis_from=first)
+            for planes, first in choices
+        ]
+        # those that leave next to nothing to the trellis, or most of the code, are not worth a trial
+        return [plan for plan in found[:-1] if 0.05 < plan.open_share < _OPEN_SHARE] + found[-1:]
 
     def factors(self, codes: Codes) -> npt.NDArray[np.void]:  # noqa: D102
         codec = self.codec

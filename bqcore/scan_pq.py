@@ -39,13 +39,13 @@ class PQView(View):
         self._origin = codec.centroids_.mean(axis=0) if l2 else np.zeros(codec.dim_, np.float32)
         self._centroids = codec.centroids_ - self._origin
 
-    def plan(self, codes: Codes) -> StagePlan:
+    def plans(self, codes: Codes) -> list[StagePlan]:
         """Take the whole code. Its bits have no axes: `prepare` fills the tables."""
         n_bits = 8 * codes.packed.shape[1]
         zero = np.zeros(1, dtype=np.float32)
         nothing = np.full(n_bits, NONE, dtype=np.uint32), np.zeros(n_bits, dtype=np.float32)
         stage = Stage(n_bits // 8, 0, *nothing, zero, zero, zero)
-        return StagePlan(np.arange(n_bits, dtype=np.uint32), 0, stage, 0.0)
+        return [StagePlan(np.arange(n_bits, dtype=np.uint32), 0, stage, 0.0)]
 
     def factors(self, codes: Codes) -> npt.NDArray[np.void] | None:
         """Return 2 <c, r> of code residuals r and their centroids under l2, where there are several."""

@@ -35,8 +35,8 @@ class View(abc.ABC):
     n_lists: int
 
     @abc.abstractmethod
-    def plan(self, codes: Codes) -> StagePlan:
-        """Choose the bits of the first stage."""
+    def plans(self, codes: Codes) -> list[StagePlan]:
+        """Return choices for the bits of the first stage; the same codes give the same choices."""
 
     @abc.abstractmethod
     def factors(self, codes: Codes) -> npt.NDArray[np.void] | None:

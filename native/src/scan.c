@@ -172,6 +172,7 @@ estimate_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_
 			fetch(scan, left[i + AHEAD]);
 		if (bound > p->best.threshold)
 			continue;
+		p->n_full++;
 		if (scan->kind == BQK_SCAN_TRELLIS)
 		{
 			const uint8_t *code = scan->codes + (size_t) id * scan->code_nbytes;
@@ -183,7 +184,6 @@ estimate_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_
 				continue;
 		}
 		estimate = f_add + f_rescale * inner_product(scan, query, scan->codes + (size_t) id * scan->code_nbytes);
-		p->n_full++;
 		bqk_topk_push(&p->best, estimate < bound ? bound : estimate, id);
 	}
 	bqk_topk_compact(&p->best);
