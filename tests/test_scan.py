@@ -15,12 +15,12 @@ METRICS = ["l2", "ip", "cosine"]
 
 @pytest.fixture(scope="module")
 def clusters():
-    """3,000 vectors in 30 clusters of unequal axes, and 70 queries like them."""
+    """1,500 vectors in 15 clusters of unequal axes, and 70 queries like them."""
     rng = np.random.default_rng(0)
-    axes = rng.lognormal(sigma=0.5, size=100)
-    centres = 3 * rng.standard_normal((30, 100)) * axes
-    points = centres[rng.integers(30, size=3070)] + rng.standard_normal((3070, 100)) * axes
-    return points[:3000].astype(np.float32), points[3000:].astype(np.float32)
+    axes = rng.lognormal(sigma=0.5, size=60)
+    centres = 3 * rng.standard_normal((15, 60)) * axes
+    points = centres[rng.integers(15, size=1570)] + rng.standard_normal((1570, 60)) * axes
+    return points[:1500].astype(np.float32), points[1500:].astype(np.float32)
 
 
 def made(codec, X):
@@ -80,7 +80,7 @@ def test_pq_of_8_bits_is_refused(clusters):
         ScanIndex(codec, codec.encode(clusters[0][:500]))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(
     dim=st.integers(1, 200),
     n=st.integers(1, 150),
@@ -102,14 +102,13 @@ def test_any_size_finds_the_best_estimates(dim, n, bits, metric, saq, seed):
         assert len(set(ids)) == k
 
 
-@pytest.mark.parametrize(("bits", "loss"), [(1, 0.005), (4, 0.01)])
-def test_default_bound_loses_little_and_reads_few(shared_data, bits, loss):
+@pytest.mark.parametrize("bits", [1, 4])
+def test_default_bound_loses_little_and_reads_few(shared_data, bits):
     folder = shared_data / "A_minilm_wordnet"
-    X, Q = (np.load(folder / f"{name}.npy").astype(np.float32) for name in ("base", "query"))
-    truth = np.load(folder / "gt.npy")
+    X, Q = (np.load(folder / f"{name}.npy")[:20_000].astype(np.float32) for name in ("base", "query"))
     codec, codes, index = made(RaBitQ(bits=bits, metric="cosine"), X)
-    found = index.search(Q, 10)
-    assert recall(found.ids, truth, 10) >= recall(best(codec.estimate(codes, Q), 10), truth, 10) - loss
+    found = index.search(Q[:200], 10)
+    assert recall(found.ids, best(codec.estimate(codes, Q[:200]), 10), 10) >= 0.99
     assert found.n_estimated.mean() <= 0.05 * len(X)
 
 
@@ -199,14 +198,14 @@ def test_bad_arguments_are_refused(clusters):
             index.search(Q, **options)
     with pytest.raises(TypeError, match=r"^filter: expected bool or int, not float64$"):
         index.search(Q, filter=[0.5])
-    with pytest.raises(ValueError, match=r"^Q: expected 100 dimensions, not 99$"):
+    with pytest.raises(ValueError, match=r"^Q: expected 60 dimensions, not 59$"):
         index.search(Q[:, 1:])
     with pytest.raises(ValueError, match=r"^codes: expected at least 1 code, not 0$"):
         ScanIndex(codec, codes[:0])
     with pytest.raises(ValueError, match=r"^codes: expected codes of model"):
         ScanIndex(RaBitQ(random_state=1).fit(X), codes)
     fine = RaBitQ(bits=8).fit(X)
-    with pytest.raises(ValueError, match=r"^tier: expected 3000 rows, one per code, not 10$"):
+    with pytest.raises(ValueError, match=r"^tier: expected 1500 rows, one per code, not 10$"):
         ScanIndex(codec, codes, Tier(fine, fine.encode(X[:10])))
 
 

@@ -1,6 +1,10 @@
-/* FastScan with AVX-512: 64 bytes, one register to a row. */
+/* FastScan with AVX-512: 64 bytes, one register to a row. BQK_SIMDE: its instructions emulated, for the tests of
+ * machines without them. */
 #if defined(__x86_64__)
-#if defined(__clang__)
+#if defined(BQK_SIMDE)
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#include <simde/x86/avx512.h>
+#elif defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
 #else
 #pragma GCC push_options
@@ -9,7 +13,9 @@
 
 #include "fastscan.h"
 
+#if !defined(BQK_SIMDE)
 #include <immintrin.h>
+#endif
 
 #define VECTORS 1
 
@@ -120,7 +126,8 @@ bqk_fastscan_avx512(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_q
 	scan_groups(rows, found, n_queries);
 }
 
-#if defined(__clang__)
+#if defined(BQK_SIMDE)
+#elif defined(__clang__)
 #pragma clang attribute pop
 #else
 #pragma GCC pop_options

@@ -24,6 +24,10 @@ static uint8_t blocks[MAX_BLOCKS * MAX_ROWS * BQK_SCAN_BLOCK];
 static uint8_t luts[BQK_SCAN_GROUP][MAX_LOOKUPS * 16];
 static float values[MAX_LOOKUPS * 16];
 
+#if defined(BQK_SIMDE)
+void bqk_fastscan_emulated(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries);
+#endif
+
 static bqk_scan_fn
 kernel_of(const bqk_kernels *k)
 {
@@ -31,6 +35,10 @@ kernel_of(const bqk_kernels *k)
 
 	CHECK_INT(bqk_isa_select(k->name), BQK_OK);
 	fn = bqk_fastscan();
+#if defined(BQK_SIMDE)
+	if (fn == bqk_fastscan_avx2)
+		fn = bqk_fastscan_emulated;
+#endif
 	bqk_isa_select(NULL);
 	return fn;
 }
