@@ -421,17 +421,21 @@ def choose_plan(quantizer: Codec, codes: Codes) -> int:
     plans = codec_view.plans(codes)
     if len(plans) == 1 or len(codes) < _TRIAL_MIN_ROWS:
         return len(plans) - 1
-    rows = np.unique(np.linspace(0, len(codes) - 1, _TRIAL_ROWS).astype(np.int64))
-    some = codes[rows]
-    queries = quantizer.decode(some[np.linspace(0, len(some) - 1, _TRIAL_QUERIES).astype(np.int64)])
-    # the share of the sample that ten neighbours are of all codes, and the row that the query came from
-    k = 1 + max(1, round(10 * len(some) / len(codes)))
+    n = min(len(codes), _TRIAL_ROWS)
+    some = codes[np.linspace(0, len(codes) - 1, n).astype(np.int64)]
+    queries = quantizer.decode(some[np.linspace(0, n - 1, _TRIAL_QUERIES).astype(np.int64)])
     costs = []
     for number, plan in enumerate(plans):
-        trial = ScanIndex.__new__(ScanIndex)
-        trial._init(quantizer, some, codec_view, number)
-        whole = float(trial.search(queries, k).n_estimated.mean()) / len(some)
-        costs.append(plan.stage.n_lookups + _WHOLE_LOOKUPS * whole)
+        found = []
+        for part in (some, some[::4]):
+            trial = ScanIndex.__new__(ScanIndex)
+            trial._init(quantizer, part, codec_view, number)
+            # ten neighbours, and the row that the query came from
+            found.append(float(trial.search(queries, 11).n_estimated.mean()))
+        # the number read grows as a power of the number of codes: most are read while the threshold falls
+        power = float(np.clip(np.log(found[0] / found[1]) / np.log(4), 0, 1))
+        whole = found[0] * (len(codes) / n) ** power
+        costs.append(plan.stage.n_lookups + _WHOLE_LOOKUPS * whole / len(codes))
     return int(np.argmin(costs))
 
 

@@ -45,8 +45,8 @@ class RaBitQView(View):
     def plans(self, codes: Codes) -> list[StagePlan]:  # noqa: D102
         known = self.codec._levels(codes.packed[sample_rows(len(codes))]).astype(np.float64)
         if self.bits == 1:
-            some = min(self.dim, max(8, int(self.dim * 0.75) // 8 * 8))
-            return [self._plan(known, 1, n) for n in dict.fromkeys((some, self.dim))]
+            shares = [min(self.dim, max(8, int(self.dim * share) // 8 * 8)) for share in (0.5, 0.75)]
+            return [self._plan(known, 1, n) for n in dict.fromkeys((*shares, self.dim))]
         return [self._plan(known, planes, self.dim) for planes in range(1, min(self.bits, 3) + 1)]
 
     def _plan(self, known: npt.NDArray[np.float64], planes: int, n: int) -> StagePlan:
