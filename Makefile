@@ -17,13 +17,19 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 # The extension's builds stay inside the checkout.
 export BQCORE_CACHE ?= $(CURDIR)/.cache
 
-.PHONY: demo test test-pg16 test-pgvector test-faults bench bench-qdrant eval lint format native-test native-test-neon clean help
+FUZZ_SECONDS ?= 60
+
+.PHONY: demo test test-pg16 test-pgvector test-faults bench bench-qdrant bench-scan bench-check fuzz eval lint format \
+	native-test native-test-neon clean help
 
 help:
 	@echo 'make demo    compare pgvector indexes with bqhnsw on real text, with a picture'
 	@echo 'make test    linters, C tests under sanitizers, Python and server tests'
 	@echo 'make bench   DATA_DIR=folder: the table of the README'
 	@echo 'make bench-qdrant   DATA_DIR=folder: the figures of docs/qdrant.md'
+	@echo 'make bench-scan   DATA_DIR=folder: exhaustive search beside other libraries'
+	@echo 'make bench-check   scan times against the stored ratios'
+	@echo 'make fuzz    each kernel against the scalar one for $$FUZZ_SECONDS (60) seconds'
 	@echo 'make eval    DATA_SETS=folder: the tables of docs/codecs.md'
 	@echo 'make test-pg16   the server tests on Postgres 16'
 	@echo 'make test-pgvector   the server tests on pgvector 0.7.4 and 0.8.0'
@@ -104,6 +110,26 @@ bench-qdrant: $(READY)
 	mkdir -p benchmarks/results
 	$(BIN)/python benchmarks/qdrant_configs.py '$(DATA_DIR)' \
 	  --json benchmarks/results/qdrant_configs_$(notdir $(DATA_DIR:%/=%)).json
+
+SCAN_ROWS ?= 1000000
+
+bench-scan: $(READY)
+	@test -d '$(DATA_DIR)' || { echo 'no folder $(DATA_DIR): make bench-scan DATA_DIR=/path/to/vectors' >&2; exit 2; }
+	-$(BIN)/uv sync --quiet --frozen --inexact --all-extras
+	$(BIN)/python benchmarks/scan.py '$(DATA_DIR)' --rows $(SCAN_ROWS) \
+	  --json benchmarks/results/scan_$(notdir $(DATA_DIR:%/=%)).json
+
+# Not part of make test: times are those of a quiet machine.
+bench-check: $(READY)
+	$(BIN)/python benchmarks/scan_check.py
+
+fuzz: $(READY)
+	$(BIN)/cmake -S native -B $(ASAN) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBQK_SANITIZE=ON -DBQK_WERROR=ON
+	$(BIN)/cmake --build $(ASAN) --target fuzz_kernels
+	for kernel in dot fastscan lut4 topk; do \
+	  $(ASAN)/test/fuzz_kernels $$kernel $(FUZZ_SECONDS) $$(date +%s) || exit; \
+	done
 
 # A peer that cannot be installed is skipped with its reason. One thread each: OpenMP's waiting threads count as CPU time.
 eval: $(READY)

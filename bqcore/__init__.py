@@ -8,10 +8,12 @@ from importlib.metadata import version as _version
 
 from bqcore.codec import Codec
 from bqcore.codes import Codes
+from bqcore.codes_file import append_mapped, open_mapped, save_mapped
 from bqcore.quantizer import Quantizer
 from bqcore.rabitq import RaBitQ
 from bqcore.registry import load, make_codec
 from bqcore.rescore import Tier
+from bqcore.scan import ScanIndex, ScanResult
 from bqcore.search import SearchResult, search
 
 try:
@@ -24,10 +26,15 @@ __all__ = [
     "Codes",
     "Quantizer",
     "RaBitQ",
+    "ScanIndex",
+    "ScanResult",
     "SearchResult",
     "Tier",
     "__version__",
+    "append_mapped",
     "load",
     "make_codec",
+    "open_mapped",
+    "save_mapped",
     "search",
 ]

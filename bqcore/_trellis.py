@@ -38,14 +38,14 @@ class Trellis:
 
     def __init__(self, bits: npt.NDArray[np.uint8], deviation: Float32Array, code_nbytes: int) -> None:
         self.n_axes, self.code_nbytes = len(bits), code_nbytes
-        self._struct = ffi.new("bqk_trellis *")
-        self._struct.dim, self._struct.code_nbytes = len(bits), code_nbytes
+        self.struct = ffi.new("bqk_trellis *")
+        self.struct.dim, self.struct.code_nbytes = len(bits), code_nbytes
         # The struct borrows the arrays; holding the buffers keeps them alive with it.
         self._held = [
             _pointer("uint8_t", np.ascontiguousarray(bits, dtype=np.uint8)),
             _pointer("float", np.ascontiguousarray(deviation, dtype=np.float32)),
         ]
-        self._struct.bits, self._struct.deviation = self._held
+        self.struct.bits, self.struct.deviation = self._held
 
     def encode(
         self, o: Float32Array, rounds: int
@@ -68,7 +68,7 @@ class Trellis:
         if len(o):
             _check(
                 lib.bqk_trellis_encode(
-                    self._struct,
+                    self.struct,
                     _pointer("float", o),
                     len(o),
                     rounds,
@@ -87,10 +87,17 @@ class Trellis:
         if len(codes):
             _check(
                 lib.bqk_trellis_decode(
-                    self._struct,
+                    self.struct,
                     _pointer("uint8_t", codes),
                     len(codes),
                     _pointer("float", levels, writable=True),
                 )
             )
         return levels
+
+
+def levels_of(bits: int) -> Float32Array:
+    """Return the levels of an axis of 1 to 8 bits and deviation 1, shape (2^(bits + 1),), ascending."""
+    levels = np.empty(2 << bits, dtype=np.float32)
+    _check(lib.bqk_trellis_levels(bits, _pointer("float", levels, writable=True)))
+    return levels

@@ -344,7 +344,7 @@ def test_dims_that_a_peer_lacks_are_refused(spec, text):
 @pytest.mark.parametrize("name", PEERS)
 def test_a_missing_peer_names_the_extra(name, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
-    spec = {"faiss": "faiss(PQ8x4)", "scann": "scann"}.get(name, f"{name}(bits=2)")
+    spec = {"faiss": "faiss(PQ8x4)", "scann": "scann", "usearch": "usearch(b1)"}.get(name, f"{name}(bits=2)")
     with pytest.raises(ImportError, match=r"is not installed: pip install 'bqcore\[peers\]' or"):
         evaluate(dataset(), [spec])
 

@@ -20,6 +20,7 @@ PEERS = {
     "scann": ("bqcore.peers.scann", "Scann"),
     "turbovec": ("bqcore.peers.turbovec", "Turbovec"),
     "rabitqlib": ("bqcore.peers.rabitqlib", "RabitqLib"),
+    "usearch": ("bqcore.peers.usearch", "Usearch"),
 }
 
 

@@ -162,3 +162,114 @@ int bqk_trellis_encode(const bqk_trellis *t, const float *o, size_t n, int round
 					   float *levels, float *work);
 /* Levels of n codes, n rows of dim floats. */
 int bqk_trellis_decode(const bqk_trellis *t, const uint8_t *codes, size_t n, float *levels);
+
+/* Exhaustive search in stages over blocks of BQK_SCAN_BLOCK codes: sums of look-ups over some of a code's bits bound
+ * its distance from below; codes whose bound can still be among the k best are estimated in full. Layout: fastscan.h.
+ */
+#define BQK_SCAN_BLOCK 64
+#define BQK_SCAN_NONE 0xffffffff
+#define BQK_SCAN_LOOKUPS 65536
+/* How a whole code's product with the query is had: levels at 1, 2, 4 or 8 bits; bit planes; trellis; 4-bit look-ups.
+ */
+#define BQK_SCAN_LEVELS 1
+#define BQK_SCAN_PLANES 2
+#define BQK_SCAN_TRELLIS 3
+#define BQK_SCAN_LUT4 4
+
+/* Copies bits of codes into blocks. ids[n_blocks][BQK_SCAN_BLOCK] says which code lies where, BQK_SCAN_NONE that none
+ * does; bit j of row i is bit source_bits[8 i + j] of the code, or zero for BQK_SCAN_NONE.
+ * blocks[n_blocks][n_rows][BQK_SCAN_BLOCK]. */
+int bqk_scan_pack(const uint8_t *codes, size_t code_nbytes, const uint32_t *ids, size_t n_blocks,
+				  const uint32_t *source_bits, size_t n_rows, uint8_t *blocks);
+/* Rounds look-up tables to 8 bits: sum over look-ups of values ~ top - delta * sum of entries, each look-up within
+ * delta / 2. A trellis row has four look-ups, low and high nibble of the stored and of the derived bits, another row
+ * two. values[2 n_rows + 2 n_trellis][16], luts the same. */
+int bqk_scan_lut(const float *values, size_t n_rows, size_t n_trellis, uint8_t *luts, float *delta, float *top);
+/* values[n_lookups][16]: sums of the weights[n_lookups][4] of the bits that are set. */
+void bqk_scan_values(const float *weights, size_t n_lookups, float *values);
+
+/* What the bits in the blocks say about the product of a whole code with a query of `dim` coordinates:
+ *     kq ~ sum over axes of base q + sum over bits in use of coef q[axis], bits in the order of the look-ups,
+ * axis BQK_SCAN_NONE for none. variance and reach of an axis: mean square and largest magnitude of what is missing. */
+typedef struct bqk_scan_stage
+{
+	size_t n_rows;
+	size_t n_trellis;
+	size_t dim;
+	const uint32_t *axis;
+	const float *coef;
+	const float *base;
+	const float *variance;
+	const float *reach;
+} bqk_scan_stage;
+
+/* Consecutive blocks whose codes share a list, with the limits of their factors: f_add, and scale = -f_rescale >= 0. */
+typedef struct bqk_segment
+{
+	uint32_t block;
+	uint32_t n_blocks;
+	uint32_t list;
+	float f_add_min;
+	float f_add_max;
+	float scale_min;
+	float scale_max;
+} bqk_segment;
+
+/* What is searched. ids: which code lies where, NULL where code i lies at i. bits: of a level, or of a whole trellis
+ * code; dim: axes, or look-ups. factors (NULL: 0 and -1), lists (NULL: 0) and codes are by id, of n codes. */
+typedef struct bqk_scan
+{
+	size_t n;
+	size_t n_rows;
+	size_t n_trellis;
+	const uint8_t *blocks;
+	const uint32_t *ids;
+	const bqk_segment *segments;
+	size_t n_segments;
+	const bqk_factors *factors;
+	const uint16_t *lists;
+	const uint8_t *codes;
+	size_t code_nbytes;
+	int kind;
+	int bits;
+	size_t dim;
+	const bqk_trellis *trellis;
+} bqk_scan;
+
+/* distance = f_add + g_add[list] + f_rescale * kq, and kq = unit * (dot - shift) + offset of the whole code, or
+ * sum of look-ups + offset; of its
+ * bits in the blocks kq <= top - delta * sum, up to what the caller allows. */
+typedef struct bqk_scan_query
+{
+	const uint8_t *luts;
+	float delta;
+	float top;
+	const void *z;
+	float unit;
+	float shift;
+	float offset;
+	const float *g_add;
+} bqk_scan_query;
+
+/* The k best codes of some segments for n_queries queries, best first, ties by id: ids[n_queries][k], BQK_SCAN_NONE
+ * where there are fewer, and their distances; n_full[n_queries] counts the codes estimated in full. A code's distance
+ * is its estimate, or its bound where that is larger, so that results do not depend on the order of the search. filter:
+ * NULL, or a bitmap of ids. work holds bqk_scan_work(n_queries, k) bytes, aligned to 8. */
+size_t bqk_scan_work(size_t n_queries, size_t k);
+int bqk_scan_search(const bqk_scan *scan, size_t first_segment, size_t n_segments, const bqk_scan_query *queries,
+					size_t n_queries, size_t k, const uint8_t *filter, void *work, float *distances, uint32_t *ids,
+					uint64_t *n_full);
+/* The same of the ids in a list, estimated in full. */
+int bqk_scan_listed(const bqk_scan *scan, const uint32_t *listed, size_t n_listed, const bqk_scan_query *queries,
+					size_t n_queries, size_t k, void *work, float *distances, uint32_t *ids);
+/* Fills luts, delta and top of a query. With eps0 standard deviations, or, where that is less, the largest possible
+ * error, top bounds what the bits leave open and the rounding of look-ups. work holds bqk_scan_prepare_work(stage)
+ * floats. */
+size_t bqk_scan_prepare_work(const bqk_scan_stage *stage);
+int bqk_scan_prepare(const bqk_scan_stage *stage, const float *q, float eps0, uint8_t *luts, float *delta, float *top,
+					 float *work);
+/* Prepares a query of axes for BQK_SCAN_TRELLIS: values, of which there are bqk_scan_trellis_values(t) floats. */
+size_t bqk_scan_trellis_values(const bqk_trellis *t);
+void bqk_scan_trellis_query(const bqk_trellis *t, const float *q, float *values);
+/* Levels of an axis of `bits` bits and deviation 1: 2^(bits + 1) floats, ascending. */
+int bqk_trellis_levels(int bits, float *levels);

@@ -1,0 +1,316 @@
+"""The scan kernels: codes in blocks, queries as look-up tables, top-k; arrays in, arrays out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bqcore._kernels import FACTORS_DTYPE, Float32Array, _check, _check_shape, _factors, _pointer
+from bqcore._native import ffi, lib
+
+UInt8Array = npt.NDArray[np.uint8]
+UInt32Array = npt.NDArray[np.uint32]
+
+#: Codes to a block.
+BLOCK: int = lib.BQK_SCAN_BLOCK
+#: No id, no bit, no axis.
+NONE: int = lib.BQK_SCAN_NONE
+
+KINDS: dict[str, int] = {
+    "levels": lib.BQK_SCAN_LEVELS,
+    "planes": lib.BQK_SCAN_PLANES,
+    "trellis": lib.BQK_SCAN_TRELLIS,
+    "lut4": lib.BQK_SCAN_LUT4,
+}
+
+#: `bqk_segment`.
+SEGMENT_DTYPE = np.dtype(
+    [
+        ("block", "<u4"),
+        ("n_blocks", "<u4"),
+        ("list", "<u4"),
+        ("f_add_min", "<f4"),
+        ("f_add_max", "<f4"),
+        ("scale_min", "<f4"),
+        ("scale_max", "<f4"),
+    ]
+)
+
+
+def n_lookups(n_rows: int, n_trellis: int) -> int:
+    """Look-ups per code: two to a row, two more where a derived plane comes with it."""
+    return 2 * n_rows + 2 * n_trellis
+
+
+def pack(codes: UInt8Array, ids: UInt32Array, source_bits: UInt32Array) -> UInt8Array:
+    """Copy bits of codes into blocks, shape (n_blocks, n_rows, `BLOCK`).
+
+    Parameters
+    ----------
+    codes : ndarray of uint8, shape (n, code_nbytes)
+    ids : ndarray of uint32, shape (n_blocks * BLOCK,)
+        Which code lies where, `NONE` for none.
+    source_bits : ndarray of uint32, shape (n_rows * 8,)
+        Number of the code's bit that becomes a row's bit, or `NONE`.
+    """
+    n_blocks, n_rows = len(ids) // BLOCK, len(source_bits) // 8
+    _check_shape("codes", codes, (len(codes), codes.shape[1]), np.uint8)
+    _check_shape("ids", ids, (n_blocks * BLOCK,), np.uint32)
+    _check_shape("source_bits", source_bits, (n_rows * 8,), np.uint32)
+    used = ids[ids != NONE]
+    if len(used) and used.max() >= len(codes):
+        raise ValueError(f"ids: expected ids below {len(codes)}, not {used.max()}")
+    blocks = aligned((n_blocks, n_rows, BLOCK))
+    _check(
+        lib.bqk_scan_pack(
+            _pointer("uint8_t", codes),
+            codes.shape[1],
+            _pointer("uint32_t", ids),
+            n_blocks,
+            _pointer("uint32_t", source_bits),
+            n_rows,
+            _pointer("uint8_t", blocks, writable=True),
+        )
+    )
+    return blocks
+
+
+def aligned(shape: tuple[int, ...]) -> UInt8Array:
+    """Return bytes that begin at a cache line, so that a row of a block is one."""
+    n = int(np.prod(shape))
+    raw = np.empty(n + 63, dtype=np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + n].reshape(shape)
+
+
+class Stage:
+    """What the bits in the blocks say about a whole code's product with a query: `bqk_scan_stage`.
+
+    Parameters
+    ----------
+    n_rows, n_trellis : int
+    axis : ndarray of uint32, shape (n_lookups * 4,)
+        Axis of each bit, `NONE` for none.
+    coef : ndarray of float32, shape (n_lookups * 4,)
+    base, variance, reach : ndarray of float32, shape (dim,)
+    """
+
+    def __init__(
+        self,
+        n_rows: int,
+        n_trellis: int,
+        axis: UInt32Array,
+        coef: Float32Array,
+        base: Float32Array,
+        variance: Float32Array,
+        reach: Float32Array,
+    ) -> None:
+        self.n_rows, self.n_trellis, self.dim = n_rows, n_trellis, len(base)
+        self.n_lookups = n_lookups(n_rows, n_trellis)
+        _check_shape("axis", axis, (self.n_lookups * 4,), np.uint32)
+        _check_shape("coef", coef, (self.n_lookups * 4,), np.float32)
+        for name, array in (("base", base), ("variance", variance), ("reach", reach)):
+            _check_shape(name, array, (self.dim,), np.float32)
+        used = axis[axis != NONE]
+        if len(used) and used.max() >= self.dim:
+            raise ValueError(f"axis: expected axes below {self.dim}, not {used.max()}")
+        self._struct = ffi.new("bqk_scan_stage *")
+        self._struct.n_rows, self._struct.n_trellis, self._struct.dim = n_rows, n_trellis, self.dim
+        self._held = [_pointer("uint32_t", axis)]
+        self._held += [_pointer("float", array) for array in (coef, base, variance, reach)]
+        self._struct.axis, self._struct.coef = self._held[0], self._held[1]
+        self._struct.base, self._struct.variance, self._struct.reach = self._held[2:]
+        self.n_work = int(lib.bqk_scan_prepare_work(self._struct))
+
+    def prepare(self, queries: Queries, row: int, q: Any, eps0: float) -> None:
+        """Fill the tables of one of the queries from its coordinates, `dim` floats."""
+        one = queries.structs + row
+        delta, top = queries.terms[row]
+        _check(lib.bqk_scan_prepare(self._struct, q, eps0, one.luts, delta, top, queries.work))
+
+
+class Queries:
+    """Room for queries as the kernels take them: `bqk_scan_query`, with the memory they point to.
+
+    Parameters
+    ----------
+    capacity : int
+    stage : Stage
+    n_lists : int
+    z_nbytes : int
+        Bytes of a query for the estimate of whole codes.
+    n_work : int
+        Floats of scratch that preparing a query takes.
+    """
+
+    def __init__(self, capacity: int, stage: Stage, n_lists: int, z_nbytes: int, n_work: int) -> None:
+        self.capacity, self.n = capacity, 0
+        lut_nbytes = stage.n_lookups * 16
+        self.g_add = np.zeros((capacity, n_lists), dtype=np.float32)
+        self.structs = ffi.new("bqk_scan_query[]", capacity)
+        self.work = ffi.new("float[]", max(stage.n_work, n_work, stage.dim))
+        self.coordinates = ffi.new("float[]", stage.dim)
+        z_step = -(-z_nbytes // 64) * 64
+        luts, z = aligned((capacity, lut_nbytes)), aligned((capacity, z_step))
+        z[:] = 0
+        self._held = [
+            _pointer("uint8_t", luts, writable=True),
+            _pointer("char", z, writable=True),
+            _pointer("float", self.g_add),
+        ]
+        self.z = [ffi.cast("char *", self._held[1]) + i * z_step for i in range(capacity)]
+        self.terms = []
+        for i in range(capacity):
+            one = self.structs[i]
+            one.luts = ffi.cast("uint8_t *", self._held[0]) + i * lut_nbytes
+            one.g_add = ffi.cast("float *", self._held[2]) + i * n_lists
+            one.z = self.z[i]
+            self.terms.append((ffi.addressof(one, "delta"), ffi.addressof(one, "top")))
+        self._search_work = (0, ffi.NULL)
+
+    def search_work(self, k: int) -> Any:
+        """Return memory for searches of these queries' k best."""
+        if self._search_work[0] < k:
+            nbytes = int(lib.bqk_scan_work(self.capacity, k))
+            self._search_work = (k, ffi.new("uint64_t[]", -(-nbytes // 8)))
+        return self._search_work[1]
+
+
+class Blocks:
+    """What is searched: `bqk_scan`, with the arrays that it borrows.
+
+    Parameters
+    ----------
+    kind : {"levels", "planes", "trellis", "lut4"}
+        How the product of a whole code with a query is had.
+    bits, dim : int
+        Of "levels" and "planes"; under "trellis" the bits of a code and its axes; under "lut4" dim is the
+        number of look-ups.
+    codes : ndarray of uint8, shape (n, code_nbytes)
+    factors : ndarray of `FACTORS_DTYPE`, shape (n,), or None
+        f_rescale <= 0; None stands for 0 and -1.
+    lists : ndarray of uint16, shape (n,), or None
+    ids : ndarray of uint32, shape (n_blocks * BLOCK,)
+    segments : ndarray of `SEGMENT_DTYPE`
+    blocks : ndarray of uint8, shape (n_blocks, n_rows, BLOCK)
+    n_trellis, n_lists : int
+    trellis : bqk_trellis *, optional
+        Of codes of kind "trellis"; borrowed.
+    """
+
+    def __init__(
+        self,
+        *,
+        kind: str,
+        bits: int,
+        dim: int,
+        codes: UInt8Array,
+        factors: npt.NDArray[np.void] | None,
+        lists: npt.NDArray[np.uint16] | None,
+        ids: UInt32Array,
+        segments: npt.NDArray[np.void],
+        blocks: UInt8Array,
+        n_trellis: int,
+        n_lists: int,
+        trellis: Any = None,
+    ) -> None:
+        n, n_blocks, n_rows = len(codes), blocks.shape[0], blocks.shape[1]
+        _check_shape("codes", codes, (n, codes.shape[1]), np.uint8)
+        _check_shape("blocks", blocks, (n_blocks, n_rows, BLOCK), np.uint8)
+        _check_shape("ids", ids, (n_blocks * BLOCK,), np.uint32)
+        _check_shape("segments", segments, (len(segments),), SEGMENT_DTYPE)
+        if factors is not None:
+            _check_shape("factors", factors, (n,), FACTORS_DTYPE)
+        if lists is not None:
+            _check_shape("lists", lists, (n,), np.uint16)
+        ends = segments["block"].astype(np.int64) + segments["n_blocks"]
+        if len(segments) == 0 or ends.max() > n_blocks or segments["list"].max() >= n_lists:
+            raise ValueError(f"segments: expected blocks below {n_blocks} and lists below {n_lists}")
+        if lists is not None and n and lists.max() >= n_lists:
+            raise ValueError(f"lists: expected lists below {n_lists}, not {lists.max()}")
+        self.n, self.segments = n, segments
+        one = self._struct = ffi.new("bqk_scan *")
+        self._held = [
+            _pointer("uint8_t", blocks),
+            _pointer("uint32_t", ids),
+            ffi.from_buffer(segments.view(np.uint8)),
+            _pointer("uint8_t", codes),
+            None if factors is None else _factors(factors),
+            factors,
+            None if lists is None else _pointer("uint16_t", lists),
+        ]
+        one.trellis = ffi.NULL if trellis is None else trellis
+        one.n, one.n_rows, one.n_trellis = n, n_rows, n_trellis
+        one.blocks = self._held[0]
+        in_order = bool(np.array_equal(ids[:n], np.arange(n, dtype=np.uint32)))
+        one.ids = ffi.NULL if in_order else self._held[1]
+        one.segments, one.n_segments = ffi.cast("bqk_segment *", self._held[2]), len(segments)
+        one.codes, one.code_nbytes = self._held[3], codes.shape[1]
+        one.factors = ffi.NULL if factors is None else self._held[4]
+        one.lists = ffi.NULL if lists is None else self._held[6]
+        one.kind, one.bits, one.dim = KINDS[kind], bits, dim
+
+    def search(
+        self,
+        queries: Queries,
+        k: int,
+        segments: tuple[int, int] | None = None,
+        bitmap: UInt8Array | None = None,
+    ) -> tuple[Float32Array, UInt32Array, npt.NDArray[np.uint64]]:
+        """Return distances and ids of the k best codes, (n_queries, k) each, and counts of full estimates.
+
+        Parameters
+        ----------
+        queries : Queries
+        k : int
+        segments : (int, int), optional
+            First segment and number of them; all by default.
+        bitmap : ndarray of uint8, shape (ceil(n / 8),), optional
+            Bit i % 8 of byte i / 8 is set where id i may be found.
+        """
+        n = queries.n
+        first, n_segments = segments or (0, len(self.segments))
+        distances, ids = np.empty((n, k), dtype=np.float32), np.empty((n, k), dtype=np.uint32)
+        n_full = np.empty(n, dtype=np.uint64)
+        if bitmap is not None:
+            _check_shape("bitmap", bitmap, (-(-self.n // 8),), np.uint8)
+        _check(
+            lib.bqk_scan_search(
+                self._struct,
+                first,
+                n_segments,
+                queries.structs,
+                n,
+                k,
+                ffi.NULL if bitmap is None else _pointer("uint8_t", bitmap),
+                queries.search_work(k),
+                _pointer("float", distances, writable=True),
+                _pointer("uint32_t", ids, writable=True),
+                _pointer("uint64_t", n_full, writable=True),
+            )
+        )
+        return distances, ids, n_full
+
+    def search_listed(
+        self, queries: Queries, k: int, listed: UInt32Array, row: int | None = None
+    ) -> tuple[Float32Array, UInt32Array]:
+        """Return distances and ids, (n_queries, k) each, of the k best of the listed ids, or of one row's."""
+        _check_shape("listed", listed, (len(listed),), np.uint32)
+        first, n = (0, queries.n) if row is None else (row, 1)
+        distances, ids = np.empty((n, k), dtype=np.float32), np.empty((n, k), dtype=np.uint32)
+        _check(
+            lib.bqk_scan_listed(
+                self._struct,
+                _pointer("uint32_t", listed),
+                len(listed),
+                queries.structs + first,
+                n,
+                k,
+                queries.search_work(k),
+                _pointer("float", distances, writable=True),
+                _pointer("uint32_t", ids, writable=True),
+            )
+        )
+        return distances, ids

@@ -1,0 +1,200 @@
+"""SEARCH: how the scan sees each codec's codes: distance = f_add + g_add[list] + f_rescale <k, q>."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from bqcore import levels
+from bqcore._kernels import FACTORS_DTYPE, Float32Array, _check, _pointer, matmul
+from bqcore._native import ffi, lib
+from bqcore._scan import Queries, Stage
+from bqcore.codec import Codec
+from bqcore.codes import Codes
+from bqcore.pq import PQ
+from bqcore.rabitq import RaBitQ
+from bqcore.saq import SAQ
+from bqcore.scan_pq import PQView
+from bqcore.scan_stages import StagePlan, fit_level, plain_stage, trellis_stage
+from bqcore.scan_view import View
+
+# Codes whose levels are looked at to fit the first stage.
+_SAMPLE = 2000
+
+# A first stage that leaves more open, in parts of the codes' mean square, is not tried.
+_OPEN_SHARE = 0.5
+
+
+def sample_rows(n: int) -> npt.NDArray[np.int64]:
+    """Rows spread evenly over n, at most `_SAMPLE`."""
+    return np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(np.int64))
+
+
+class RaBitQView(View):
+    """Levels k = u - M/2 of rotated coordinates; the highest bits come first."""
+
+    def __init__(self, codec: RaBitQ) -> None:
+        self.codec, self.bits, self.dim = codec, codec.bits_, codec.dim_
+        self.kind = "levels" if codec.bits_ in levels.PACKED_BITS else "planes"  # type: ignore[misc]
+        self.n_lists = len(codec.centroids_)
+        beyond = bool(codec._beyond_format())
+        self._model = codec._queries if beyond else codec._model
+        self._half = ((1 << self.bits) - 1) / 2
+        self.takes_unit_rows = beyond
+
+    def plans(self, codes: Codes) -> list[StagePlan]:  # noqa: D102
+        known = self.codec._levels(codes.packed[sample_rows(len(codes))]).astype(np.float64)
+        if self.bits == 1:
+            shares = [min(self.dim, max(8, int(self.dim * share) // 8 * 8)) for share in (0.5, 0.75)]
+            return [self._plan(known, 1, n) for n in dict.fromkeys((*shares, self.dim))]
+        return [self._plan(known, planes, self.dim) for planes in range(1, min(self.bits, 3) + 1)]
+
+    def _plan(self, known: npt.NDArray[np.float64], planes: int, n: int) -> StagePlan:
+        """Take the highest planes of the first n dimensions."""
+        bits, dim, top = self.bits, self.dim, ((1 << self.bits) - 1) / 2
+        every = np.arange(1 << bits)
+
+        def highest(u: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+            return np.stack([u >> (bits - 1 - p) & 1 for p in range(planes)], axis=-1).astype(np.float64)
+
+        u = np.rint(known + top).astype(np.int64)
+        fit = fit_level(known.ravel(), highest(u).reshape(-1, planes))
+        estimate = fit.base + highest(u) @ fit.coefs
+        square, along = float(np.square(known).mean()), float((known * estimate).mean())
+        rho = square * dim / (along * n) if along > 0 else 1.0
+        inside = float(np.square(known - rho * estimate).mean())
+        far = float(np.abs(every - top - rho * (fit.base + highest(every) @ fit.coefs)).max())
+        taken = np.arange(dim) < n
+        source: list[int] = []
+        for p in range(planes):
+            b = bits - 1 - p
+            packed = bits in levels.PACKED_BITS
+            source += [i * bits + b if packed else b * 8 * -(-dim // 8) + i for i in range(n)]
+        variance = np.where(taken, inside, square).astype(np.float32)
+        return plain_stage(
+            source,
+            list(range(n)) * planes,
+            [float(rho * c) for c in fit.coefs for _ in range(n)],
+            np.where(taken, rho * fit.base, 0.0).astype(np.float32),
+            variance,
+            np.where(taken, far, top).astype(np.float32),
+            float(variance.mean() / square) if square > 0 else 0.0,
+        )
+
+    def factors(self, codes: Codes) -> npt.NDArray[np.void]:  # noqa: D102
+        if codes.factors.dtype == FACTORS_DTYPE:
+            return np.ascontiguousarray(codes.factors)
+        out = np.empty(len(codes), dtype=FACTORS_DTYPE)
+        out["f_add"], out["f_rescale"] = codes.factors["f_add"], codes.factors["f_rescale"]
+        return out
+
+    def room(self, capacity: int, stage: Stage) -> Queries:  # noqa: D102
+        z_nbytes = lib.bqk_query_nbytes(self.dim, 8)
+        return Queries(capacity, stage, self.n_lists, z_nbytes, self.dim)
+
+    def prepare(self, queries: Queries, Q: Float32Array, stage: Stage, eps0: float) -> None:  # noqa: D102
+        codec, model = self.codec, self._model
+        queries.n = len(Q)
+        beyond = model is not codec._model
+        if beyond:
+            queries.g_add[: len(Q)] = codec._list_distances(Q)
+            Q = codec._turn(Q - codec.centroid_)
+        query, rotated, work = ffi.new("bqk_query *"), queries.coordinates, queries.work
+        rows = ffi.cast("float *", _pointer("float", Q))
+        for i in range(len(Q)):
+            q, one = rows + i * self.dim, queries.structs[i]
+            _check(lib.bqk_query_prepare(model._struct, q, 32, query, rotated, work))
+            stage.prepare(queries, i, rotated, eps0)
+            _check(lib.bqk_query_prepare(model._struct, q, 8, query, queries.z[i], work))
+            if not beyond:
+                queries.g_add[i, 0] = query.g_add
+            one.unit, one.shift = query.delta, self._half * query.sum_z
+
+
+class SAQView(View):
+    """Trellis-coded levels of principal axes: the free bits are a level's highest."""
+
+    kind = "trellis"
+
+    def __init__(self, codec: SAQ) -> None:
+        self.codec, self.dim, self.bits = codec, len(codec.axis_bits_), int(codec.axis_bits_.sum())
+        self.n_lists = len(codec.centroids_)
+        self.trellis = codec._trellis.struct
+        self._l2 = codec.metric_ == "l2"
+        self._origin = codec.centroids_.mean(axis=0) if self._l2 else np.zeros(codec.dim_, np.float32)
+        self._centroids = codec.centroids_ - self._origin
+
+    def plans(self, codes: Codes) -> list[StagePlan]:  # noqa: D102
+        codec, rates = self.codec, self.codec.axis_bits_.astype(np.int64)
+        step = codec.axis_deviation_.astype(np.float64)
+        sample = codec._trellis.decode(np.ascontiguousarray(codes.packed[sample_rows(len(codes))])) / step
+        top = int(rates[0]) - 1
+        choices: list[tuple[int, int | None]] = [(planes, None) for planes in range(1, top + 1)]
+        choices += [(top, int(np.count_nonzero(rates > 1))), (top, 0)]
+        found = [
+            trellis_stage(rates, step, sample, free_planes=planes, trellis_from=first)
+            for planes, first in choices
+        ]
+        # those that leave next to nothing to the trellis, or most of the code, are not worth a trial
+        return [plan for plan in found[:-1] if 0.05 < plan.open_share < _OPEN_SHARE] + found[-1:]
+
+    def factors(self, codes: Codes) -> npt.NDArray[np.void]:  # noqa: D102
+        codec = self.codec
+        out = np.empty(len(codes), dtype=FACTORS_DTYPE)
+        scale = codec._f_rescale.unpack(codes.factors["f_rescale"])
+        out["f_rescale"] = -2 * scale if self._l2 else -scale
+        out["f_add"] = codec._f_add.unpack(codes.factors["f_add"])
+        if not self._l2:
+            return out
+        lists = codec._lists(codes)
+        axes = self._centroids @ codec.back_.T
+        for start in range(0, len(codes), 1 << 13):
+            rows = slice(start, start + (1 << 13))
+            found = codec._levels(codes[rows])
+            square = np.einsum("ij,ij->i", found * codec.axis_length_, found)
+            if self.n_lists > 1:
+                square += 2 * np.einsum("ij,ij->i", found, axes[lists[rows]])
+            out["f_add"][rows] += square
+        return out
+
+    def room(self, capacity: int, stage: Stage) -> Queries:  # noqa: D102
+        n_values = lib.bqk_scan_trellis_values(self.trellis)
+        return Queries(capacity, stage, self.n_lists, n_values * 4, 0)
+
+    def prepare(self, queries: Queries, Q: Float32Array, stage: Stage, eps0: float) -> None:  # noqa: D102
+        codec = self.codec
+        queries.n = len(Q)
+        if not self._l2:
+            queries.g_add[: len(Q)] = np.float32(codec.metric_ == "cosine") - matmul(Q, codec.centroids_)
+        else:
+            Q = Q - self._origin
+            if self.n_lists == 1:
+                np.einsum("ij,ij->i", Q, Q, out=queries.g_add[: len(Q), 0])
+            else:
+                for i, q in enumerate(Q):
+                    difference = self._centroids - q
+                    np.einsum("ij,ij->i", difference, difference, out=queries.g_add[i])
+        axes = matmul(np.ascontiguousarray(Q), codec.back_)  # a query's sums do not depend on its neighbours
+        rows = ffi.cast("float *", _pointer("float", axes))
+        for i in range(len(Q)):
+            q, one = rows + i * self.dim, queries.structs[i]
+            stage.prepare(queries, i, q, eps0)
+            lib.bqk_scan_trellis_query(self.trellis, q, ffi.cast("float *", queries.z[i]))
+            one.offset = 0.0
+
+
+def view(codec: Codec) -> View:
+    """Return how the scan sees a codec's codes.
+
+    Raises
+    ------
+    ValueError
+        If it has no view of this codec.
+    """
+    if isinstance(codec, RaBitQ):
+        return RaBitQView(codec)
+    if isinstance(codec, SAQ):
+        return SAQView(codec)
+    if isinstance(codec, PQ):
+        return PQView(codec)
+    raise ValueError(f"expected codes of rabitq, saq or pq at 4 bits, not of {codec.codec}")

@@ -1,0 +1,195 @@
+/* FastScan: codes into blocks, query look-up tables of 8 bits, and the scalar kernel, which is the oracle. Layout and
+ * bounds: fastscan.h. */
+#include "fastscan.h"
+
+#include <math.h>
+#include <string.h>
+
+int
+bqk_scan_pack(const uint8_t *codes, size_t code_nbytes, const uint32_t *ids, size_t n_blocks,
+			  const uint32_t *source_bits, size_t n_rows, uint8_t *blocks)
+{
+	for (size_t i = 0; i < n_rows * 8; i++)
+		if (source_bits[i] != BQK_SCAN_NONE && source_bits[i] / 8 >= code_nbytes)
+			return BQK_EINVAL;
+	memset(blocks, 0, n_blocks * n_rows * BQK_SCAN_BLOCK);
+	for (size_t b = 0; b < n_blocks; b++, blocks += n_rows * BQK_SCAN_BLOCK, ids += BQK_SCAN_BLOCK)
+		for (size_t c = 0; c < BQK_SCAN_BLOCK; c++)
+		{
+			const uint8_t *code;
+
+			if (ids[c] == BQK_SCAN_NONE)
+				continue;
+			code = codes + (size_t) ids[c] * code_nbytes;
+			for (size_t i = 0; i < n_rows * 8; i++)
+				if (source_bits[i] != BQK_SCAN_NONE)
+					blocks[i / 8 * BQK_SCAN_BLOCK + c] |=
+						(uint8_t) ((code[source_bits[i] / 8] >> source_bits[i] % 8 & 1) << i % 8);
+		}
+	return BQK_OK;
+}
+
+static void
+extremes(const float *values, float *low, float *high)
+{
+	*low = *high = values[0];
+	for (size_t j = 1; j < 16; j++)
+	{
+		*low = values[j] < *low ? values[j] : *low;
+		*high = values[j] > *high ? values[j] : *high;
+	}
+}
+
+/* Trellis rows have four look-ups, other rows two; a chunk has BQK_SCAN_CHUNK of one sort. */
+int
+bqk_scan_lut(const float *values, size_t n_rows, size_t n_trellis, uint8_t *luts, float *delta, float *top)
+{
+	size_t n_derived = 4 * n_trellis, n_lookups = 2 * n_rows + 2 * n_trellis, in_chunk = 0;
+	double chunk = 0.0, largest = 0.0, all = 0.0, sum = 0.0, step;
+	float low, high, inv;
+
+	if (n_trellis > n_rows || n_lookups > BQK_SCAN_LOOKUPS)
+		return BQK_EINVAL;
+	for (size_t m = 0; m < n_lookups; m++)
+	{
+		if (m == n_derived || in_chunk == BQK_SCAN_CHUNK)
+			chunk = in_chunk = 0;
+		extremes(values + m * 16, &low, &high);
+		sum += high;
+		chunk += (double) high - low;
+		all += (double) high - low;
+		largest = chunk > largest ? chunk : largest;
+		in_chunk++;
+	}
+	/* 1e-6: entries are computed in float32 */
+	step = largest / (255.0 - 0.5 * BQK_SCAN_CHUNK);
+	step = fmax(step, all / (65535.0 - 0.5 * (double) n_lookups)) * (1.0 + 1e-6);
+	if (!(step < 1e30))
+		return BQK_ERANGE;
+	*delta = (float) step;
+	*top = (float) sum;
+	inv = *delta > 0.0f ? 1.0f / *delta : 0.0f;
+	if (!(inv < INFINITY)) /* denormals: every code's sum is zero for every purpose */
+		inv = *delta = 0.0f;
+	for (size_t m = 0; m < n_lookups; m++)
+	{
+		extremes(values + m * 16, &low, &high);
+		for (size_t j = 0; j < 16; j++)
+			luts[m * 16 + j] = (uint8_t) ((high - values[m * 16 + j]) * inv + 0.5f);
+	}
+	return BQK_OK;
+}
+
+void
+bqk_scan_values(const float *weights, size_t n_lookups, float *values)
+{
+	for (size_t m = 0; m < n_lookups; m++, weights += 4, values += 16)
+	{
+		values[0] = 0.0f;
+		for (size_t bit = 0; bit < 4; bit++)
+			for (size_t j = 0; j < (size_t) 1 << bit; j++)
+				values[((size_t) 1 << bit) + j] = values[j] + weights[bit];
+	}
+}
+
+size_t
+bqk_scan_prepare_work(const bqk_scan_stage *stage)
+{
+	return (2 * stage->n_rows + 2 * stage->n_trellis) * (4 + 16);
+}
+
+/* Rounding of L look-ups is off by delta / 2 each at most, by delta sqrt(L / 12) as a standard deviation. */
+int
+bqk_scan_prepare(const bqk_scan_stage *stage, const float *q, float eps0, uint8_t *luts, float *delta, float *top,
+				 float *work)
+{
+	size_t n_lookups = 2 * stage->n_rows + 2 * stage->n_trellis;
+	double base = 0.0, variance = 0.0, reach = 0.0, size = 0.0, slack;
+	float *values = work + n_lookups * 4;
+	int status;
+
+	for (size_t i = 0; i < n_lookups * 4; i++)
+		work[i] = stage->axis[i] == BQK_SCAN_NONE ? 0.0f : stage->coef[i] * q[stage->axis[i]];
+	bqk_scan_values(work, n_lookups, values);
+	status = bqk_scan_lut(values, stage->n_rows, stage->n_trellis, luts, delta, top);
+	if (status != BQK_OK)
+		return status;
+	for (size_t i = 0; i < stage->dim; i++)
+	{
+		base += (double) stage->base[i] * q[i];
+		variance += (double) stage->variance[i] * q[i] * q[i];
+		reach += (double) stage->reach[i] * fabsf(q[i]);
+		size += fabs((double) stage->base[i] * q[i]);
+	}
+	variance += (double) *delta * *delta * (double) n_lookups / 12.0;
+	/* 1e-5: sums of float32 values */
+	reach += 0.5 * *delta * (double) n_lookups + 1e-5 * (size + fabs((double) *top));
+	slack = fmin(eps0 * sqrt(variance), reach);
+	*top = (float) (*top + base + slack);
+	return BQK_OK;
+}
+
+static uint8_t
+trellis_byte(const uint8_t *block, size_t n_trellis, size_t i, size_t c)
+{
+	return i < n_trellis ? block[i * BQK_SCAN_BLOCK + c] : block[(i - n_trellis) * BQK_SCAN_BLOCK + c] >> 1;
+}
+
+static uint32_t
+sum_of_code(const bqk_scan_rows *rows, const uint8_t *block, const uint8_t *lut, size_t c)
+{
+	uint32_t sum = 0;
+
+	for (size_t i = 0; i < rows->n_rows; i++, lut += 32)
+	{
+		uint8_t bits = block[i * BQK_SCAN_BLOCK + c];
+
+		sum += lut[bits & 15] + lut[16 + (bits >> 4)];
+		if (i < rows->n_trellis)
+		{
+			bits ^= trellis_byte(block, rows->n_trellis, i + 1, c) ^ trellis_byte(block, rows->n_trellis, i + 3, c);
+			lut += 32;
+			sum += lut[bits & 15] + lut[16 + (bits >> 4)];
+		}
+	}
+	return sum;
+}
+
+void
+bqk_fastscan_scalar(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries)
+{
+	for (size_t q = 0; q < n_queries; q++)
+	{
+		bqk_scan_found *f = found + q;
+
+		f->n = 0;
+		for (size_t b = 0; b < rows->n_blocks; b++)
+			for (size_t c = 0; c < BQK_SCAN_BLOCK; c++)
+			{
+				uint32_t sum = sum_of_code(rows, rows->blocks + b * rows->n_rows * BQK_SCAN_BLOCK, f->luts, c);
+
+				if (sum > f->threshold)
+					continue;
+				f->positions[f->n] = (uint32_t) (b * BQK_SCAN_BLOCK + c);
+				f->sums[f->n++] = (uint16_t) sum;
+			}
+	}
+}
+
+bqk_scan_fn
+bqk_fastscan(void)
+{
+	const char *isa = bqk_active()->name;
+
+#if defined(__x86_64__)
+	if (strcmp(isa, "avx512") == 0)
+		return bqk_fastscan_avx512;
+	if (strcmp(isa, "avx2") == 0)
+		return bqk_fastscan_avx2;
+#elif defined(__aarch64__)
+	if (strcmp(isa, "neon") == 0)
+		return bqk_fastscan_neon;
+#endif
+	(void) isa;
+	return bqk_fastscan_scalar;
+}

@@ -1,0 +1,67 @@
+/* FastScan (Andre, Kermarrec & Le Scouarnec, "Quicker ADC", PAMI 2021): sums of query look-up tables over sub-codes of
+ * 4 bits, the tables in registers, a byte shuffle as the look-up.
+ *
+ * A block holds BQK_SCAN_BLOCK codes, row by row: byte c of a row has two sub-codes of code c, the low nibble and the
+ * high one. 64 codes are a cache line to a row, one AVX-512, two AVX2 and four NEON registers.
+ *
+ * The first n_trellis rows of a block may be bits of a trellis (trellis.h): axis i is bit i / n_trellis of row
+ * i % n_trellis, so that the bits of the next axes are the next rows and the plane that is not stored,
+ *     z1[i] = b[i] ^ b[i+1] ^ b[i+3],
+ * is the exclusive or of three rows, two sub-codes more. Beyond the last such row lie the first ones shifted by a bit.
+ *
+ * Sums cannot overflow. Look-ups are added in 8 bits in chunks of at most BQK_SCAN_CHUNK, then in 16 bits. Entries of
+ * a look-up of range r are round((top - v) / delta) <= r / delta + 1/2, so that with
+ *     delta >= (sum of r over the chunk) / (255 - BQK_SCAN_CHUNK / 2)            for every chunk, and
+ *     delta >= (sum of r over all L look-ups) / (65,535 - L / 2)
+ * a chunk reaches at most 255 and a code at most 65,535. */
+#ifndef BQK_FASTSCAN_H
+#define BQK_FASTSCAN_H
+
+#include "bqk.h"
+
+/* Rows per chunk: 16 look-ups, two of a row's nibbles or four where a derived plane comes with them. */
+#define BQK_SCAN_CHUNK_ROWS 8
+#define BQK_SCAN_CHUNK_TRELLIS 4
+#define BQK_SCAN_CHUNK 16
+/* Queries that share the look at a code's nibbles. */
+#define BQK_SCAN_GROUP 4
+
+#pragma GCC visibility push(hidden)
+
+/* What a kernel reads. */
+typedef struct bqk_scan_rows
+{
+	const uint8_t *blocks;
+	size_t n_blocks;
+	size_t n_rows;
+	size_t n_trellis;
+} bqk_scan_rows;
+
+/* Positions, counted from the first block, of the codes whose sum is at most the threshold, rising, and their sums;
+ * there is room for every code. luts: 32 bytes to a row, 64 to a trellis row. */
+typedef struct bqk_scan_found
+{
+	const uint8_t *luts;
+	uint32_t threshold;
+	uint32_t *positions;
+	uint16_t *sums;
+	size_t n;
+} bqk_scan_found;
+
+/* For n_queries <= BQK_SCAN_GROUP. */
+typedef void (*bqk_scan_fn)(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries);
+
+void bqk_fastscan_scalar(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries);
+#if defined(__x86_64__)
+void bqk_fastscan_avx2(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries);
+void bqk_fastscan_avx512(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries);
+#elif defined(__aarch64__)
+void bqk_fastscan_neon(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries);
+#endif
+
+/* The kernel of the instruction set in use. */
+bqk_scan_fn bqk_fastscan(void);
+
+#pragma GCC visibility pop
+
+#endif

@@ -1,0 +1,140 @@
+/* FastScan with AVX2: 32 bytes, two registers to a row. */
+#if defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2")
+#endif
+
+#include "fastscan.h"
+
+#include <immintrin.h>
+
+#define VECTORS 2
+
+typedef __m256i vec;
+
+static inline vec
+load(const uint8_t *p)
+{
+	return _mm256_loadu_si256((const __m256i *) p);
+}
+
+static inline vec
+table(const uint8_t *p)
+{
+	return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *) p));
+}
+
+static inline vec
+lookup(vec t, vec v)
+{
+	return _mm256_shuffle_epi8(t, v);
+}
+
+static inline vec
+low_nibbles(vec v)
+{
+	return _mm256_and_si256(v, _mm256_set1_epi8(15));
+}
+
+static inline vec
+high_nibbles(vec v)
+{
+	return _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15));
+}
+
+static inline vec
+halved(vec v)
+{
+	return _mm256_and_si256(_mm256_srli_epi16(v, 1), _mm256_set1_epi8(127));
+}
+
+static inline vec
+sum8(vec a, vec b)
+{
+	return _mm256_add_epi8(a, b);
+}
+
+static inline vec
+sum16(vec a, vec b)
+{
+	return _mm256_add_epi16(a, b);
+}
+
+static inline vec xor (vec a, vec b)
+{
+	return _mm256_xor_si256(a, b);
+}
+
+static inline vec
+zero(void)
+{
+	return _mm256_setzero_si256();
+}
+
+static inline vec
+even16(vec v)
+{
+	return _mm256_and_si256(v, _mm256_set1_epi16(255));
+}
+
+static inline vec
+odd16(vec v)
+{
+	return _mm256_srli_epi16(v, 8);
+}
+
+/* Sums at most the limit, as masks of 16-bit numbers. */
+static inline vec
+within(vec v, vec limit)
+{
+	return _mm256_cmpeq_epi16(_mm256_min_epu16(v, limit), v);
+}
+
+static inline void
+emit(const vec *even, const vec *odd, uint32_t at, bqk_scan_found *found)
+{
+	vec limit = _mm256_set1_epi16((int16_t) (uint16_t) found->threshold), any = zero();
+
+	for (size_t v = 0; v < VECTORS; v++)
+		any = _mm256_or_si256(any, _mm256_or_si256(within(even[v], limit), within(odd[v], limit)));
+	if (_mm256_testz_si256(any, any))
+		return;
+	for (size_t v = 0; v < VECTORS; v++)
+	{
+		/* codes 0-7 and 16-23, 8-15 and 24-31: what packing the masks brings into order */
+		vec a = _mm256_unpacklo_epi16(even[v], odd[v]), b = _mm256_unpackhi_epi16(even[v], odd[v]);
+		vec both = _mm256_packs_epi16(within(a, limit), within(b, limit));
+		uint32_t mask = (uint32_t) _mm256_movemask_epi8(both);
+		uint16_t lane[32];
+
+		if (!mask)
+			continue;
+		_mm256_storeu_si256((__m256i *) lane, _mm256_permute2x128_si256(a, b, 0x20));
+		_mm256_storeu_si256((__m256i *) (lane + 16), _mm256_permute2x128_si256(a, b, 0x31));
+		for (; mask; mask &= mask - 1)
+		{
+			uint32_t c = (uint32_t) __builtin_ctz(mask);
+
+			found->positions[found->n] = at + (uint32_t) v * 32 + c;
+			found->sums[found->n++] = lane[c];
+		}
+	}
+}
+
+#include "fastscan_kernel.h"
+
+void
+bqk_fastscan_avx2(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries)
+{
+	scan_groups(rows, found, n_queries);
+}
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif

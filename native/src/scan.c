@@ -1,0 +1,282 @@
+/* Exhaustive search over blocks of codes: integer sums against an integer threshold, bounds of what passes against the
+ * k-th best distance, estimates of what is left. */
+#include "fastscan.h"
+#include "scan_trellis.h"
+#include "topk.h"
+#include "trellis.h"
+
+#include <math.h>
+
+/* Blocks between two looks at the threshold. The first runs are short, as the threshold falls fastest there; 64 blocks
+ * of 48 rows are 196 kB, which stay in the second-level cache for all queries. */
+#define RUN_BLOCKS 64
+#define RUN_CODES (RUN_BLOCKS * BQK_SCAN_BLOCK)
+/* Codes that are fetched ahead of their estimates. */
+#define AHEAD 16
+#define CACHE_LINE 64
+
+/* A query's place in the search. */
+typedef struct progress
+{
+	bqk_topk best;
+	uint64_t n_full;
+} progress;
+
+typedef struct scratch
+{
+	progress *queries;
+	uint32_t *positions[BQK_SCAN_GROUP];
+	uint16_t *sums[BQK_SCAN_GROUP];
+} scratch;
+
+size_t
+bqk_scan_work(size_t n_queries, size_t k)
+{
+	return n_queries * (sizeof(progress) + bqk_topk_capacity(k) * sizeof(uint64_t)) +
+		   BQK_SCAN_GROUP * RUN_CODES * (sizeof(uint32_t) + sizeof(uint16_t));
+}
+
+static scratch
+divide(void *work, size_t n_queries, size_t k)
+{
+	scratch s = {work, {NULL}, {NULL}};
+	uint64_t *entries = (uint64_t *) (void *) (s.queries + n_queries);
+	uint32_t *positions = (uint32_t *) (void *) (entries + n_queries * bqk_topk_capacity(k));
+	uint16_t *sums = (uint16_t *) (void *) (positions + BQK_SCAN_GROUP * RUN_CODES);
+
+	for (size_t q = 0; q < n_queries; q++, entries += bqk_topk_capacity(k))
+		s.queries[q] = (progress) {{entries, 0, k, INFINITY}, 0};
+	for (size_t q = 0; q < BQK_SCAN_GROUP; q++)
+	{
+		s.positions[q] = positions + q * RUN_CODES;
+		s.sums[q] = sums + q * RUN_CODES;
+	}
+	return s;
+}
+
+/* Largest sum that a code of the segment may have whose bound, in floats, does not exceed the distance; -1 if none may.
+ *     f_add + g_add - scale (top - delta sum) <= distance   <=>   delta sum <= top + (distance - g_add - f_add) / scale
+ * Rounding: a bound is four operations on numbers up to `size`, each off by at most 2^-24 of it. */
+static int64_t
+sum_limit(const bqk_segment *segment, const bqk_scan_query *query, float distance)
+{
+	double g_add = query->g_add[segment->list], room = (double) distance - g_add - segment->f_add_min, size, limit;
+	double scale = room >= 0 ? segment->scale_min : segment->scale_max;
+
+	if (!(query->delta > 0.0f) || !(segment->scale_min > 0.0f) || distance == INFINITY)
+		return UINT16_MAX;
+	size = fmax(fabs((double) segment->f_add_min), fabs((double) segment->f_add_max)) + fabs(g_add) +
+		   segment->scale_max * (fabs((double) query->top) + (double) query->delta * UINT16_MAX);
+	room += size * 0x1p-20;
+	scale = room >= 0 ? segment->scale_min : segment->scale_max;
+	limit = (query->top + room / scale) / query->delta + 1.0;
+	return limit < 0 ? -1 : limit < UINT16_MAX ? (int64_t) limit : UINT16_MAX;
+}
+
+static inline float
+inner_product(const bqk_scan *scan, const bqk_scan_query *query, const uint8_t *code)
+{
+	const bqk_kernels *kernels = bqk_active();
+	int32_t dot = 0, part;
+	float sum;
+
+	switch (scan->kind)
+	{
+	case BQK_SCAN_LEVELS:
+		kernels->dot[bqk_width(scan->bits)](code, 0, 1, query->z, scan->dim, &dot);
+		break;
+	case BQK_SCAN_PLANES:
+		for (int p = 0; p < scan->bits; p++)
+		{
+			kernels->dot[0](code + (size_t) p * bqk_nbytes(scan->dim, 1), 0, 1, query->z, scan->dim, &part);
+			dot += part * (1 << p);
+		}
+		break;
+	case BQK_SCAN_TRELLIS:
+		return bqk_scan_trellis_product(scan->trellis, code, query->z);
+	case BQK_SCAN_LUT4:
+		bqk_lut_scan_float(4, code, 1, scan->dim, query->z, 1, &sum);
+		return sum + query->offset;
+	}
+	return query->unit * ((float) dot - query->shift) + query->offset;
+}
+
+static inline float
+f_add_of(const bqk_scan *scan, const bqk_scan_query *query, uint32_t id, uint32_t list)
+{
+	return (scan->factors ? scan->factors[id].f_add : 0.0f) + query->g_add[list];
+}
+
+static inline float
+f_rescale_of(const bqk_scan *scan, uint32_t id)
+{
+	return scan->factors ? scan->factors[id].f_rescale : -1.0f;
+}
+
+static inline void
+fetch(const bqk_scan *scan, uint32_t id)
+{
+	const uint8_t *code = scan->codes + (size_t) id * scan->code_nbytes;
+
+	for (size_t i = 0; i < scan->code_nbytes; i += CACHE_LINE)
+		__builtin_prefetch(code + i);
+}
+
+/* Whether the code may be found. */
+static inline int
+wanted(const bqk_scan *scan, uint32_t id, const uint8_t *filter)
+{
+	return id < scan->n && (!filter || filter[id / 8] >> id % 8 & 1);
+}
+
+/* Estimates what the kernel found. Ids and bounds of the codes that are left take the place of positions and sums.
+ * Codes are few and far between: their factors are fetched all at once, as each would wait for memory alone. */
+static void
+estimate_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_query *query, size_t first_block,
+			   const uint8_t *filter, const bqk_scan_found *found, progress *p)
+{
+	size_t first = first_block * BQK_SCAN_BLOCK, n = 0;
+	uint32_t *left = found->positions;
+
+	for (size_t i = 0; i < found->n; i++)
+	{
+		left[i] = scan->ids ? scan->ids[first + left[i]] : (uint32_t) first + left[i];
+		if (scan->factors && left[i] < scan->n)
+			__builtin_prefetch(scan->factors + left[i]);
+	}
+	for (size_t i = 0; i < found->n; i++)
+	{
+		uint32_t id = left[i];
+		uint16_t sum = found->sums[i];
+		float bound;
+
+		if (!wanted(scan, id, filter))
+			continue;
+		bound = f_add_of(scan, query, id, segment->list) +
+				f_rescale_of(scan, id) * (query->top - query->delta * (float) sum);
+		if (bound > p->best.threshold)
+			continue;
+		left[n] = id;
+		found->sums[n++] = sum;
+	}
+	for (size_t i = 0; i < n && i < AHEAD; i++)
+		fetch(scan, left[i]);
+	for (size_t i = 0; i < n; i++)
+	{
+		uint32_t id = left[i];
+		float f_add = f_add_of(scan, query, id, segment->list), f_rescale = f_rescale_of(scan, id);
+		float bound = f_add + f_rescale * (query->top - query->delta * (float) found->sums[i]), estimate;
+
+		if (i + AHEAD < n)
+			fetch(scan, left[i + AHEAD]);
+		if (bound > p->best.threshold)
+			continue;
+		p->n_full++;
+		estimate = f_add + f_rescale * inner_product(scan, query, scan->codes + (size_t) id * scan->code_nbytes);
+		bqk_topk_push(&p->best, estimate < bound ? bound : estimate, id);
+	}
+	bqk_topk_compact(&p->best);
+}
+
+static void
+write_results(progress *queries, size_t n_queries, size_t k, float *distances, uint32_t *ids)
+{
+	for (size_t q = 0; q < n_queries; q++, distances += k, ids += k)
+	{
+		size_t n = bqk_topk_finish(&queries[q].best);
+
+		for (size_t i = 0; i < k; i++)
+		{
+			distances[i] = i < n ? bqk_topk_distance(queries[q].best.entries[i]) : INFINITY;
+			ids[i] = i < n ? (uint32_t) queries[q].best.entries[i] : BQK_SCAN_NONE;
+		}
+	}
+}
+
+/* One run of blocks for all queries, a group at a time; those that nothing in the segment can enter take no part. */
+static void
+search_run(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_rows *rows, size_t first_block,
+		   const bqk_scan_query *queries, size_t n_queries, const uint8_t *filter, bqk_scan_fn kernel, scratch *s)
+{
+	bqk_scan_found found[BQK_SCAN_GROUP];
+	size_t who[BQK_SCAN_GROUP], n = 0;
+
+	for (size_t q = 0; q < n_queries; q++)
+	{
+		int64_t limit = sum_limit(segment, queries + q, s->queries[q].best.threshold);
+
+		if (limit >= 0)
+		{
+			found[n] = (bqk_scan_found) {queries[q].luts, (uint32_t) limit, s->positions[n], s->sums[n], 0};
+			who[n++] = q;
+		}
+		if (n == 0 || (n < BQK_SCAN_GROUP && q + 1 < n_queries))
+			continue;
+		kernel(rows, found, n);
+		for (size_t i = 0; i < n; i++)
+			estimate_found(scan, segment, queries + who[i], first_block, filter, found + i, s->queries + who[i]);
+		n = 0;
+	}
+}
+
+int
+bqk_scan_search(const bqk_scan *scan, size_t first_segment, size_t n_segments, const bqk_scan_query *queries,
+				size_t n_queries, size_t k, const uint8_t *filter, void *work, float *distances, uint32_t *ids,
+				uint64_t *n_full)
+{
+	scratch s = divide(work, n_queries, k);
+	bqk_scan_fn kernel = bqk_fastscan();
+	size_t run = 1, done = 0;
+
+	if (k == 0 || first_segment > scan->n_segments || n_segments > scan->n_segments - first_segment ||
+		scan->n_rows == 0 || scan->n_trellis > scan->n_rows || (scan->n_trellis > 0 && scan->n_trellis < 3))
+		return BQK_EINVAL;
+	for (size_t i = first_segment; i < first_segment + n_segments; i++)
+	{
+		const bqk_segment *segment = scan->segments + i;
+		size_t last = (size_t) segment->block + segment->n_blocks, count;
+
+		for (size_t b = segment->block; b < last; b += count)
+		{
+			bqk_scan_rows rows = {scan->blocks + b * scan->n_rows * BQK_SCAN_BLOCK, 0, scan->n_rows, scan->n_trellis};
+
+			count = last - b < run ? last - b : run;
+			rows.n_blocks = count;
+			search_run(scan, segment, &rows, b, queries, n_queries, filter, kernel, &s);
+			done += count;
+			run = 1 + done / 4 < RUN_BLOCKS ? 1 + done / 4 : RUN_BLOCKS;
+		}
+	}
+	write_results(s.queries, n_queries, k, distances, ids);
+	for (size_t q = 0; q < n_queries; q++)
+		n_full[q] = s.queries[q].n_full;
+	return BQK_OK;
+}
+
+int
+bqk_scan_listed(const bqk_scan *scan, const uint32_t *listed, size_t n_listed, const bqk_scan_query *queries,
+				size_t n_queries, size_t k, void *work, float *distances, uint32_t *ids)
+{
+	scratch s = divide(work, n_queries, k);
+
+	if (k == 0)
+		return BQK_EINVAL;
+	for (size_t i = 0; i < n_listed; i++)
+		if (listed[i] >= scan->n)
+			return BQK_EINVAL;
+	for (size_t i = 0; i < n_listed; i++)
+	{
+		uint32_t id = listed[i], list = scan->lists ? scan->lists[id] : 0;
+		const uint8_t *code = scan->codes + (size_t) id * scan->code_nbytes;
+		float f_rescale = f_rescale_of(scan, id);
+
+		if (i + AHEAD < n_listed)
+			fetch(scan, listed[i + AHEAD]);
+		for (size_t q = 0; q < n_queries; q++)
+			bqk_topk_push(&s.queries[q].best,
+						  f_add_of(scan, queries + q, id, list) + f_rescale * inner_product(scan, queries + q, code),
+						  id);
+	}
+	write_results(s.queries, n_queries, k, distances, ids);
+	return BQK_OK;
+}

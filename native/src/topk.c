@@ -1,0 +1,104 @@
+/* Selection and sorting of top-k entries; topk.h has the idea. */
+#include "topk.h"
+
+#include <math.h>
+
+static inline void
+swap(uint64_t *a, uint64_t *b)
+{
+	uint64_t was = *a;
+
+	*a = *b;
+	*b = was;
+}
+
+static void
+sift_down(uint64_t *heap, size_t i, size_t n)
+{
+	for (size_t child; (child = 2 * i + 1) < n; i = child)
+	{
+		if (child + 1 < n && heap[child + 1] > heap[child])
+			child++;
+		if (heap[i] >= heap[child])
+			return;
+		swap(heap + i, heap + child);
+	}
+}
+
+/* Heap sort: n log n whatever the order, and in place. */
+static void
+sort(uint64_t *e, size_t n)
+{
+	for (size_t i = n / 2; i-- > 0;)
+		sift_down(e, i, n);
+	for (size_t i = n; i-- > 1;)
+	{
+		swap(e, e + i);
+		sift_down(e, 0, i);
+	}
+}
+
+/* Moves the k smallest of n > k to the front: quickselect with the median of three, which distinct entries allow; after
+ * as many rounds as would have halved the range twice over, sorting, so that no order takes quadratic time. */
+static void
+select_smallest(uint64_t *e, size_t n, size_t k)
+{
+	size_t low = 0, high = n, rounds = 2 * (size_t) (64 - __builtin_clzll(n));
+
+	while (high - low > 1)
+	{
+		size_t mid = low + (high - low) / 2, store = low;
+		uint64_t a = e[low], b = e[mid], c = e[high - 1], pivot;
+
+		if (rounds-- == 0)
+		{
+			sort(e + low, high - low);
+			return;
+		}
+		pivot = a < b ? (b < c ? b : (a < c ? c : a)) : (a < c ? a : (b < c ? c : b));
+		/* entries below the pivot to the front */
+		for (size_t i = low; i < high; i++)
+			if (e[i] < pivot)
+				swap(e + i, e + store++);
+		if (k <= store)
+			high = store;
+		else
+		{
+			/* the pivot itself follows */
+			for (size_t i = store; i < high; i++)
+				if (e[i] == pivot)
+				{
+					swap(e + i, e + store);
+					break;
+				}
+			low = store + 1;
+			if (k <= low)
+				return;
+		}
+		if (k == high)
+			return;
+	}
+}
+
+void
+bqk_topk_compact(bqk_topk *t)
+{
+	uint64_t largest = 0;
+
+	if (t->n < t->k)
+		return;
+	if (t->n > t->k)
+		select_smallest(t->entries, t->n, t->k);
+	t->n = t->k;
+	for (size_t i = 0; i < t->k; i++)
+		largest = t->entries[i] > largest ? t->entries[i] : largest;
+	t->threshold = bqk_topk_distance(largest);
+}
+
+size_t
+bqk_topk_finish(bqk_topk *t)
+{
+	bqk_topk_compact(t);
+	sort(t->entries, t->n);
+	return t->n;
+}

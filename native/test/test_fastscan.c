@@ -1,0 +1,250 @@
+/* FastScan on every instruction set against its definition, for adversarial codes and tables, any number of rows and
+ * of queries; blocks, tables and results touch guard pages. Then the bounds that keep its sums in range. */
+#include "check.h"
+#include "fastscan.h"
+
+#include <math.h>
+
+#define MAX_ROWS 60
+#define MAX_BLOCKS 3
+#define MAX_CODES (MAX_BLOCKS * BQK_SCAN_BLOCK)
+#define MAX_LOOKUPS (4 * MAX_ROWS)
+
+enum
+{
+	RANDOM,
+	ZERO,
+	FULL,  /* all bits set */
+	LARGE, /* tables that reach the largest sum of every chunk */
+	N_KINDS
+};
+
+static guarded gblocks, gluts, gpositions, gsums;
+static uint8_t blocks[MAX_BLOCKS * MAX_ROWS * BQK_SCAN_BLOCK];
+static uint8_t luts[BQK_SCAN_GROUP][MAX_LOOKUPS * 16];
+static float values[MAX_LOOKUPS * 16];
+
+#if defined(BQK_SIMDE)
+void bqk_fastscan_emulated(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries);
+#endif
+
+static bqk_scan_fn
+kernel_of(const bqk_kernels *k)
+{
+	bqk_scan_fn fn;
+
+	CHECK_INT(bqk_isa_select(k->name), BQK_OK);
+	fn = bqk_fastscan();
+#if defined(BQK_SIMDE)
+	if (fn == bqk_fastscan_avx2)
+		fn = bqk_fastscan_emulated;
+#endif
+	bqk_isa_select(NULL);
+	return fn;
+}
+
+/* Bit `axis` of a code's trellis bits. */
+static unsigned
+trellis_bit(const uint8_t *block, size_t n_trellis, size_t axis, size_t c)
+{
+	return axis < 8 * n_trellis ? block[axis % n_trellis * BQK_SCAN_BLOCK + c] >> axis / n_trellis & 1 : 0;
+}
+
+/* The sum by its definition: axis by axis. */
+static uint32_t
+defined_sum(const uint8_t *block, size_t n_rows, size_t n_trellis, const uint8_t *lut, size_t c)
+{
+	uint32_t sum = 0;
+
+	for (size_t row = 0; row < n_rows; row++)
+		for (size_t half = 0; half < 2; half++, lut += 16)
+		{
+			sum += lut[block[row * BQK_SCAN_BLOCK + c] >> 4 * half & 15];
+			if (row < n_trellis && half)
+				for (size_t h = 0; h < 2; h++)
+				{
+					unsigned nibble = 0;
+
+					for (size_t bit = 0; bit < 4; bit++)
+					{
+						size_t axis = row + (4 * h + bit) * n_trellis;
+
+						nibble |= (trellis_bit(block, n_trellis, axis, c) ^ trellis_bit(block, n_trellis, axis + 1, c) ^
+								   trellis_bit(block, n_trellis, axis + 3, c))
+								  << bit;
+					}
+					lut += 16;
+					sum += lut[nibble];
+				}
+		}
+	return sum;
+}
+
+static void
+compare(const bqk_kernels *k, size_t n_blocks, size_t n_rows, size_t n_trellis, size_t n_queries, uint32_t threshold,
+		side at)
+{
+	size_t n = n_blocks * BQK_SCAN_BLOCK, n_entries = (2 * n_rows + 2 * n_trellis) * 16;
+	bqk_scan_rows rows = {guard_copy(&gblocks, blocks, n * n_rows, at), n_blocks, n_rows, n_trellis};
+	static uint8_t tables[BQK_SCAN_GROUP * MAX_LOOKUPS * 16];
+	const uint8_t *placed;
+	uint32_t *positions = guard_place(&gpositions, n_queries * n * sizeof(*positions), at);
+	uint16_t *sums = guard_place(&gsums, n_queries * n * sizeof(*sums), at);
+	bqk_scan_found found[BQK_SCAN_GROUP];
+
+	for (size_t q = 0; q < n_queries; q++)
+		memcpy(tables + q * n_entries, luts[q], n_entries);
+	placed = guard_copy(&gluts, tables, n_queries * n_entries, at);
+	for (size_t q = 0; q < n_queries; q++)
+		found[q] = (bqk_scan_found) {placed + q * n_entries, threshold, positions + q * n, sums + q * n, 99};
+	kernel_of(k)(&rows, found, n_queries);
+	for (size_t q = 0; q < n_queries; q++)
+	{
+		size_t next = 0;
+
+		for (size_t i = 0; i < n; i++)
+		{
+			const uint8_t *block = blocks + i / BQK_SCAN_BLOCK * n_rows * BQK_SCAN_BLOCK;
+			uint32_t sum = defined_sum(block, n_rows, n_trellis, luts[q], i % BQK_SCAN_BLOCK);
+
+			CHECK(sum <= UINT16_MAX);
+			if (sum > threshold)
+				continue;
+			CHECK(next < found[q].n);
+			if (next >= found[q].n)
+				return;
+			CHECK_INT(found[q].positions[next], i);
+			CHECK_INT(found[q].sums[next++], sum);
+		}
+		CHECK_INT(found[q].n, next);
+	}
+}
+
+/* Tables whose chunks may reach 255: 16 entries of 15 or one of 255. */
+static void
+fill(int kind, size_t n_lookups, uint64_t *state)
+{
+	for (size_t i = 0; i < sizeof(blocks); i++)
+		blocks[i] = kind == RANDOM || kind == LARGE ? (uint8_t) random_bits(state) : kind == FULL ? 255 : 0;
+	for (size_t q = 0; q < BQK_SCAN_GROUP; q++)
+		for (size_t m = 0; m < n_lookups; m++)
+			for (size_t j = 0; j < 16; j++)
+				luts[q][m * 16 + j] = kind == LARGE  ? (m % 16 == q ? (j % 2 ? 255 : 0) : 0)
+									  : kind == FULL ? 15
+									  : kind == ZERO ? 0
+													 : (uint8_t) (random_bits(state) % 16);
+}
+
+static void
+sums_equal_their_definition_and_stay_in_bounds(void)
+{
+	uint64_t state = 5;
+
+	for (size_t n_rows = 1; n_rows <= MAX_ROWS; n_rows += n_rows < 12 ? 1 : 7)
+		for (int kind = 0; kind < N_KINDS; kind++)
+			for (int with_trellis = 0; with_trellis < 3; with_trellis++)
+			{
+				size_t n_trellis = with_trellis == 0 ? 0 : with_trellis == 1 ? n_rows : n_rows / 2;
+
+				if (with_trellis && n_trellis < 3)
+					continue;
+				fill(kind, 2 * n_rows + 2 * n_trellis, &state);
+				for (size_t n_blocks = 1; n_blocks <= MAX_BLOCKS; n_blocks++)
+					for (size_t n_queries = 1; n_queries <= BQK_SCAN_GROUP; n_queries++)
+						for (const bqk_kernels *const *k = tables(); *k; k++)
+						{
+							static const uint32_t thresholds[] = {UINT16_MAX, 0};
+							side at = (side) (state % N_SIDES);
+							uint32_t some = n_rows * 2 * 7;
+
+							random_bits(&state);
+							with("%s rows=%zu trellis=%zu blocks=%zu queries=%zu kind=%d at=%s", (*k)->name, n_rows,
+								 n_trellis, n_blocks, n_queries, kind, side_names[at]);
+							compare(*k, n_blocks, n_rows, n_trellis, n_queries, thresholds[state % 2], at);
+							compare(*k, n_blocks, n_rows, n_trellis, n_queries, some, at);
+						}
+			}
+}
+
+/* What fastscan.h derives: chunks reach 255 at most, codes 65,535, and a look-up is off by half a step. */
+static void
+rounded_tables_cannot_overflow(void)
+{
+	static const float scales[] = {0.0f, 1e-38f, 1e-3f, 1.0f, 1e20f};
+	uint64_t state = 11;
+
+	for (size_t n_rows = 1; n_rows <= MAX_ROWS; n_rows += 3)
+		for (size_t a = 0; a < COUNT(scales); a++)
+			for (int one_large = 0; one_large < 2; one_large++)
+			{
+				size_t n_trellis = n_rows >= 6 ? n_rows / 2 : 0, n_lookups = 2 * n_rows + 2 * n_trellis, chunk = 0;
+				uint32_t total = 0, in_chunk = 0;
+				double exact = 0.0, high_sum = 0.0;
+				float delta, top;
+
+				with("rows=%zu scale=%g one_large=%d", n_rows, (double) scales[a], one_large);
+				for (size_t i = 0; i < n_lookups * 16; i++)
+					values[i] = scales[a] * ((float) (random_bits(&state) % 2001) / 1000.0f - 1.0f) *
+								(one_large && i / 16 != 1 ? 0.01f : 1.0f);
+				CHECK_INT(bqk_scan_lut(values, n_rows, n_trellis, luts[0], &delta, &top), BQK_OK);
+				for (size_t m = 0; m < n_lookups; m++)
+				{
+					uint8_t largest = 0;
+					float high = values[m * 16];
+
+					if (m == 4 * n_trellis || chunk == BQK_SCAN_CHUNK)
+						chunk = in_chunk = 0;
+					for (size_t j = 0; j < 16; j++)
+					{
+						largest = luts[0][m * 16 + j] > largest ? luts[0][m * 16 + j] : largest;
+						high = values[m * 16 + j] > high ? values[m * 16 + j] : high;
+					}
+					for (size_t j = 0; j < 16; j++)
+						CHECK((double) high - values[m * 16 + j] - (double) delta * luts[0][m * 16 + j] <=
+							  0.5001 * delta + 1e-6 * scales[a] + 1e-36);
+					high_sum += high;
+					in_chunk += largest;
+					total += largest;
+					chunk++;
+					CHECK(in_chunk <= 255);
+				}
+				CHECK(total <= UINT16_MAX);
+				exact = high_sum - top;
+				CHECK((exact < 0 ? -exact : exact) <= 1e-5 * scales[a] * (double) n_lookups);
+			}
+}
+
+static void
+entry_points_refuse_what_they_cannot_take(void)
+{
+	float delta, top;
+	uint32_t source[8] = {0, 1, 2, 3, 4, 5, 6, 8}, ids[BQK_SCAN_BLOCK];
+	uint8_t code = 0xff, block[BQK_SCAN_BLOCK];
+
+	with("-");
+	values[3] = INFINITY;
+	CHECK_INT(bqk_scan_lut(values, 1, 0, luts[0], &delta, &top), BQK_ERANGE);
+	values[3] = 0.0f;
+	CHECK_INT(bqk_scan_lut(values, 1, 2, luts[0], &delta, &top), BQK_EINVAL);
+	CHECK_INT(bqk_scan_lut(values, BQK_SCAN_LOOKUPS, 0, luts[0], &delta, &top), BQK_EINVAL);
+	for (size_t c = 0; c < BQK_SCAN_BLOCK; c++)
+		ids[c] = c == 5 ? 0 : BQK_SCAN_NONE;
+	CHECK_INT(bqk_scan_pack(&code, 1, ids, 1, source, 1, block), BQK_EINVAL);
+	source[7] = BQK_SCAN_NONE;
+	CHECK_INT(bqk_scan_pack(&code, 1, ids, 1, source, 1, block), BQK_OK);
+	for (size_t c = 0; c < BQK_SCAN_BLOCK; c++)
+		CHECK_INT(block[c], c == 5 ? 0x7f : 0);
+}
+
+int
+main(void)
+{
+	gblocks = guard_new(sizeof(blocks));
+	gluts = guard_new(sizeof(luts));
+	gpositions = guard_new(BQK_SCAN_GROUP * MAX_CODES * sizeof(uint32_t));
+	gsums = guard_new(BQK_SCAN_GROUP * MAX_CODES * sizeof(uint16_t));
+	RUN(entry_points_refuse_what_they_cannot_take);
+	RUN(rounded_tables_cannot_overflow);
+	RUN(sums_equal_their_definition_and_stay_in_bounds);
+	return finish();
+}
