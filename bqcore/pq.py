@@ -20,10 +20,9 @@ CODE_BITS = (4, 8)
 ROTATIONS = ("opq", "none")
 LUTS = ("float32", "uint8")
 
-# Training reads this many coordinates, and at least _ROWS_PER_CODEWORD rows for each codeword of a subspace.
-_TRAINED_COORDINATES = 1 << 24
-_ROWS_PER_CODEWORD = 128
-_MAX_TRAINED_ROWS = 1 << 16
+# Training rows for each codeword of a subspace, and at least _MIN_TRAINED_ROWS.
+_ROWS_PER_CODEWORD = 192
+_MIN_TRAINED_ROWS = 1 << 14
 
 
 class PQ(Codec):
@@ -123,8 +122,13 @@ class PQ(Codec):
 
     @classmethod
     def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
-        """Return as many subspaces as there are bytes."""
-        return [{"subspaces": nbytes}] if nbytes <= dim // 2 else []
+        """Return as many subspaces as there are bytes, on the vectors and on residuals to 256 lists."""
+        found: list[dict[str, Any]] = []
+        for lists in (1, 256):
+            subspaces = nbytes - (lists > 1)
+            if 1 <= subspaces <= dim // 2 and n >= 30 * lists:
+                found.append({"subspaces": subspaces, "centroids": lists})
+        return found
 
     def _fit(self, X: Float32Array) -> None:
         if self.code_bits not in CODE_BITS:
@@ -140,9 +144,7 @@ class PQ(Codec):
         n_codewords = 1 << self.code_bits
 
         self.centroids_ = kmeans(X, n_centroids, seed)
-        rows = max(
-            _ROWS_PER_CODEWORD * n_codewords, min(_TRAINED_COORDINATES // self.dim_, _MAX_TRAINED_ROWS)
-        )
+        rows = max(_ROWS_PER_CODEWORD * n_codewords, _MIN_TRAINED_ROWS)
         if len(X) > rows:
             X = X[np.sort(np.random.default_rng(seed).choice(len(X), rows, replace=False))]
         targets, _ = self._residuals(X)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,11 @@ class SignMagnitude(ResidualCodec):
         self.rotation = rotation
         self.query = query
         self.random_state = random_state
+
+    @classmethod
+    def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
+        """Return the code on the axes as they are: rotated, `RaBitQ` of 2 bits has better levels."""
+        return [{"rotation": "none"}] if 2 * -(-dim // 8) + 8 <= nbytes <= 3 * dim // 8 + 8 else []
 
     def _fit(self, X: Float32Array) -> None:
         if self.query not in QUERIES:

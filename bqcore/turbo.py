@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import erf, exp, pi, sqrt
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -99,6 +99,17 @@ class Turbo(ResidualCodec):
         self.calibrate = calibrate
         self.correction = correction
         self.random_state = random_state
+
+    @classmethod
+    def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
+        """Return the widest codes that fit: rotated, on the axes as they are, residuals to 256 lists."""
+        found: list[dict[str, Any]] = []
+        for lists, rotation in ((1, "hadamard"), (1, "none"), (256, "hadamard")):
+            room = nbytes - 8 - (lists > 1)
+            widths = [bits for bits in BITS if levels.code_nbytes(dim, bits) <= room]
+            if widths and (lists == 1 or n >= 30 * lists):
+                found.append({"bits": widths[-1], "rotation": rotation, "centroids": lists})
+        return found
 
     def _fit(self, X: Float32Array) -> None:
         self.bits_ = check_bits(self.bits, BITS)
