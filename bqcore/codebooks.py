@@ -114,6 +114,7 @@ def refine(
     targets: Float32Array,
     directions: Float32Array,
     weight: float,
+    iterations: int = _ITERATIONS,
 ) -> Float32Array:
     """Alternate assignment and codebook update until the score-aware loss settles; neither raises it.
 
@@ -124,6 +125,7 @@ def refine(
     targets, directions : ndarray of float32, shape (n, dim)
     weight : float
         eta - 1; 0 is Lloyd's algorithm in every subspace.
+    iterations : int, default 6
 
     Returns
     -------
@@ -131,7 +133,7 @@ def refine(
     """
     weights = np.full(len(targets), weight, dtype=np.float32)
     codes, before = None, np.inf
-    for _ in range(_ITERATIONS):
+    for _ in range(iterations):
         codes = assign_codes(codebooks, offsets, targets, directions, weight, codes)
         decoded = decode(codebooks, offsets, codes)
         now = float(loss(targets, directions, weights, decoded).sum())

@@ -71,6 +71,7 @@ class LearnedBinary(ResidualCodec):
 
     codec: ClassVar[str] = "learned_binary"
     idea: ClassVar[str] = "bits with a learned linear decoder"
+    trains_slowly: ClassVar[bool] = True
 
     n_bits_: int
     decoder_: Float32Array
@@ -93,11 +94,11 @@ class LearnedBinary(ResidualCodec):
 
     @classmethod
     def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
-        """Return what fills `nbytes`, with one list and with 256; a code of many bits takes too long."""
+        """Return what fills `nbytes`, with one list and with 256; overcomplete codes lose to `SAQ`."""
         found: list[dict[str, Any]] = []
         for lists in (1, 256):
             n_bits = 8 * (nbytes - 8 - (lists > 1))
-            if 0 < n_bits <= min(2 * dim, _MAX_ADVISED_BITS) and n >= 30 * lists:
+            if 0 < n_bits <= min(1.25 * dim, _MAX_ADVISED_BITS) and n >= 30 * lists:
                 found.append({"bits": n_bits / dim, "centroids": lists})
         return found
 

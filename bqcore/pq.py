@@ -23,6 +23,9 @@ LUTS = ("float32", "uint8")
 # Training rows for each codeword of a subspace, and at least _MIN_TRAINED_ROWS.
 _ROWS_PER_CODEWORD = 192
 _MIN_TRAINED_ROWS = 1 << 14
+# Codebooks come near to their end on a third of the rows, where that is enough of them.
+_EARLY_PART, _EARLY_ROWS_PER_CODEWORD = 3, 48
+_ITERATIONS, _LAST_ITERATIONS = 6, 2
 
 
 class PQ(Codec):
@@ -78,6 +81,7 @@ class PQ(Codec):
 
     codec: ClassVar[str] = "pq"
     idea: ClassVar[str] = "a codebook per subspace, rotated to balance them"
+    trains_slowly: ClassVar[bool] = True
 
     codebooks_: Float32Array
     offsets_: npt.NDArray[np.uint32]
@@ -157,7 +161,14 @@ class PQ(Codec):
             codebooks = initial_codebooks(targets, self.offsets_, n_codewords, seed)
         self.transform_ = transform.astype(np.float32)
         directions = _product(unit_directions(X), np.linalg.inv(transform).T)
-        self.codebooks_ = refine(codebooks, self.offsets_, targets, directions, self.eta_ - 1)
+        few = len(targets) // _EARLY_PART
+        if few >= _EARLY_ROWS_PER_CODEWORD * n_codewords:
+            part = np.random.default_rng(seed).choice(len(targets), few, replace=False)
+            codebooks = refine(codebooks, self.offsets_, targets[part], directions[part], self.eta_ - 1)
+            last = _LAST_ITERATIONS
+        else:
+            last = _ITERATIONS
+        self.codebooks_ = refine(codebooks, self.offsets_, targets, directions, self.eta_ - 1, last)
 
     def _restore(self) -> None:
         # a transformed vector and a query times this have the inner product of vector and query
