@@ -22,6 +22,9 @@ SCREENING, TRAINING = (20_000, 5_000_000, 8192), (65_536, 25_000_000, 16_384)
 ALL_ROWS, ALL_COORDINATES = 100_000, 40_000_000
 # Beyond it against the nearest rows of each query and as many others, which stand for all others.
 _NEAREST, _OTHER_ROWS = 200, 20_000
+# Without queries, at most one row in so many is one. Training does not see it: where there are few rows per
+# centroid, a centroid near the query would be a gain that other queries do not have.
+_OWN_PART = 8
 # Nearest rows of a query that local fidelity is taken over, and queries it is taken from.
 _LOCAL, _LOCAL_QUERIES = 100, 100
 #: Share of the true neighbours that oversampling has to hold.
@@ -73,7 +76,7 @@ class Sample:
         self._whole = n <= ALL_ROWS and vectors.size <= ALL_COORDINATES
         most = MAX_QUERIES if self._whole else SAMPLED_QUERIES
         if queries is None:
-            self._own = np.sort(rng.choice(n, min(n, most), replace=False))
+            self._own = np.sort(rng.choice(n, min(most, -(-n // _OWN_PART)), replace=False))
             queries = vectors[self._own]
         elif len(queries) > most:
             queries = queries[np.sort(rng.choice(len(queries), most, replace=False))]
@@ -90,7 +93,8 @@ class Sample:
             own = np.empty(0, dtype=np.int64) if self._own is None else self._own
             self.rows = np.union1d(np.union1d(near, others), own)
             self._is_other = np.isin(self.rows, others)
-        self._train = _part(vectors, TRAINING, rng)
+        trained = vectors if self._own is None else np.delete(vectors, self._own, axis=0)
+        self._train = _part(trained, TRAINING, rng)
         self._few = _part(self._train, SCREENING, rng)
 
     def screen(self, spec: str) -> Screened:

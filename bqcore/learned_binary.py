@@ -50,6 +50,8 @@ class LearnedBinary(ResidualCodec):
         Residuals are taken to the nearest of so many; 0 takes the origin.
     iterations : int, default 9
         Rounds of training.
+    factors : {"float32", "bfloat16", "uint8"}, default "float32"
+        How each of the two factors is stored.
     random_state : int, default 0
 
     Attributes
@@ -84,12 +86,14 @@ class LearnedBinary(ResidualCodec):
         metric: str = "l2",
         centroids: int = 1,
         iterations: int = 9,
+        factors: str = "float32",
         random_state: int = 0,
     ) -> None:
         self.bits = bits
         self.metric = metric
         self.centroids = centroids
         self.iterations = iterations
+        self.factors = factors
         self.random_state = random_state
 
     @classmethod
@@ -97,9 +101,9 @@ class LearnedBinary(ResidualCodec):
         """Return what fills `nbytes`, with one list and with 256; overcomplete codes lose to `SAQ`."""
         found: list[dict[str, Any]] = []
         for lists in (1, 256):
-            n_bits = 8 * (nbytes - 8 - (lists > 1))
+            n_bits = 8 * (nbytes - 2 - (lists > 1))
             if 0 < n_bits <= min(1.25 * dim, _MAX_ADVISED_BITS) and n >= 30 * lists:
-                found.append({"bits": n_bits / dim, "centroids": lists})
+                found.append({"bits": n_bits / dim, "centroids": lists, "factors": "uint8"})
         return found
 
     def _fit(self, X: Float32Array) -> None:

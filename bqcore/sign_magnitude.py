@@ -31,6 +31,8 @@ class SignMagnitude(ResidualCodec):
     query : {"float", "int8", "code"}, default "float"
         What `estimate` multiplies codes by: the query, the query in steps of its largest magnitude / 127, or
         the query's own code with its own factor (symmetric).
+    factors : {"float32", "bfloat16", "uint8"}, default "float32"
+        How each of the two factors is stored.
     random_state : int, default 0
 
     Attributes
@@ -58,12 +60,14 @@ class SignMagnitude(ResidualCodec):
         centroids: int = 1,
         rotation: str = "none",
         query: str = "float",
+        factors: str = "float32",
         random_state: int = 0,
     ) -> None:
         self.metric = metric
         self.centroids = centroids
         self.rotation = rotation
         self.query = query
+        self.factors = factors
         self.random_state = random_state
 
     @classmethod

@@ -56,6 +56,8 @@ class Turbo(ResidualCodec):
         Whether coordinates are shifted and scaled.
     correction : {"norm", "unbiased"}, default "norm"
         The factor: |o| / |v|, which restores the vector's length, or |o|^2 / <o, v>.
+    factors : {"float32", "bfloat16", "uint8"}, default "float32"
+        How each of the two factors is stored.
     random_state : int, default 0
 
     Attributes
@@ -90,6 +92,7 @@ class Turbo(ResidualCodec):
         rotation: str = "hadamard",
         calibrate: bool = True,
         correction: str = "norm",
+        factors: str = "float32",
         random_state: int = 0,
     ) -> None:
         self.bits = bits
@@ -98,6 +101,7 @@ class Turbo(ResidualCodec):
         self.rotation = rotation
         self.calibrate = calibrate
         self.correction = correction
+        self.factors = factors
         self.random_state = random_state
 
     @classmethod
