@@ -102,7 +102,7 @@ class LearnedBinary(ResidualCodec):
         found: list[dict[str, Any]] = []
         for lists in (1, 256):
             n_bits = 8 * (nbytes - 2 - (lists > 1))
-            if 0 < n_bits <= min(1.25 * dim, _MAX_ADVISED_BITS) and n >= 30 * lists:
+            if 0 < n_bits <= min(1.25 * dim, _MAX_ADVISED_BITS) and n >= 16 * lists:
                 found.append({"bits": n_bits / dim, "centroids": lists, "factors": "uint8"})
         return found
 

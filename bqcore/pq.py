@@ -130,7 +130,7 @@ class PQ(Codec):
         found: list[dict[str, Any]] = []
         for lists in (1, 256):
             subspaces = nbytes - (lists > 1)
-            if 1 <= subspaces <= dim // 2 and n >= 30 * lists:
+            if 1 <= subspaces <= dim // 2 and n >= 16 * lists:
                 found.append({"subspaces": subspaces, "centroids": lists})
         return found
 
