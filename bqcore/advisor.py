@@ -18,6 +18,9 @@ Progress = Callable[[str], None]
 # Candidates of a budget that are settled by recall: the best by local fidelity, as far as what they leave
 # unexplained is less than so many times the best one's. At a recall of .85, 1.5 times as much cost .02.
 _FINALISTS, _MARGIN = 3, 2.0
+# Without queries of users' own, a rotated codec has to predict so much less than its unrotated twin to stand
+# behind it: two standard errors of the difference, and real queries profit from a rotation no less than rows.
+_ROTATION_LEAD = 0.015
 # Above this local fidelity recall is beyond .96, and codecs that train slowly cannot add .01 to it.
 _GOOD_ENOUGH = 0.997
 # Bytes per dimension that are tried for a target recall, smallest first.
@@ -63,6 +66,7 @@ class Advice:
     ----------
     options : tuple of Option
         Best first: by recall within a budget of bytes, or by bytes among those that reach a target recall.
+        Without queries a rotated codec stands before its unrotated twin of up to .015 more.
     diagnosis : Diagnosis
     k : int
     n_queries, n_rows : int
@@ -205,7 +209,28 @@ def _within(
     for one in screened:
         say(f"measuring {one.spec}")
         options.append(_option(one, *sample.settle(one.spec), diagnosis))
-    return sorted(options, key=lambda option: (-option.recall, option.bytes_per_vector))
+    options.sort(key=lambda option: (-option.recall, option.bytes_per_vector))
+    return options if sample.has_queries else _rotated_first(options)
+
+
+def _rotated_first(options: list[Option]) -> list[Option]:
+    """Put rotated codecs before their unrotated twins where it is too close to tell."""
+    out = list(options)
+    for kept in options:
+        for rotated in options:
+            close = 0 <= kept.recall - rotated.recall < _ROTATION_LEAD
+            if close and _is_twin(kept.codec, rotated.codec) and out.index(kept) < out.index(rotated):
+                out.remove(rotated)
+                out.insert(out.index(kept), rotated)
+    return out
+
+
+def _is_twin(kept: str, rotated: str) -> bool:
+    """Whether two specs differ in nothing but that the second one rotates."""
+    params = [make_codec(spec).get_params() for spec in (kept, rotated)]
+    found = [one.pop("rotation", None) for one in params]
+    same = parse_spec(kept)[0] == parse_spec(rotated)[0] and params[0] == params[1]
+    return same and found == ["none", "hadamard"]
 
 
 def _screen(sample: Sample, specs: Sequence[str], limit: int, say: Progress) -> list[Screened]:

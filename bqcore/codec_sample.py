@@ -97,6 +97,11 @@ class Sample:
         self._train = _part(trained, TRAINING, rng)
         self._few = _part(self._train, SCREENING, rng)
 
+    @property
+    def has_queries(self) -> bool:
+        """Whether queries were given, not taken from the rows."""
+        return self._own is None
+
     def screen(self, spec: str) -> Screened:
         """Train a codec on few rows and see how it orders the nearest rows of some queries."""
         codec = make_codec(spec, metric=self.metric, random_state=self.random_state).fit(self._few)

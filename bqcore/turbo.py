@@ -106,13 +106,17 @@ class Turbo(ResidualCodec):
 
     @classmethod
     def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
-        """Return the widest codes that fit: rotated, on the axes as they are, residuals to 256 lists."""
+        """Return the widest codes that fit: rotated, on the axes as they are, residuals to 256 lists.
+
+        On the axes also 1 bit: of two-valued coordinates it is all there is to know.
+        """
         found: list[dict[str, Any]] = []
         for lists, rotation in ((1, "hadamard"), (1, "none"), (256, "hadamard")):
             room = nbytes - 8 - (lists > 1)
             widths = [bits for bits in BITS if levels.code_nbytes(dim, bits) <= room]
             if widths and (lists == 1 or n >= 30 * lists):
-                found.append({"bits": widths[-1], "rotation": rotation, "centroids": lists})
+                for bits in {widths[0], widths[-1]} if rotation == "none" else widths[-1:]:
+                    found.append({"bits": bits, "rotation": rotation, "centroids": lists})
         return found
 
     def _fit(self, X: Float32Array) -> None:
