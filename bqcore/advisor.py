@@ -200,17 +200,22 @@ def _within(
             lists = _lists(screened[0].spec) if screened else 1
             screened += _screen(sample, _with_lists(slow, lists), limit, say)
             screened.sort(key=lambda one: -one.local_fidelity)
-        screened = [
-            one
-            for one in screened[:_FINALISTS]
-            if 1 - one.local_fidelity <= _MARGIN * (1 - screened[0].local_fidelity)
-        ]
+        screened = _finalists(screened)
     options = []
     for one in screened:
         say(f"measuring {one.spec}")
         options.append(_option(one, *sample.settle(one.spec), diagnosis))
     options.sort(key=lambda option: (-option.recall, option.bytes_per_vector))
     return options if sample.has_queries else _rotated_first(options)
+
+
+def _finalists(screened: list[Screened]) -> list[Screened]:
+    """Return those worth measuring, of the ones that train slowly the best alone."""
+    slow = [one for one in screened if _trains_slowly(one.spec)]
+    left = [one for one in screened if one not in slow[1:]]
+    return [
+        one for one in left[:_FINALISTS] if 1 - one.local_fidelity <= _MARGIN * (1 - left[0].local_fidelity)
+    ]
 
 
 def _rotated_first(options: list[Option]) -> list[Option]:

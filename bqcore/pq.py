@@ -23,6 +23,7 @@ LUTS = ("float32", "uint8")
 # Training rows for each codeword of a subspace, and at least _MIN_TRAINED_ROWS.
 _ROWS_PER_CODEWORD = 192
 _MIN_TRAINED_ROWS = 1 << 14
+_QUERY_WEIGHT = 0.8
 # Codebooks come near to their end on a third of the rows, where that is enough of them.
 _EARLY_PART, _EARLY_ROWS_PER_CODEWORD = 3, 48
 _ITERATIONS, _LAST_ITERATIONS = 6, 2
@@ -45,9 +46,11 @@ class PQ(Codec):
         has no use for it: its errors count alike in all directions.
     eta : float, optional
         Weight of the error along a vector, at least 1, in place of `threshold`.
-    query_weight : float, default 0.8
+    query_weight : float, optional
         Share of the vectors' second moment in the metric of errors under ip and cosine, in [0, 1); see
-        `bqcore.anisotropic.query_metric`. With 0 and eta = 1, quantization is plain.
+        `bqcore.anisotropic.query_metric`. By default 0.8 with a learned rotation and 0 without: the metric
+        mixes coordinates, and what belonged to one subspace has to be gathered again. With 0 and eta = 1,
+        quantization is plain.
     rotation : {"opq", "none"}, default "opq"
         Learned rotation before the split, or none.
     centroids : int, default 1
@@ -98,7 +101,7 @@ class PQ(Codec):
         code_bits: int = 8,
         threshold: float = 0.2,
         eta: float | None = None,
-        query_weight: float = 0.8,
+        query_weight: float | None = None,
         rotation: str = "opq",
         centroids: int = 1,
         lut: str = "float32",
@@ -152,7 +155,10 @@ class PQ(Codec):
         if len(X) > rows:
             X = X[np.sort(np.random.default_rng(seed).choice(len(X), rows, replace=False))]
         targets, _ = self._residuals(X)
-        transform = query_metric(X, 0 if self.metric_ == "l2" else self.query_weight)
+        weight = self.query_weight
+        if weight is None:
+            weight = _QUERY_WEIGHT if self.rotation == "opq" else 0.0
+        transform = query_metric(X, 0 if self.metric_ == "l2" else weight)
         targets = _product(targets, transform)
         if self.rotation == "opq":
             rotation, codebooks = learn_rotation(targets, self.offsets_, n_codewords, seed)
