@@ -15,8 +15,14 @@ from bqcore.registry import CODECS, codec_class, make_codec, parse_spec
 
 Progress = Callable[[str], None]
 
-# Candidates of a budget that are settled by recall: the best by local fidelity.
-_FINALISTS = 4
+# Candidates of a budget that are settled by recall: the best by local fidelity, as far as what they leave
+# unexplained is less than so many times the best one's. At a recall of .85, 1.5 times as much cost .02.
+_FINALISTS, _MARGIN = 3, 2.0
+# Without queries of users' own, a rotated codec has to predict so much less than its unrotated twin to stand
+# behind it: two standard errors of the difference, and real queries profit from a rotation no less than rows.
+_ROTATION_LEAD = 0.015
+# Above this local fidelity recall is beyond .96, and codecs that train slowly cannot add .01 to it.
+_GOOD_ENOUGH = 0.997
 # Bytes per dimension that are tried for a target recall, smallest first.
 _BUDGETS = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 1)
 
@@ -60,6 +66,7 @@ class Advice:
     ----------
     options : tuple of Option
         Best first: by recall within a budget of bytes, or by bytes among those that reach a target recall.
+        Without queries a rotated codec stands before its unrotated twin of up to .015 more.
     diagnosis : Diagnosis
     k : int
     n_queries, n_rows : int
@@ -108,17 +115,20 @@ def advise(
 ) -> Advice:
     """Recommend codecs for X.
 
-    Exact neighbours of a sample of queries are found among all rows. Candidates are trained on up to 20,000
-    rows and screened by local fidelity; the best are trained on up to 65,536, and their recall is measured
-    against all rows, or beyond 100,000 against the 1,000 nearest of every query and 20,000 others. Nothing
-    else is extrapolated: the prediction's error is that of 400 queries, a standard error of .006.
+    Exact neighbours of a sample of queries are found among all rows. Candidates are trained on 8,000 to
+    20,000 rows and screened by local fidelity, the quick ones first: of codecs that train slowly only those
+    with the number of lists that served the quick ones better. The best are trained on up to 65,536 rows, and
+    their recall is measured. Up to 100,000 rows of 400 dimensions this is the recall of up to 1,000 queries
+    over all rows, with a standard error of .004. Beyond it, 400 queries are compared with their 200 nearest
+    rows and 20,000 others, each of which stands for n / 20,000 rows: a standard error of .006 and more where
+    rows from beyond the nearest 200 come first, which is where recall is below .5.
 
     Parameters
     ----------
     X : ndarray of float32, shape (n, dim)
         Zero rows are left out under cosine.
     queries : ndarray of float32, shape (n_queries, dim), optional
-        As users will ask; at most 400 are used. Without them rows of X are the queries, each without itself.
+        As users will ask; at most 1,000 are used. Without them rows of X are, each without itself.
     metric : {"l2", "ip", "cosine"}, default "l2"
     bytes_per_vector : int, optional
         Best recall within this many bytes per vector, corrective factors and list id included.
@@ -126,7 +136,7 @@ def advise(
         Fewest bytes that reach this recall without rescoring. Give this or `bytes_per_vector`.
     k : int, default 10
     codecs : sequence of str, optional
-        Specs to choose from; by default what the codecs themselves propose.
+        Specs to choose from, all of which are measured; by default what the codecs themselves propose.
     random_state : int, default 0
     progress : callable, optional
         Called with a line before every step.
@@ -167,7 +177,7 @@ def advise(
     sample = Sample(vectors, asked, metric, k, seed)
     if bytes_per_vector is not None:
         limit = check_int(bytes_per_vector, name="bytes_per_vector", low=1)
-        options = _within(sample, codecs or candidate_specs(dim, n, limit), limit, diagnosis, say)
+        options = _within(sample, codecs, limit, diagnosis, say)
         if not options:
             raise ValueError(f"bytes_per_vector: no codec stores {dim} dimensions in {limit} bytes")
     else:
@@ -177,35 +187,94 @@ def advise(
 
 
 def _within(
-    sample: Sample, specs: Sequence[str], limit: int, diagnosis: Diagnosis, say: Progress
+    sample: Sample, specs: Sequence[str] | None, limit: int, diagnosis: Diagnosis, say: Progress
 ) -> list[Option]:
-    """Options of at most `limit` bytes, best recall first."""
+    """Options of at most `limit` bytes, best recall first: all of `specs`, or the best that are proposed."""
+    if specs is not None:
+        screened = _screen(sample, specs, limit, say)
+    else:
+        proposed = candidate_specs(diagnosis.dim, diagnosis.n, limit)
+        slow = [spec for spec in proposed if _trains_slowly(spec)]
+        screened = _screen(sample, [spec for spec in proposed if spec not in slow], limit, say)
+        if not screened or screened[0].local_fidelity < _GOOD_ENOUGH:
+            lists = _lists(screened[0].spec) if screened else 1
+            screened += _screen(sample, _with_lists(slow, lists), limit, say)
+            screened.sort(key=lambda one: -one.local_fidelity)
+        screened = _finalists(screened)
+    options = []
+    for one in screened:
+        say(f"measuring {one.spec}")
+        options.append(_option(one, *sample.settle(one.spec), diagnosis))
+    options.sort(key=lambda option: (-option.recall, option.bytes_per_vector))
+    return options if sample.has_queries else _rotated_first(options)
+
+
+def _finalists(screened: list[Screened]) -> list[Screened]:
+    """Return those worth measuring, of the ones that train slowly the best alone."""
+    slow = [one for one in screened if _trains_slowly(one.spec)]
+    left = [one for one in screened if one not in slow[1:]]
+    return [
+        one for one in left[:_FINALISTS] if 1 - one.local_fidelity <= _MARGIN * (1 - left[0].local_fidelity)
+    ]
+
+
+def _rotated_first(options: list[Option]) -> list[Option]:
+    """Put rotated codecs before their unrotated twins where it is too close to tell."""
+    out = list(options)
+    for kept in options:
+        for rotated in options:
+            close = 0 <= kept.recall - rotated.recall < _ROTATION_LEAD
+            if close and _is_twin(kept.codec, rotated.codec) and out.index(kept) < out.index(rotated):
+                out.remove(rotated)
+                out.insert(out.index(kept), rotated)
+    return out
+
+
+def _is_twin(kept: str, rotated: str) -> bool:
+    """Whether two specs differ in nothing but that the second one rotates."""
+    params = [make_codec(spec).get_params() for spec in (kept, rotated)]
+    found = [one.pop("rotation", None) for one in params]
+    same = parse_spec(kept)[0] == parse_spec(rotated)[0] and params[0] == params[1]
+    return same and found == ["none", "hadamard"]
+
+
+def _screen(sample: Sample, specs: Sequence[str], limit: int, say: Progress) -> list[Screened]:
+    """Specs of at most `limit` bytes, best local fidelity first."""
     screened = []
     for spec in specs:
         say(f"screening {spec}")
         one = sample.screen(spec)
         if one.bytes_per_vector <= limit:
             screened.append(one)
-    screened.sort(key=lambda one: -one.local_fidelity)
-    options = []
-    for one in screened[:_FINALISTS]:
-        say(f"measuring {one.spec}")
-        options.append(_option(one, *sample.settle(one.spec), diagnosis))
-    return sorted(options, key=lambda option: (-option.recall, option.bytes_per_vector))
+    return sorted(screened, key=lambda one: -one.local_fidelity)
+
+
+def _trains_slowly(spec: str) -> bool:
+    return codec_class(parse_spec(spec)[0]).trains_slowly
+
+
+def _lists(spec: str) -> int:
+    return int(parse_spec(spec)[2].get("centroids", 1))
+
+
+def _with_lists(specs: Sequence[str], lists: int) -> list[str]:
+    """Specs with so many lists; of a codec that has none of them, all."""
+    having = {parse_spec(spec)[0] for spec in specs if _lists(spec) == lists}
+    return [spec for spec in specs if _lists(spec) == lists or parse_spec(spec)[0] not in having]
 
 
 def _reaching(
     sample: Sample, specs: Sequence[str] | None, target: float, diagnosis: Diagnosis, say: Progress
 ) -> list[Option]:
     """Options that reach a recall, fewest bytes first: budgets rise until one holds them."""
-    n, dim = diagnosis.n, diagnosis.dim
+    dim = diagnosis.dim
     if specs is not None:
         options = _within(sample, specs, 1 << 62, diagnosis, say)
     else:
         options = []
         for share in _BUDGETS:
             limit = round(dim * share) + 8
-            options += _within(sample, candidate_specs(dim, n, limit), limit, diagnosis, say)
+            options += _within(sample, None, limit, diagnosis, say)
             if any(option.recall >= target for option in options):
                 break
     best = max((option.recall for option in options), default=0.0)

@@ -55,6 +55,8 @@ class Codec(abc.ABC):
     idea: ClassVar[str]
     #: Whether rows and queries reach the methods below as unit vectors under cosine, or as given.
     gets_unit_rows: ClassVar[bool] = True
+    #: Whether training takes tens of seconds on tens of thousands of rows, where others take one.
+    trains_slowly: ClassVar[bool] = False
     #: Bits per coordinate that queries may be rounded to; empty where they are taken in one way only.
     query_widths: ClassVar[tuple[int, ...]] = ()
 

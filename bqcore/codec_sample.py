@@ -7,19 +7,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bqcore._validation import Float32Array, IdArray
+from bqcore._validation import Float32Array, Float64Array, IdArray
 from bqcore.evaluation import exact_distances, exact_search, recall
 from bqcore.registry import make_codec
 from bqcore.theory import local_fidelity, plug_in_fidelity
 
-# A recall of .8 from 400 queries has a standard error of .006.
-MAX_QUERIES = 400
-#: Rows that codecs are trained on at most, when they are screened and when they are settled.
-SCREEN_ROWS, TRAIN_ROWS = 20_000, 65_536
-#: Up to here recall is measured against all rows.
-ALL_ROWS = 100_000
-# Beyond it against these: rows outside the nearest 1,000 hardly ever come first by estimate.
-_NEAREST, _OTHER_ROWS = 1000, 20_000
+#: Queries that recall is measured with at most, against all rows and against a sample. A recall of .8 has a
+#: standard error of .004 and .006.
+MAX_QUERIES, SAMPLED_QUERIES = 1000, 400
+#: Rows that codecs are trained on at most when they are screened and when they are settled; no more
+#: coordinates than the second number, but at least the third's rows.
+SCREENING, TRAINING = (20_000, 5_000_000, 8192), (65_536, 25_000_000, 16_384)
+#: Recall is measured against all rows where they are no more, and have no more coordinates.
+ALL_ROWS, ALL_COORDINATES = 100_000, 40_000_000
+# Beyond it against the nearest rows of each query and as many others, which stand for all others.
+_NEAREST, _OTHER_ROWS = 200, 20_000
+# Without queries, at most one row in so many is one. Training does not see it: where there are few rows per
+# centroid, a centroid near the query would be a gain that other queries do not have.
+_OWN_PART = 8
 # Nearest rows of a query that local fidelity is taken over, and queries it is taken from.
 _LOCAL, _LOCAL_QUERIES = 100, 100
 #: Share of the true neighbours that oversampling has to hold.
@@ -68,28 +73,34 @@ class Sample:
         self.metric, self.k, self.random_state = metric, k, random_state
         self._vectors = vectors
         self._own: IdArray | None = None
+        self._whole = n <= ALL_ROWS and vectors.size <= ALL_COORDINATES
+        most = MAX_QUERIES if self._whole else SAMPLED_QUERIES
         if queries is None:
-            self._own = np.sort(rng.choice(n, min(n, MAX_QUERIES), replace=False))
+            self._own = np.sort(rng.choice(n, min(most, -(-n // _OWN_PART)), replace=False))
             queries = vectors[self._own]
-        elif len(queries) > MAX_QUERIES:
-            queries = queries[np.sort(rng.choice(len(queries), MAX_QUERIES, replace=False))]
+        elif len(queries) > most:
+            queries = queries[np.sort(rng.choice(len(queries), most, replace=False))]
         self.queries = queries
-        depth = (_NEAREST if n > ALL_ROWS else max(_LOCAL, k)) + 1
+        depth = max(_LOCAL if self._whole else _NEAREST, k) + 1
         near, _ = exact_search(vectors, queries, min(n, depth), metric)
         if self._own is not None:
             near = _without(near, self._own)
         self._near = near
         self.rows: IdArray = np.arange(n)
-        if n > ALL_ROWS:
+        self._is_other = np.ones(n, dtype=bool)
+        if not self._whole:
             others = rng.choice(n, _OTHER_ROWS, replace=False)
             own = np.empty(0, dtype=np.int64) if self._own is None else self._own
             self.rows = np.union1d(np.union1d(near, others), own)
-        self._train = vectors
-        if n > TRAIN_ROWS:
-            self._train = vectors[np.sort(rng.choice(n, TRAIN_ROWS, replace=False))]
-        self._few = self._train
-        if len(self._train) > SCREEN_ROWS:
-            self._few = self._train[np.sort(rng.choice(len(self._train), SCREEN_ROWS, replace=False))]
+            self._is_other = np.isin(self.rows, others)
+        trained = vectors if self._own is None else np.delete(vectors, self._own, axis=0)
+        self._train = _part(trained, TRAINING, rng)
+        self._few = _part(self._train, SCREENING, rng)
+
+    @property
+    def has_queries(self) -> bool:
+        """Whether queries were given, not taken from the rows."""
+        return self._own is None
 
     def screen(self, spec: str) -> Screened:
         """Train a codec on few rows and see how it orders the nearest rows of some queries."""
@@ -115,24 +126,62 @@ class Sample:
         k, truth = self.k, self._near[:, : self.k]
         codes = codec.encode(self._vectors[self.rows])
         found = np.empty((len(self.queries), k), dtype=np.int64)
-        ranks = np.empty(truth.shape, dtype=np.int64)
+        ranks, credits = np.empty(truth.shape), np.empty(truth.shape)
         step = max(1, _BLOCK_ESTIMATES // len(codes))
         for start in range(0, len(found), step):
             part = slice(start, start + step)
-            estimates = codec.estimate(codes, self.queries[part])
-            if self._own is not None:
-                own = np.searchsorted(self.rows, self._own[part])
-                estimates[np.arange(len(own)), own] = np.inf
-            best = np.argpartition(estimates, k - 1, axis=1)[:, :k]
-            found[part] = self.rows[best]
-            true = np.take_along_axis(estimates, np.searchsorted(self.rows, truth[part]), axis=1)
-            estimates.sort(axis=1)
-            for i in range(len(true)):
-                ranks[start + i] = np.searchsorted(estimates[i], true[i], side="right")
-        measured = recall(found, truth, k, X=self._vectors, Q=self.queries, metric=self.metric)
+            for i, estimates in enumerate(codec.estimate(codes, self.queries[part]), start):
+                if self._own is not None:
+                    estimates[np.searchsorted(self.rows, self._own[i])] = np.inf
+                true = estimates[np.searchsorted(self.rows, truth[i])]
+                if self._whole:
+                    found[i] = np.argpartition(estimates, k - 1)[:k]
+                    ranks[i] = [np.count_nonzero(estimates <= estimate) for estimate in true]
+                else:
+                    ranks[i], credits[i] = self._extrapolate(i, estimates, true)
+        if self._whole:
+            measured = recall(found, truth, k, X=self._vectors, Q=self.queries, metric=self.metric)
+        else:
+            measured = float(credits.mean())
         enough = math.ceil(RESCORED_RECALL * ranks.size) - 1
-        needed = int(np.partition(ranks.ravel(), enough)[enough])
+        needed = float(np.partition(ranks.ravel(), enough)[enough])
         return measured, max(1.0, math.ceil(needed / k * 10) / 10)
+
+    def _extrapolate(
+        self, query: int, estimates: Float32Array, true: Float32Array
+    ) -> tuple[Float64Array, Float64Array]:
+        """Return the true neighbours' expected ranks among all rows, and probabilities of a rank up to k.
+
+        A query's nearest rows are all there; the sampled others stand for w rows each. Of f sampled ones in
+        front of a neighbour follow f w among all, with a spread: taken as Gamma distributed, of shape f and
+        scale w. Rows that are there for other queries' sake are no fair sample and do not count.
+        """
+        near = np.searchsorted(self.rows, self._near[query])
+        far = self._is_other.copy()
+        far[near] = False
+        weight = (len(self._vectors) - len(near)) / max(1, far.sum())
+        close, others = estimates[near], np.sort(estimates[far])
+        before = np.array([np.count_nonzero(close <= estimate) for estimate in true])
+        n_far = np.searchsorted(others, true, side="right")
+        room = np.maximum(self.k + 1 - before, 0) / weight
+        tail = np.array([_poisson_below(x, f) for x, f in zip(room, n_far, strict=True)])
+        return before + weight * n_far, np.where(before <= self.k, 1 - tail, 0.0)
+
+
+def _poisson_below(mean: float, count: int) -> float:
+    """P(N < count) of a Poisson N: what a Gamma distribution of shape `count` has above `mean`."""
+    term, total = math.exp(-mean), 0.0
+    for j in range(min(count, 100)):
+        total += term
+        term *= mean / (j + 1)
+    return total
+
+
+def _part(rows: Float32Array, limits: tuple[int, int, int], rng: np.random.Generator) -> Float32Array:
+    """Return a random part of rows, in their order, or all of them."""
+    n_rows, n_coordinates, at_least = limits
+    n = min(n_rows, max(at_least, n_coordinates // rows.shape[1]))
+    return rows if len(rows) <= n else rows[np.sort(rng.choice(len(rows), n, replace=False))]
 
 
 def _without(ids: IdArray, own: IdArray) -> IdArray:

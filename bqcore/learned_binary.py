@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,12 @@ from bqcore.residual_codec import ResidualCodec, UInt8Array
 #: Rows that the decoder is trained on at most, at up to 512 code bits; encoding them costs n_bits**2 each.
 TRAINING_ROWS = 20_000
 _FULL_TRAINING_BITS = 512
+# Two thirds of the rounds see a quarter of the rows where that is enough of them: half the time, and the last
+# rounds make up for it.
+_EARLY_PART = 4
+_EARLY_ROWS_PER_BIT = 8
+# The advisor leaves longer codes to others: time grows with the square of the bits.
+_MAX_ADVISED_BITS = 1024
 #: Passes over the signs of a code; most codes need fewer than ten.
 MAX_SWEEPS = 20
 # Damping of the decoder's step and of the encoder's start, as parts of the mean diagonal: the second is what
@@ -42,8 +48,10 @@ class LearnedBinary(ResidualCodec):
     metric : {"l2", "ip", "cosine"}, default "l2"
     centroids : int, default 1
         Residuals are taken to the nearest of so many; 0 takes the origin.
-    iterations : int, default 12
+    iterations : int, default 9
         Rounds of training.
+    factors : {"float32", "bfloat16", "uint8"}, default "float32"
+        How each of the two factors is stored.
     random_state : int, default 0
 
     Attributes
@@ -54,7 +62,7 @@ class LearnedBinary(ResidualCodec):
     encoder_ : ndarray of float32, shape (n_bits, dim)
         (W W' + r I)^-1 W, whose signs the flips start from.
     losses_ : list of float
-        sum |o - a W's|^2 / sum |o|^2 after each half step of training: decoder, codes, decoder, ...
+        sum |o - a W's|^2 / sum |o|^2 after each half step on all training rows: decoder, codes, decoder, ...
 
     References
     ----------
@@ -65,6 +73,7 @@ class LearnedBinary(ResidualCodec):
 
     codec: ClassVar[str] = "learned_binary"
     idea: ClassVar[str] = "bits with a learned linear decoder"
+    trains_slowly: ClassVar[bool] = True
 
     n_bits_: int
     decoder_: Float32Array
@@ -76,14 +85,26 @@ class LearnedBinary(ResidualCodec):
         bits: float = 1,
         metric: str = "l2",
         centroids: int = 1,
-        iterations: int = 12,
+        iterations: int = 9,
+        factors: str = "float32",
         random_state: int = 0,
     ) -> None:
         self.bits = bits
         self.metric = metric
         self.centroids = centroids
         self.iterations = iterations
+        self.factors = factors
         self.random_state = random_state
+
+    @classmethod
+    def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
+        """Return what fills `nbytes`, with one list and with 256; overcomplete codes lose to `SAQ`."""
+        found: list[dict[str, Any]] = []
+        for lists in (1, 256):
+            n_bits = 8 * (nbytes - 2 - (lists > 1))
+            if 0 < n_bits <= min(1.25 * dim, _MAX_ADVISED_BITS) and n >= 16 * lists:
+                found.append({"bits": n_bits / dim, "centroids": lists, "factors": "uint8"})
+        return found
 
     def _fit(self, X: Float32Array) -> None:
         if isinstance(self.bits, bool) or not isinstance(self.bits, Real):
@@ -100,22 +121,40 @@ class LearnedBinary(ResidualCodec):
         share = min(1.0, (_FULL_TRAINING_BITS / self.n_bits_) ** 2)
         n = min(len(residuals), max(2 * self.n_bits_, int(TRAINING_ROWS * share)))
         rows = residuals[np.sort(rng.choice(len(residuals), n, replace=False))]
-        squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
         # Random directions of the data's own covariance: axes of no variance get no bits.
-        directions = rng.standard_normal((self.n_bits_, n)).astype(np.float32) @ rows
-        signs = np.where(_kernels.matmul(rows, directions) > 0, np.int8(1), np.int8(-1))
-        scales = np.sqrt(squares / self.n_bits_)
+        directions: Float32Array = rng.standard_normal((self.n_bits_, n)).astype(np.float32) @ rows
         decoder = np.zeros((self.n_bits_, self.dim_))
         self.losses_ = []
+        rounds = self.iterations if rows.any() else 0
+        early, few = rounds * 2 // 3, n // _EARLY_PART
+        if few >= _EARLY_ROWS_PER_BIT * self.n_bits_:
+            part = rows[rng.choice(n, few, replace=False)]
+            decoder = self._alternate(part, part @ directions.T, decoder, early)
+            rounds -= early
+        directions = self.encoder_ if decoder.any() else directions
+        decoder = self._alternate(rows, rows @ directions.T, decoder, rounds)
+        self._set_decoder(decoder)
+
+    def _alternate(
+        self, rows: Float32Array, start: Float32Array, decoder: Float64Array, rounds: int
+    ) -> Float64Array:
+        """Train on rows, first codes from the signs of `start` (n, n_bits); return W and set the losses."""
+        squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
         total = squares.sum()
-        for _ in range(self.iterations if total > 0 else 0):
+        if decoder.any():
+            signs, gs, sgs = self._nearest_codes(rows @ self.decoder_.T, start)
+            scales = _scales(gs, sgs)
+        else:
+            signs, scales = np.where(start > 0, np.int8(1), np.int8(-1)), np.sqrt(squares / self.n_bits_)
+        self.losses_ = []
+        for _ in range(rounds):
             decoder = _decoder_step(rows, signs, scales, decoder)
             self.losses_.append(float(_loss(rows, signs, scales, decoder) / total))
             self._set_decoder(decoder)
-            signs, gs, sgs = self._nearest_codes(rows, signs)
-            scales = np.divide(gs, sgs, out=np.zeros(n), where=(gs > 0) & (sgs > 0))
+            signs, gs, sgs = self._nearest_codes(rows @ self.decoder_.T, rows @ self.encoder_.T, signs)
+            scales = _scales(gs, sgs)
             self.losses_.append(float(_loss(rows, signs, scales, decoder) / total))
-        self._set_decoder(decoder)
+        return decoder
 
     def _set_decoder(self, decoder: Float64Array) -> None:
         self.decoder_ = decoder.astype(np.float32)
@@ -127,12 +166,19 @@ class LearnedBinary(ResidualCodec):
 
     def _nearest_codes(
         self,
-        residuals: Float32Array,
+        g: Float32Array,
+        start: Float32Array,
         known: npt.NDArray[np.int8] | None = None,
     ) -> tuple[npt.NDArray[np.int8], Float64Array, Float64Array]:
-        """Return signs, <g,s> and s'Gs of each row, from a fresh start or, if better, the codes known."""
-        g = _kernels.matmul(residuals, self.decoder_)
-        signs = np.where(_kernels.matmul(residuals, self.encoder_) > 0, np.int8(1), np.int8(-1))
+        """Return signs, <g,s> and s'Gs of each row, from the signs of `start` or, if better, the codes known.
+
+        Parameters
+        ----------
+        g, start : ndarray of float32, shape (n, n_bits)
+            Rows times decoder and encoder.
+        known : ndarray of int8, shape (n, n_bits), optional
+        """
+        signs = np.where(start > 0, np.int8(1), np.int8(-1))
         gs, sgs = _kernels.flip(self._gram, g, signs, MAX_SWEEPS)
         if known is None:
             return signs, gs, sgs
@@ -152,7 +198,9 @@ class LearnedBinary(ResidualCodec):
         return -(-self.n_bits_ // 8)
 
     def _quantize(self, residuals: Float32Array) -> tuple[UInt8Array, Float64Array]:
-        signs, gs, _ = self._nearest_codes(residuals)
+        # The kernel's products of a row do not depend on the rows beside it, as BLAS's do.
+        g, start = (_kernels.matmul(residuals, matrix) for matrix in (self.decoder_, self.encoder_))
+        signs, gs, _ = self._nearest_codes(g, start)
         squares = np.einsum("ij,ij->i", residuals, residuals, dtype=np.float64)
         f = np.divide(squares, gs, out=np.zeros(len(gs)), where=gs > 0)
         return np.packbits(signs > 0, axis=1, bitorder="little"), f
@@ -168,6 +216,11 @@ class LearnedBinary(ResidualCodec):
 
     def _unfold(self, values: Float32Array) -> Float32Array:
         return values @ self.decoder_
+
+
+def _scales(gs: Float64Array, sgs: Float64Array) -> Float64Array:
+    """Return the a of least |o - a W's|, not below 0, shape (n,)."""
+    return np.divide(gs, sgs, out=np.zeros(len(gs)), where=(gs > 0) & (sgs > 0))
 
 
 def _decoder_step(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -79,6 +79,12 @@ class MedianBinary(Codec):
         self.metric = metric
         self.rotation = rotation
         self.random_state = random_state
+
+    @classmethod
+    def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
+        """Return both rotations where budgets are too small for corrective factors."""
+        size = -(-dim // 8)
+        return [{"rotation": r} for r in _kernels.ROTATIONS] if size <= nbytes < size + 8 else []
 
     def _fit(self, X: Float32Array) -> None:
         if self.score not in SCORES:

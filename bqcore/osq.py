@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +84,12 @@ class OSQ(Codec):
         self.rotation = rotation
         self.interval = interval
         self.random_state = random_state
+
+    @classmethod
+    def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
+        """Return the widest codes that fit, rotated and on the axes as they are."""
+        widths = [bits for bits in BITS if levels.code_nbytes(dim, bits) + 12 <= nbytes]
+        return [{"bits": widths[-1], "rotation": r} for r in _kernels.ROTATIONS] if widths else []
 
     def _fit(self, X: Float32Array) -> None:
         self.bits_ = check_bits(self.bits, BITS)

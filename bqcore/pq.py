@@ -20,10 +20,13 @@ CODE_BITS = (4, 8)
 ROTATIONS = ("opq", "none")
 LUTS = ("float32", "uint8")
 
-# Training reads this many coordinates, and at least _ROWS_PER_CODEWORD rows for each codeword of a subspace.
-_TRAINED_COORDINATES = 1 << 24
-_ROWS_PER_CODEWORD = 128
-_MAX_TRAINED_ROWS = 1 << 16
+# Training rows for each codeword of a subspace, and at least _MIN_TRAINED_ROWS.
+_ROWS_PER_CODEWORD = 192
+_MIN_TRAINED_ROWS = 1 << 14
+_QUERY_WEIGHT = 0.8
+# Codebooks come near to their end on a third of the rows, where that is enough of them.
+_EARLY_PART, _EARLY_ROWS_PER_CODEWORD = 3, 48
+_ITERATIONS, _LAST_ITERATIONS = 6, 2
 
 
 class PQ(Codec):
@@ -43,9 +46,11 @@ class PQ(Codec):
         has no use for it: its errors count alike in all directions.
     eta : float, optional
         Weight of the error along a vector, at least 1, in place of `threshold`.
-    query_weight : float, default 0.8
+    query_weight : float, optional
         Share of the vectors' second moment in the metric of errors under ip and cosine, in [0, 1); see
-        `bqcore.anisotropic.query_metric`. With 0 and eta = 1, quantization is plain.
+        `bqcore.anisotropic.query_metric`. By default 0.8 with a learned rotation and 0 without: the metric
+        mixes coordinates, and what belonged to one subspace has to be gathered again. With 0 and eta = 1,
+        quantization is plain.
     rotation : {"opq", "none"}, default "opq"
         Learned rotation before the split, or none.
     centroids : int, default 1
@@ -79,6 +84,7 @@ class PQ(Codec):
 
     codec: ClassVar[str] = "pq"
     idea: ClassVar[str] = "a codebook per subspace, rotated to balance them"
+    trains_slowly: ClassVar[bool] = True
 
     codebooks_: Float32Array
     offsets_: npt.NDArray[np.uint32]
@@ -95,7 +101,7 @@ class PQ(Codec):
         code_bits: int = 8,
         threshold: float = 0.2,
         eta: float | None = None,
-        query_weight: float = 0.8,
+        query_weight: float | None = None,
         rotation: str = "opq",
         centroids: int = 1,
         lut: str = "float32",
@@ -123,8 +129,13 @@ class PQ(Codec):
 
     @classmethod
     def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
-        """Return as many subspaces as there are bytes."""
-        return [{"subspaces": nbytes}] if nbytes <= dim // 2 else []
+        """Return as many subspaces as there are bytes, on the vectors and on residuals to 256 lists."""
+        found: list[dict[str, Any]] = []
+        for lists in (1, 256):
+            subspaces = nbytes - (lists > 1)
+            if 1 <= subspaces <= dim // 2 and n >= 16 * lists:
+                found.append({"subspaces": subspaces, "centroids": lists})
+        return found
 
     def _fit(self, X: Float32Array) -> None:
         if self.code_bits not in CODE_BITS:
@@ -140,13 +151,14 @@ class PQ(Codec):
         n_codewords = 1 << self.code_bits
 
         self.centroids_ = kmeans(X, n_centroids, seed)
-        rows = max(
-            _ROWS_PER_CODEWORD * n_codewords, min(_TRAINED_COORDINATES // self.dim_, _MAX_TRAINED_ROWS)
-        )
+        rows = max(_ROWS_PER_CODEWORD * n_codewords, _MIN_TRAINED_ROWS)
         if len(X) > rows:
             X = X[np.sort(np.random.default_rng(seed).choice(len(X), rows, replace=False))]
         targets, _ = self._residuals(X)
-        transform = query_metric(X, 0 if self.metric_ == "l2" else self.query_weight)
+        weight = self.query_weight
+        if weight is None:
+            weight = _QUERY_WEIGHT if self.rotation == "opq" else 0.0
+        transform = query_metric(X, 0 if self.metric_ == "l2" else weight)
         targets = _product(targets, transform)
         if self.rotation == "opq":
             rotation, codebooks = learn_rotation(targets, self.offsets_, n_codewords, seed)
@@ -155,7 +167,14 @@ class PQ(Codec):
             codebooks = initial_codebooks(targets, self.offsets_, n_codewords, seed)
         self.transform_ = transform.astype(np.float32)
         directions = _product(unit_directions(X), np.linalg.inv(transform).T)
-        self.codebooks_ = refine(codebooks, self.offsets_, targets, directions, self.eta_ - 1)
+        few = len(targets) // _EARLY_PART
+        if few >= _EARLY_ROWS_PER_CODEWORD * n_codewords:
+            part = np.random.default_rng(seed).choice(len(targets), few, replace=False)
+            codebooks = refine(codebooks, self.offsets_, targets[part], directions[part], self.eta_ - 1)
+            last = _LAST_ITERATIONS
+        else:
+            last = _ITERATIONS
+        self.codebooks_ = refine(codebooks, self.offsets_, targets, directions, self.eta_ - 1, last)
 
     def _restore(self) -> None:
         # a transformed vector and a query times this have the inner product of vector and query

@@ -26,7 +26,9 @@ from bqcore._validation import (
 from bqcore.centroids import assign, kmeans
 from bqcore.codec import Codec
 from bqcore.codes import Codes
+from bqcore.factors import check_form
 from bqcore.rotation import MAX_DENSE_DIM, dense_rotation, multiply
+from bqcore.stored_factors import LIMIT_ROWS, StoredFactors
 
 BITS = range(1, 9)
 ROTATIONS = (*_kernels.ROTATIONS, "dense")
@@ -50,6 +52,8 @@ class RaBitQ(Codec):
     centroids : int, default 1
         Codes are those of residuals to the nearest of so many centroids, up to 4,096; k-means finds fewer
         where there are fewer distinct rows. One is the mean.
+    factors : {"float32", "bfloat16", "uint8"}, default "float32"
+        How each of the two factors is stored.
 
     Attributes
     ----------
@@ -58,8 +62,10 @@ class RaBitQ(Codec):
     centroids_ : ndarray of float32, shape (n_centroids, dim)
     rotation_matrix_ : ndarray of float32, shape (dim, dim)
         Under "dense" only: rotated rows are ``X @ rotation_matrix_``.
+    factor_limits_ : ndarray of float64, shape (2, 2)
+        Least and largest f_add and -f_rescale that factors of "uint8" can store; with these factors only.
     dim_, bits_, random_state_ : int
-    metric_, rotation_ : str
+    metric_, rotation_, factors_ : str
         What the model was fitted with; parameters that are set later wait for the next `fit`.
     n_trained_ : int
         Rows the centroids were taken from.
@@ -92,6 +98,9 @@ class RaBitQ(Codec):
     bits_: int
     rotation_: str
     random_state_: int
+    #: Set in models that store them in another way: the hash of others does not depend on it.
+    factors_: str = "float32"
+    factor_limits_: Float64Array
 
     def __init__(
         self,
@@ -100,12 +109,14 @@ class RaBitQ(Codec):
         rotation: str = "hadamard",
         random_state: int = 0,
         centroids: int = 1,
+        factors: str = "float32",
     ) -> None:
         self.bits = bits
         self.metric = metric
         self.rotation = rotation
         self.random_state = random_state
         self.centroids = centroids
+        self.factors = factors
 
     @classmethod
     def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
@@ -137,6 +148,11 @@ class RaBitQ(Codec):
         self.centroids_ = self.centroid_[np.newaxis]
         if n_centroids > 1:
             self.centroids_ = kmeans(X, n_centroids, self.random_state_)
+        if check_form(self.factors) != "float32":
+            self.factors_, self.factor_limits_ = self.factors, np.ones((2, 2))
+            self._restore()
+            rows = np.random.default_rng(self.random_state_).permutation(len(X))[:LIMIT_ROWS]
+            self.factor_limits_ = StoredFactors.limits(self._encode_floats(X[rows])[1])
 
     def _kernel_model(self, bits: int, metric: str, centroid: Float32Array) -> _kernels.Model:
         return _kernels.Model(
@@ -150,6 +166,7 @@ class RaBitQ(Codec):
 
     def _restore(self) -> None:
         self._model = self._kernel_model(self.bits_, self.metric_, self.centroid_)
+        self._stored = StoredFactors(self.factors_, getattr(self, "factor_limits_", np.ones((2, 2))))
         if self._beyond_format():
             # Residuals are taken and rotated by matrices here; what the kernels see has its centroid at zero.
             zero = np.zeros_like(self.centroid_)
@@ -167,6 +184,8 @@ class RaBitQ(Codec):
             beyond.append("rotation 'dense'")
         if len(self.centroids_) > 1:
             beyond.append(f"{len(self.centroids_)} centroids")
+        if self.factors_ != "float32":
+            beyond.append(f"{self.factors_} factors")
         return " and ".join(beyond)
 
     def _hash(self) -> str:
@@ -181,12 +200,18 @@ class RaBitQ(Codec):
 
     @property
     def factors_dtype(self) -> np.dtype[np.void]:
-        """``f_add`` and ``f_rescale``, float32 in the unit of the metric; with several centroids ``list``."""
+        """``f_add`` and ``f_rescale`` in the unit of the metric; with several centroids ``list``."""
+        return np.dtype([*self._stored.fields(), *self._float_dtype.descr[2:]])
+
+    @property
+    def _float_dtype(self) -> np.dtype[np.void]:
         n_lists = len(self.centroids_)
-        if n_lists == 1:
-            return _kernels.FACTORS_DTYPE
-        list_id = ("list", "<u1" if n_lists <= 256 else "<u2")
-        return np.dtype([("f_add", "<f4"), ("f_rescale", "<f4"), list_id])
+        list_id = [] if n_lists == 1 else [("list", "<u1" if n_lists <= 256 else "<u2")]
+        return np.dtype([*_kernels.FACTORS_DTYPE.descr, *list_id])
+
+    def _floats(self, codes: Codes) -> npt.NDArray[np.void]:
+        """Return corrective factors in float32, and lists."""
+        return self._stored.unpack(codes.factors, self._float_dtype)
 
     # ---- encode ----
 
@@ -202,13 +227,18 @@ class RaBitQ(Codec):
     def _encode(self, X: Float32Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
         if not self._beyond_format():
             return self._model.encode(X)
+        packed, floats = self._encode_floats(X)
+        return packed, self._stored.pack(floats, self.factors_dtype)
+
+    def _encode_floats(self, X: Float32Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
+        """Return codes, and factors before they are rounded to their form."""
         if self.metric_ == "cosine" and len(X):
             X = normalize(X)
         with np.errstate(over="ignore", invalid="ignore"):  # the kernels refuse such residuals with their row
             lists = assign(X, self.centroids_)
             residuals = X - self.centroids_[lists]
         packed, found = self._residuals.encode(self._turn(residuals))
-        factors = np.zeros(len(X), dtype=self.factors_dtype)
+        factors = np.zeros(len(X), dtype=self._float_dtype)
         f_add, f_rescale = (found[name].astype(np.float64) for name in ("f_add", "f_rescale"))
         if self.metric_ != "l2":
             f_rescale /= 2
@@ -261,7 +291,8 @@ class RaBitQ(Codec):
             centred = self._turn(Q - self.centroid_)
             g_add = self._list_distances(Q)
         lists = self._lists(codes)
-        scan = levels.Scan(codes.packed, self.bits_, codes.factors["f_add"], codes.factors["f_rescale"])
+        floats = self._floats(codes)
+        scan = levels.Scan(codes.packed, self.bits_, floats["f_add"], floats["f_rescale"])
         for i in range(len(Q)):
             query = levels.prepare(self._queries, centred, i, query_bits)
             query.struct.g_add = 0
@@ -287,7 +318,7 @@ class RaBitQ(Codec):
         out = np.empty((len(codes), self.dim_), dtype=np.float32)
         lists = self._lists(codes)
         # <level, query> counts with -2 f under l2 (|o - q|^2 = |o|^2 - 2 <o, q> + |q|^2), with -f otherwise
-        scale = codes.factors["f_rescale"] * np.float32(-0.5 if self.metric_ == "l2" else -1)
+        scale = self._floats(codes)["f_rescale"] * np.float32(-0.5 if self.metric_ == "l2" else -1)
         for rows in row_blocks(out):
             rotated = self._levels(codes.packed[rows]) * scale[rows, np.newaxis]
             residuals = self._model.unrotate(rotated)
@@ -335,8 +366,9 @@ class RaBitQ(Codec):
         queries = self._unit(queries)
         lists = self._lists(codes)
         factors = np.empty(len(codes), dtype=_kernels.FACTORS_DTYPE)
-        f_rescale = codes.factors["f_rescale"]
-        factors["f_add"] = codes.factors["f_add"] + self._offset_terms(codes.packed, f_rescale, lists)
+        floats = self._floats(codes)
+        f_rescale = floats["f_rescale"]
+        factors["f_add"] = floats["f_add"] + self._offset_terms(codes.packed, f_rescale, lists)
         factors["f_rescale"] = f_rescale
         per_length, per_step = self._model.error_parts(codes.packed, factors)
         lengths = self._lengths(queries)

@@ -12,6 +12,8 @@ from bqcore._validation import Float32Array, Float64Array, check_int, row_blocks
 from bqcore.centroids import assign, kmeans
 from bqcore.codec import Codec
 from bqcore.codes import Codes
+from bqcore.factors import check_form
+from bqcore.stored_factors import LIMIT_ROWS, StoredFactors
 
 #: What a list id of two bytes can name.
 MAX_CENTROIDS = 1 << 16
@@ -36,11 +38,17 @@ class ResidualCodec(Codec):
     ----------
     centroids_ : ndarray of float32, shape (n_lists, dim)
         The mean, k-means, or the origin (``centroids=0``).
+    factors_ : str
+    factor_limits_ : ndarray of float64, shape (2, 2)
+        Least and largest f_add and -f_rescale that the form "uint8" can store.
     """
 
     centroids: int
+    factors: str
     random_state: int
     centroids_: Float32Array
+    factors_: str
+    factor_limits_: Float64Array
 
     @abc.abstractmethod
     def _train(self, residuals: Float32Array) -> None:
@@ -72,22 +80,38 @@ class ResidualCodec(Codec):
             self.centroids_ = np.zeros((1, self.dim_), dtype=np.float32)
         else:
             self.centroids_ = kmeans(X, n_centroids, self.random_state)
+        self.factors_ = check_form(self.factors)
         self._train(X - self.centroids_[assign(X, self.centroids_)])
+        self.factor_limits_ = np.ones((2, 2))
+        if self.factors_ == "uint8":
+            self._restore()
+            rows = np.random.default_rng(self.random_state).permutation(len(X))[:LIMIT_ROWS]
+            self.factor_limits_ = StoredFactors.limits(self._encode_floats(X[rows])[1])
 
     def _restore(self) -> None:
+        self._stored = StoredFactors(self.factors_, self.factor_limits_)
         self._origin = self.centroids_.mean(axis=0, dtype=np.float64).astype(np.float32)
         self._folded_centroids = self._fold(self.centroids_ - self._origin)
 
     @property
     def factors_dtype(self) -> np.dtype[np.void]:
-        """``f_add`` and ``f_rescale``, float32 in the metric's unit; ``list`` beside several centroids."""
+        """``f_add`` and ``f_rescale`` in the metric's unit; ``list`` beside several centroids."""
+        return np.dtype([*self._stored.fields(), *self._float_dtype.descr[2:]])
+
+    @property
+    def _float_dtype(self) -> np.dtype[np.void]:
         n = len(self.centroids_)
         ids = [("list", "<u1" if n <= 256 else "<u2")] if n > 1 else []
         return np.dtype([("f_add", "<f4"), ("f_rescale", "<f4"), *ids])
 
     def _encode(self, X: Float32Array) -> tuple[UInt8Array, npt.NDArray[np.void]]:
+        packed, floats = self._encode_floats(X)
+        return packed, self._stored.pack(floats, self.factors_dtype)
+
+    def _encode_floats(self, X: Float32Array) -> tuple[UInt8Array, npt.NDArray[np.void]]:
+        """Return codes, and factors before they are rounded to their form."""
         packed = np.empty((len(X), self.code_nbytes), dtype=np.uint8)
-        factors = np.empty(len(X), dtype=self.factors_dtype)
+        factors = np.empty(len(X), dtype=self._float_dtype)
         lists = assign(X, self.centroids_) if len(X) else np.empty(0, dtype=np.int64)
         for rows in row_blocks(X):
             centroids = self.centroids_[lists[rows]]
@@ -119,7 +143,7 @@ class ResidualCodec(Codec):
         step = max(1, (1 << 22) // queries.shape[1])
         for start in range(0, len(codes), step):
             rows = slice(start, min(start + step, len(codes)))
-            factors = codes.factors[rows]
+            factors = self._stored.unpack(codes.factors[rows], self._float_dtype)
             part = np.matmul(queries, self._values(codes.packed[rows]).T, out=out[:, rows])
             part *= factors["f_rescale"]
             part += factors["f_add"]
@@ -135,7 +159,8 @@ class ResidualCodec(Codec):
         return np.asarray(terms / 2 if self.metric_ == "cosine" else terms, dtype=np.float32)
 
     def _decode(self, codes: Codes) -> Float32Array:
-        f = codes.factors["f_rescale"] * np.float32(-0.5 if self.metric_ == "l2" else -1)
+        floats = self._stored.unpack(codes.factors, self._float_dtype)
+        f = floats["f_rescale"] * np.float32(-0.5 if self.metric_ == "l2" else -1)
         lists = codes.factors["list"] if len(self.centroids_) > 1 else np.zeros(len(codes), dtype=np.intp)
         out: Float32Array = self.centroids_[lists]
         for rows in row_blocks(out):

@@ -74,9 +74,10 @@ class Scalar(Codec):
 
     @classmethod
     def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
-        """Return the formats that fit: 1 or 2 bytes per coordinate, and at most 4 beside them."""
-        sizes = {"int8": dim, "float16": 2 * dim}
-        return [{"format": name} for name, size in sizes.items() if size + 4 <= nbytes <= 3 * dim]
+        """Return the widest format that fits all coordinates, or as many principal ones as fit at 8 bits."""
+        if nbytes >= dim:
+            return [{"format": "float16" if nbytes >= 2 * dim else "int8"}] if nbytes <= 3 * dim else []
+        return [{"format": "int8", "dims": nbytes - 4}] if nbytes > 4 else []
 
     def _fit(self, X: Float32Array) -> None:
         if self.format not in FORMATS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,8 @@ class SignMagnitude(ResidualCodec):
     query : {"float", "int8", "code"}, default "float"
         What `estimate` multiplies codes by: the query, the query in steps of its largest magnitude / 127, or
         the query's own code with its own factor (symmetric).
+    factors : {"float32", "bfloat16", "uint8"}, default "float32"
+        How each of the two factors is stored.
     random_state : int, default 0
 
     Attributes
@@ -58,13 +60,20 @@ class SignMagnitude(ResidualCodec):
         centroids: int = 1,
         rotation: str = "none",
         query: str = "float",
+        factors: str = "float32",
         random_state: int = 0,
     ) -> None:
         self.metric = metric
         self.centroids = centroids
         self.rotation = rotation
         self.query = query
+        self.factors = factors
         self.random_state = random_state
+
+    @classmethod
+    def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
+        """Return the code on the axes as they are: rotated, `RaBitQ` of 2 bits has better levels."""
+        return [{"rotation": "none"}] if 2 * -(-dim // 8) + 8 <= nbytes <= 3 * dim // 8 + 8 else []
 
     def _fit(self, X: Float32Array) -> None:
         if self.query not in QUERIES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import erf, exp, pi, sqrt
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -56,6 +56,8 @@ class Turbo(ResidualCodec):
         Whether coordinates are shifted and scaled.
     correction : {"norm", "unbiased"}, default "norm"
         The factor: |o| / |v|, which restores the vector's length, or |o|^2 / <o, v>.
+    factors : {"float32", "bfloat16", "uint8"}, default "float32"
+        How each of the two factors is stored.
     random_state : int, default 0
 
     Attributes
@@ -90,6 +92,7 @@ class Turbo(ResidualCodec):
         rotation: str = "hadamard",
         calibrate: bool = True,
         correction: str = "norm",
+        factors: str = "float32",
         random_state: int = 0,
     ) -> None:
         self.bits = bits
@@ -98,7 +101,23 @@ class Turbo(ResidualCodec):
         self.rotation = rotation
         self.calibrate = calibrate
         self.correction = correction
+        self.factors = factors
         self.random_state = random_state
+
+    @classmethod
+    def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
+        """Return the widest codes that fit: rotated, on the axes as they are, residuals to 256 lists.
+
+        On the axes also 1 bit: of two-valued coordinates it is all there is to know.
+        """
+        found: list[dict[str, Any]] = []
+        for lists, rotation in ((1, "hadamard"), (1, "none"), (256, "hadamard")):
+            room = nbytes - 8 - (lists > 1)
+            widths = [bits for bits in BITS if levels.code_nbytes(dim, bits) <= room]
+            if widths and (lists == 1 or n >= 30 * lists):
+                for bits in {widths[0], widths[-1]} if rotation == "none" else widths[-1:]:
+                    found.append({"bits": bits, "rotation": rotation, "centroids": lists})
+        return found
 
     def _fit(self, X: Float32Array) -> None:
         self.bits_ = check_bits(self.bits, BITS)
