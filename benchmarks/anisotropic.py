@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("data", type=Path, help="folder that holds the sets")
     parser.add_argument("--sets", nargs="+", default=SETS, help="sets of metric ip or cosine")
     parser.add_argument("--rows", type=int, help="use the first vectors only")
-    parser.add_argument("--rotation", default="none", choices=("none", "opq"))
+    parser.add_argument("--rotation", default="opq", choices=("none", "opq"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--json", metavar="FILE", help="write the rows as JSON; - for stdout, without a table"

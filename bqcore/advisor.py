@@ -23,6 +23,9 @@ _FINALISTS, _MARGIN = 3, 2.0
 _ROTATION_LEAD = 0.015
 # Above this local fidelity recall is beyond .96, and codecs that train slowly cannot add .01 to it.
 _GOOD_ENOUGH = 0.997
+# Sets of more coordinates are advised without codecs that train slowly: they take minutes there, and their
+# lead shrinks as vectors outnumber codewords (.02 of recall at 10,000 vectors, .01 at 55,000).
+_SLOW_COORDINATES = 30_000_000
 # Bytes per dimension that are tried for a target recall, smallest first.
 _BUDGETS = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 1)
 
@@ -117,7 +120,8 @@ def advise(
 
     Exact neighbours of a sample of queries are found among all rows. Candidates are trained on 8,000 to
     20,000 rows and screened by local fidelity, the quick ones first: of codecs that train slowly only those
-    with the number of lists that served the quick ones better. The best are trained on up to 65,536 rows, and
+    with the number of lists that served the quick ones better, and none where X has more than 30 million
+    coordinates (name them in `codecs`). The best are trained on up to 65,536 rows, and
     their recall is measured. Up to 100,000 rows of 400 dimensions this is the recall of up to 1,000 queries
     over all rows, with a standard error of .004. Beyond it, 400 queries are compared with their 200 nearest
     rows and 20,000 others, each of which stands for n / 20,000 rows: a standard error of .006 and more where
@@ -196,6 +200,8 @@ def _within(
         proposed = candidate_specs(diagnosis.dim, diagnosis.n, limit)
         slow = [spec for spec in proposed if _trains_slowly(spec)]
         screened = _screen(sample, [spec for spec in proposed if spec not in slow], limit, say)
+        if screened and diagnosis.n * diagnosis.dim > _SLOW_COORDINATES:
+            slow = []
         if not screened or screened[0].local_fidelity < _GOOD_ENOUGH:
             lists = _lists(screened[0].spec) if screened else 1
             screened += _screen(sample, _with_lists(slow, lists), limit, say)
