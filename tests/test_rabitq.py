@@ -11,8 +11,8 @@ from bqcore import Codes, Quantizer, RaBitQ
 METRICS = ["l2", "ip", "cosine"]
 BITS = [1, 2, 4, 8]
 NOT_FITTED = re.escape(
-    "RaBitQ(bits=1, metric='l2', rotation='hadamard', random_state=0, centroids=1) is not fitted: "
-    "call fit(X) first"
+    "RaBitQ(bits=1, metric='l2', rotation='hadamard', random_state=0, centroids=1, factors='float32') "
+    "is not fitted: call fit(X) first"
 )
 
 
@@ -54,13 +54,15 @@ def test_constructor_and_set_params_store_parameters_as_given():
         "rotation": "none",
         "random_state": 2**63,
         "centroids": 3,
+        "factors": "bfloat16",
     }
     quantizer = RaBitQ(**given)
     assert all(quantizer.get_params()[name] is value for name, value in given.items())
     assert quantizer.get_params(deep=False) == given
     assert quantizer.set_params(bits=1, metric="ip") is quantizer
     assert quantizer.get_params() == {**given, "bits": 1, "metric": "ip"}
-    assert repr(RaBitQ()) == "RaBitQ(bits=1, metric='l2', rotation='hadamard', random_state=0, centroids=1)"
+    shown = "bits=1, metric='l2', rotation='hadamard', random_state=0, centroids=1, factors='float32'"
+    assert repr(RaBitQ()) == f"RaBitQ({shown})"
     with pytest.raises(
         ValueError, match=r"^expected one of bits, metric, rotation, random_state, centroids, not 'nope'$"
     ):
