@@ -82,11 +82,11 @@ test: lint native-test
 	@if command -v $(NEON_CC) >/dev/null && command -v $(NEON_RUN) >/dev/null; then $(MAKE) native-test-neon; \
 	  else echo 'native-test-neon skipped: it needs $(NEON_CC) and $(NEON_RUN) (Debian: $(NEON_PACKAGES))'; fi
 	$(BIN)/pytest tests --numprocesses 2
-	$(BIN)/pytest integration
+	$(BIN)/pytest integration --numprocesses 2 --dist loadfile
 
 # The server tests on the older embedded server.
 test-pg16: $(READY)
-	BQCORE_TEST_PG=16 $(BIN)/pytest integration
+	BQCORE_TEST_PG=16 $(BIN)/pytest integration --numprocesses 2 --dist loadfile
 
 # The server tests on older releases of the embedded server, for the pgvector that they carry: 0.7.4 and 0.8.0.
 test-pgvector: $(READY)
