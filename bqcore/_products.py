@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bqcore._kernels import _pointer
+from bqcore._ffi import Float32Array, _check, _check_rows, _pointer
 from bqcore._native import lib
-from bqcore._validation import Float32Array
 
 
 def row_products(a: Float32Array, b: Float32Array) -> Float32Array:
@@ -29,4 +28,25 @@ def fixed_product(rows: Float32Array, matrix: Float32Array) -> Float32Array:
         *matrix.shape,
         _pointer("float", out, writable=True),
     )
+    return out
+
+
+def matmul(X: Float32Array, matrix: Float32Array) -> Float32Array:
+    """Return X @ matrix.T: sums in one order, on every instruction set and beside any other rows.
+
+    Parameters
+    ----------
+    X : ndarray of float32, shape (n, dim), contiguous
+    matrix : ndarray of float32, shape (rows, dim), contiguous
+
+    Returns
+    -------
+    ndarray of float32, shape (n, rows)
+    """
+    _check_rows("X", X, matrix.shape[1], np.float32)
+    _check_rows("matrix", matrix, X.shape[1], np.float32)
+    out = np.empty((len(X), len(matrix)), dtype=np.float32)
+    if len(X):
+        arrays = _pointer("float", X), len(X), _pointer("float", matrix), len(matrix), X.shape[1]
+        _check(lib.bqk_matmul(*arrays, _pointer("float", out, writable=True)))
     return out

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bqcore._kernels import FACTORS_DTYPE, Float32Array, _check, _check_shape, _factors, _pointer
+from bqcore._ffi import FACTORS_DTYPE, Float32Array, _check, _check_shape, _factors, _pointer
 from bqcore._native import ffi, lib
 
 UInt8Array = npt.NDArray[np.uint8]

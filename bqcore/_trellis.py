@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
-from bqcore._kernels import Float32Array, _message, _pointer
+from bqcore._ffi import Float32Array, _check, _check_rows, _pointer
 from bqcore._native import ffi, lib
-
-
-def _check(status: int) -> None:
-    if status != lib.BQK_OK:
-        raise ValueError(_message(status))
-
-
-def _check_rows(name: str, array: npt.NDArray[Any], width: int, dtype: npt.DTypeLike) -> None:
-    """C trusts types, widths and contiguity: refuse anything else here."""
-    if array.ndim != 2 or array.shape[1] != width or array.dtype != dtype or not array.flags.c_contiguous:
-        expected = f"contiguous rows of {width} {np.dtype(dtype)}"
-        raise ValueError(f"{name}: expected {expected}, not {array.dtype} of shape {array.shape}")
 
 
 class Trellis:

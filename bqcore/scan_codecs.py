@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bqcore import levels
-from bqcore._kernels import FACTORS_DTYPE, Float32Array, _check, _pointer, matmul
+from bqcore._ffi import FACTORS_DTYPE, Float32Array, _check, _pointer
 from bqcore._native import ffi, lib
+from bqcore._products import matmul
 from bqcore._scan import Queries, Stage
 from bqcore.codec import Codec
 from bqcore.codes import Codes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from bqcore._kernels import FACTORS_DTYPE, Float32Array, _check, _pointer
+from bqcore._ffi import FACTORS_DTYPE, Float32Array, _check, _pointer
 from bqcore._native import ffi, lib
 from bqcore._scan import NONE, Queries, Stage
 from bqcore.codes import Codes
