@@ -98,7 +98,7 @@ def test_any_size_finds_the_best_estimates(dim, n, bits, metric, saq, seed):
     found = index.search(Q, k, eps0=np.inf)
     expected = np.take_along_axis(estimates, best(estimates, k), axis=1)
     atol = 1e-4 * np.abs(estimates).max()
-    if not saq:  # estimate() rounds the query to 8 bits, the last stage does not: dim errors of step / sqrt(12)
+    if not saq:  # estimate() rounds the query, the last stage does not: dim errors of step / sqrt(12)
         step = np.linalg.norm(Q - X.mean(axis=0), axis=1).max() / 127
         atol += 5 * step * np.sqrt(dim / 12) * np.abs(codes.factors["f_rescale"]).max()
     np.testing.assert_allclose(found.distances, expected, atol=atol)
