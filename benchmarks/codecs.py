@@ -224,7 +224,7 @@ def main() -> int:
     for name in options.sets:
         try:
             data = read(options.data / name, rows=options.rows)
-            named = dict.fromkeys([*OURS, *of_saq(data.dim), *PEERS, *of_faiss(data.dim)])
+            named = dict.fromkeys([*OURS, *PEERS, *of_faiss(data.dim), *of_saq(data.dim)])
             path = options.output / f"codecs_{name}.json"
             runs = Runs(path, describe(data), options.k, options.resume)
             measure(
