@@ -64,7 +64,7 @@ def of_faiss(dim: int) -> Iterator[str]:
     one = next(m for m in divisors if m >= dim / 8)
     for size in (one, next(m for m in divisors if m >= dim / 8 + 8)):
         yield f"faiss(PQ{size}x8)"
-        yield f"faiss(OPQ{size},PQ{size}x8)"
+    yield f"faiss(OPQ{one},PQ{one}x8)"  # the next size takes up to a quarter of an hour to train
     fast = next(m for m in divisors if m >= dim / 4)
     yield f"faiss(PQ{fast}x4fs)"
     yield f"faiss(PQ{fast}x8)"
