@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bqcore import codec_sample
 from bqcore.advisor import advise, candidate_specs
 from bqcore.cli.tables import print_table, write_json
 from bqcore.datasets import Dataset, read
@@ -149,9 +150,16 @@ def main() -> int:
     parser.add_argument(
         "--own-queries", action="store_true", help="let the advisor see vectors only, no queries"
     )
+    parser.add_argument(
+        "--sampled",
+        action="store_true",
+        help="predict as for large sets: from 400 queries and a sample of rows",
+    )
     parser.add_argument("--known", type=Path, default=Path("benchmarks/results/advisor_measured.json"))
     parser.add_argument("--json", metavar="FILE", help="write the rows as JSON; - for stdout, without tables")
     options = parser.parse_args()
+    if options.sampled:
+        codec_sample.ALL_ROWS = 0
     names = options.sets or [*sorted(path.parent.name for path in options.data.glob("*/base.npy")), "bimodal"]
     measured = Measured(options.known)
     codecs, arms = [], []

@@ -21,6 +21,7 @@ from bqcore.evaluation import exact_search
 from bqcore.pq import PQ
 
 SETS = ("A_minilm_wordnet", "B_sgns200")
+PARTS = (32, 16, 12, 8)
 
 
 def measure(data: Dataset, subspaces: int, rotation: str, *, plain: bool, seed: int) -> tuple[float, float]:
@@ -42,7 +43,10 @@ def main() -> int:
     parser.add_argument("--sets", nargs="+", default=SETS, help="sets of metric ip or cosine")
     parser.add_argument("--rows", type=int, help="use the first vectors only")
     parser.add_argument("--rotation", default="opq", choices=("none", "opq"))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of both codecs; means")
+    parser.add_argument(
+        "--parts", type=int, nargs="+", default=PARTS, help="dimensions per byte, one budget each"
+    )
     parser.add_argument(
         "--json", metavar="FILE", help="write the rows as JSON; - for stdout, without a table"
     )
@@ -51,12 +55,14 @@ def main() -> int:
     with Progress(console=Console(stderr=True)) as progress:
         for name in options.sets:
             data = read(options.data / name, rows=options.rows)
-            for part in progress.track((32, 16, 12, 8), description=name):
-                row: dict[str, Any] = {"set": name, "bytes": data.dim // part}
+            for part in progress.track(options.parts, description=name):
+                row: dict[str, Any] = {"set": name, "bytes": data.dim // part, "seeds": len(options.seeds)}
                 for label, plain in (("plain", True), ("score-aware", False)):
-                    row[f"{label} error"], row[f"{label} 1@10"] = measure(
-                        data, data.dim // part, options.rotation, plain=plain, seed=options.seed
-                    )
+                    found = [
+                        measure(data, data.dim // part, options.rotation, plain=plain, seed=seed)
+                        for seed in options.seeds
+                    ]
+                    row[f"{label} error"], row[f"{label} 1@10"] = np.mean(found, axis=0).tolist()
                 rows.append(row)
     if options.json != "-":
         table = Table(title=f"rotation {options.rotation}", title_justify="left")

@@ -1,14 +1,18 @@
 """Recall at equal bytes: bqcore's codecs, other libraries' quantizers and the Gaussian bound on several sets.
 
 Writes ``codecs_<set>.json`` and ``.png`` into a folder and, with ``--docs``, the tables of docs/codecs.md.
+Every run is written at once: ``--resume`` goes on where a stopped one ended.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import statistics
 import sys
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +27,6 @@ OURS = (
     "rabitq(bits=1, centroids=256)",
     "rabitq(bits=2)",
     "rabitq(bits=4)",
-    "saq(bits=1)",
-    "saq(bits=1, centroids=256)",
-    "saq(bits=2)",
-    "saq(bits=2, centroids=256)",
 )
 #: Peers whose size follows from the number of dimensions alone.
 PEERS = (
@@ -39,6 +39,16 @@ PEERS = (
     "scann(dims_per_block=2)",
     "turbovec(bits=2)",
     "turbovec(bits=4)",
+)
+#: What is averaged over seeds.
+MEASURED = (
+    "recall_at_k",
+    "recall_in_candidates",
+    "bytes_per_vector",
+    "encode_us_per_vector",
+    "scan_ns_per_vector",
+    "train_s",
+    "train_cpu_s",
 )
 BEGIN, END = "<!-- tables: make eval -->", "<!-- end of tables -->"
 
@@ -54,58 +64,126 @@ def of_faiss(dim: int) -> Iterator[str]:
     one = next(m for m in divisors if m >= dim / 8)
     for size in (one, next(m for m in divisors if m >= dim / 8 + 8)):
         yield f"faiss(PQ{size}x8)"
-        yield f"faiss(OPQ{size},PQ{size}x8)"
+    yield f"faiss(OPQ{one},PQ{one}x8)"  # the next size takes up to a quarter of an hour to train
     fast = next(m for m in divisors if m >= dim / 4)
     yield f"faiss(PQ{fast}x4fs)"
     yield f"faiss(PQ{fast}x8)"
 
 
-def measure(
-    data: Dataset, specs: list[str], seeds: range, k: int
-) -> tuple[list[CodecResult], dict[str, str]]:
+def of_saq(dim: int) -> Iterator[str]:
+    """SAQ of the bytes that PQ, RaBitQ and 4-bit codes have, two factors and a list id included."""
+    one, two = (next(m for m in range(1, dim + 1) if dim % m == 0 and m >= dim / part) for part in (8, 4))
+    for size in (one, one + 8, two, two + 8, dim // 2 + 4):
+        for lists in (1, 256) if size in (one, two) else (256,):
+            bits = math.floor((size - 2 - (lists > 1)) * 8 / dim * 1e4) / 1e4
+            yield f"saq(bits={bits:g}{', centroids=256' if lists > 1 else ''})"
+
+
+class Runs:
+    """Results of single seeds of one set, in a file: dicts of a CodecResult's fields, and reasons."""
+
+    def __init__(self, path: Path, title: str, k: int, resume: bool) -> None:
+        self._path = path
+        self.document: dict[str, Any] = {"title": title, "k": k, "results": [], "skipped": {}, "runs": []}
+        if resume and path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if (found["title"], found["k"]) == (title, k):
+                self.document["runs"] = found["runs"]
+
+    @property
+    def results(self) -> list[CodecResult]:
+        """Means over the seeds of every spec, in the order of their first runs."""
+        by_spec: dict[str, list[CodecResult]] = {}
+        for run in self.document["runs"]:
+            one = CodecResult(**{**run, "seeds": tuple(run["seeds"])})
+            by_spec.setdefault(one.codec, []).append(one)
+        return [_mean(rows) for rows in by_spec.values()]
+
+    def has(self, spec: str, seed: int) -> bool:
+        """Whether a run is there."""
+        return any(run["codec"] == spec and seed in run["seeds"] for run in self.document["runs"])
+
+    def add(self, results: list[CodecResult]) -> None:
+        """Take in results of one seed and write the file."""
+        for one in results:
+            self.document["runs"].append({field.name: getattr(one, field.name) for field in fields(one)})
+        self.write()
+
+    def write(self) -> None:
+        """Write all runs and their means."""
+        self.document["results"] = [one.as_dict() for one in self.results]
+        self._path.write_text(json.dumps(self.document, indent=2) + "\n", encoding="utf-8")
+
+
+def _mean(rows: list[CodecResult]) -> CodecResult:
+    """Average runs of one spec; what a run does not have, such as a peer's encoding time, stays None."""
+    values: dict[str, Any] = {}
+    for name in MEASURED:
+        column = [getattr(row, name) for row in rows]
+        values[name] = None if None in column else statistics.fmean(column)
+    recalls = [row.recall_at_k for row in rows]
+    sd = statistics.stdev(recalls) if len(rows) > 1 else None
+    seeds = tuple(seed for row in rows for seed in row.seeds)
+    return replace(rows[0], **values, recall_at_k_sd=sd, seeds=seeds)
+
+
+def measure(data: Dataset, specs: list[str], runs: Runs, seeds: int, slow_seeds: int, k: int) -> None:
     """Measure one spec after the other; one that fails is a reason, not the end."""
 
     def say(text: str) -> None:
         print(f"{data.name}: {text}", file=sys.stderr, flush=True)
 
-    results = []
     skipped = check_specs(specs, data)
     for spec in specs:
         if spec in skipped:
             say(f"skipped {spec}: {skipped[spec]}")
             continue
-        try:
-            results += evaluate(data, [spec], seeds=seeds, k=k, bound=False, progress=say)
-        except (RuntimeError, ValueError) as error:
-            skipped[spec] = str(error).removeprefix(f"{spec}: ")
-    bounds = [f"{BOUND}(bytes={one:g})" for one in sorted({one.bytes_per_vector for one in results})]
-    results += evaluate(data, bounds, seeds=seeds, k=k, bound=False, progress=say)
-    return results, skipped
+        for seed in range(slow_seeds if is_slow(spec) else seeds):
+            if runs.has(spec, seed):
+                continue
+            try:
+                say(f"{spec}, random_state {seed}")
+                runs.add(evaluate(data, [spec], seeds=[seed], k=k, bound=False))
+            except (RuntimeError, ValueError) as error:
+                skipped[spec] = str(error).removeprefix(f"{spec}: ")
+                break
+    sizes = {one.bytes_per_vector for one in runs.results if one.kind != "bound"}
+    for spec in (f"{BOUND}(bytes={one:g})" for one in sorted(sizes)):
+        for seed in range(seeds):
+            if not runs.has(spec, seed):
+                runs.add(evaluate(data, [spec], seeds=[seed], k=k, bound=False))
+    runs.document["skipped"] = skipped
+    runs.write()
+
+
+def is_slow(spec: str) -> bool:
+    """Whether one run takes minutes: faiss trains product quantizers fifty times over for a rotation."""
+    return "OPQ" in spec
 
 
 def markdown(document: dict[str, Any]) -> str:
     """Lay out one set's rows, by bytes, the best of equal bytes first."""
     k, rows = document["k"], document["results"]
     at_k, in_more = f"recall_at_{k}", f"recall_{k}_in_{10 * k}"
-    bound = {row["bytes_per_vector"]: row[at_k] for row in rows if row["kind"] == "bound"}
+    most = max(len(row["seeds"]) for row in rows)
     lines = [
         f"### {document['title']}",
         "",
-        f"| codec | bytes | recall@{k} | {k} in {10 * k} | Gaussian bound | encode, us | train, s |",
-        "|---|---|---|---|---|---|---|",
+        f"| codec | bytes | recall@{k} | {k} in {10 * k} | encode, us | train, s |",
+        "|---|---|---|---|---|---|",
     ]
-    measured = [row for row in rows if row["kind"] != "bound"]
-    for row in sorted(measured, key=lambda row: (row["bytes_per_vector"], -row[at_k])):
-        name = f"**{row['codec']}**" if row["kind"] == "codec" else row["codec"]
-        encode = row["encode_us_per_vector"]
+    for row in sorted(rows, key=lambda row: (row["bytes_per_vector"], -row[at_k])):
+        is_bound, encode = row["kind"] == "bound", row["encode_us_per_vector"]
+        name = {"codec": f"**{row['codec']}**", "bound": "*Gaussian bound*"}.get(row["kind"], row["codec"])
+        if len(row["seeds"]) < most:
+            name += f" ({len(row['seeds'])} seed{'s' if len(row['seeds']) > 1 else ''})"
         cells = (
             name,
             f"{row['bytes_per_vector']:g}",
             f"{row[at_k]:.3f}",
             f"{row[in_more]:.3f}",
-            f"{bound[row['bytes_per_vector']]:.3f}",
             "-" if encode is None else f"{encode:.2f}",
-            f"{row['train_s']:.1f}",
+            "-" if is_bound else f"{row['train_s']:.1f}",
         )
         lines.append(f"| {' | '.join(cells)} |")
     if document["skipped"]:
@@ -122,7 +200,7 @@ def write_tables(docs: Path, documents: list[dict[str, Any]]) -> None:
     if not begin or not end:
         raise ValueError(f"{docs}: expected the lines {BEGIN} and {END}")
     versions = sorted({row["version"] for one in documents for row in one["results"] if row["version"]})
-    seeds = len(documents[0]["results"][0]["seeds"])
+    seeds = max(len(row["seeds"]) for one in documents for row in one["results"])
     head = f"Means over {seeds} seed{'s' if seeds > 1 else ''}. {', '.join(versions)}."
     tables = "\n\n".join([head, *map(markdown, documents)])
     docs.write_text(f"{before}{begin}\n\n{tables}\n\n{end}{after}", encoding="utf-8")
@@ -133,6 +211,9 @@ def main() -> int:
     parser.add_argument("data", type=Path, help="folder that holds the sets")
     parser.add_argument("--sets", nargs="+", default=SETS)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--slow-seeds", type=int, default=1, help="of what trains for minutes: OPQ of faiss")
+    parser.add_argument("--specs", nargs="+", help="measure these only")
+    parser.add_argument("--resume", action="store_true", help="keep the runs that the output folder has")
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--rows", type=int, help="use the first vectors only")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
@@ -143,22 +224,23 @@ def main() -> int:
     for name in options.sets:
         try:
             data = read(options.data / name, rows=options.rows)
-            specs = list(dict.fromkeys([*OURS, *of_faiss(data.dim), *PEERS]))
-            results, skipped = measure(data, specs, range(options.seeds), options.k)
+            named = dict.fromkeys([*OURS, *PEERS, *of_faiss(data.dim), *of_saq(data.dim)])
+            path = options.output / f"codecs_{name}.json"
+            runs = Runs(path, describe(data), options.k, options.resume)
+            measure(
+                data,
+                options.specs or sorted(named, key=is_slow),
+                runs,
+                options.seeds,
+                options.slow_seeds,
+                options.k,
+            )
         except (OSError, ValueError) as error:
             print(f"codecs: {error}", file=sys.stderr)
             return 1
-        document = {
-            "title": describe(data),
-            "k": options.k,
-            "results": [one.as_dict() for one in results],
-            "skipped": skipped,
-        }
-        documents.append(document)
-        path = options.output / f"codecs_{name}.json"
-        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        save_codecs(results, path.with_suffix(".png"), describe(data))
-        print(markdown(document), end="\n\n", flush=True)
+        documents.append(runs.document)
+        save_codecs(runs.results, path.with_suffix(".png"), describe(data))
+        print(markdown(runs.document), end="\n\n", flush=True)
         if options.docs is not None:
             write_tables(options.docs, documents)
     return 0

@@ -134,8 +134,8 @@ def test_allocated_fidelity_matches_a_simulation_and_knows_dropped_axes():
         theory.allocated_fidelity(lam, bits[1:])
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_plug_in_fidelity_holds_on_real_data(name):
+def _centred(name):
+    """Rows and queries of a shared set less the rows' mean."""
     if not (DATA / name).is_dir():
         pytest.skip(f"{name} is not beside the checkout")
     data = read(DATA / name)
@@ -143,7 +143,25 @@ def test_plug_in_fidelity_holds_on_real_data(name):
     if data.metric == "cosine":
         base, queries = unit_rows(base), unit_rows(queries)
     mean = base.mean(axis=0)
-    X, Y, Q = base[::2] - mean, base[1::2] - mean, queries - mean
+    return base - mean, queries - mean
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_gaussian_forms_hold_under_the_covariance_of_real_data(name):
+    covariance = np.cov(_centred(name)[0], rowvar=False, dtype=np.float64)
+    lam, axes = np.linalg.eigh(covariance)
+    root = axes * np.sqrt(lam.clip(0))
+    rng = np.random.default_rng(0)
+    X, Q = (rng.normal(size=(n, len(root))) @ root.T for n in (8000, 500))
+    symmetric = theory.symmetric_sign_fidelity(covariance)
+    assert abs(symmetric - correlation(Q @ X.T, np.sign(Q) @ np.sign(X).T)) <= 0.013
+    assert abs(theory.asymmetric_sign_fidelity(covariance) - correlation(Q @ X.T, Q @ np.sign(X).T)) <= 0.013
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_plug_in_fidelity_holds_on_real_data(name):
+    base, Q = _centred(name)
+    X, Y = base[::2], base[1::2]
     found = theory.plug_in_fidelity(X, np.sign(X), Q)
     assert abs(found - correlation(Q @ Y.T, Q @ np.sign(Y).T)) <= 0.02
     both = theory.plug_in_fidelity(X, np.sign(X), Q, np.sign(Q))
