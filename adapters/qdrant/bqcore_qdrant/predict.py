@@ -11,12 +11,13 @@ import numpy.typing as npt
 from bqcore._validation import Float32Array, IdArray, unit_or_zero_rows
 from bqcore.evaluation import exact_distances, exact_search
 from bqcore_qdrant.config import Config
-from bqcore_qdrant.scorers import DenseRows, Rows, as_stored, coded_rows
+from bqcore_qdrant.dense import DenseRows, Rows, best_rows
+from bqcore_qdrant.scorers import Encoder
 from bqcore_qdrant.transform import Transform
 
 #: Queries at most: a recall of .9 from 500 has a standard error of about .005.
 MAX_QUERIES = 500
-_BLOCK_SCORES = 1 << 25
+_BLOCK_SCORES = 1 << 24
 # Smallest part that a sample is cut into; how much deeper than k, or the candidates, one looks for parts.
 _FEWEST_IN_PART, _SPARE, _SPARE_CANDIDATES = 200, 20, 1.2
 # Rows beyond the k-th that may be as near.
@@ -99,17 +100,20 @@ class Sample:
         order = np.argsort(distances, axis=1, kind="stable")
         self._near = np.take_along_axis(near, order, axis=1)
         self._distances = np.take_along_axis(distances, order, axis=1)
+        self._known: tuple[IdArray, npt.NDArray[np.float64]] | None = None
 
     def _distances_of(self, found: IdArray) -> npt.NDArray[np.float64]:
         """Distances of candidates, shape (n_queries, depth); infinite beyond the nearest."""
-        out = np.full(found.shape, np.inf)
-        for i, ids in enumerate(found):
-            order = np.argsort(self._near[i])
-            known = self._near[i][order]
-            place = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-            is_near = known[place] == ids
-            out[i, is_near] = self._distances[i][order][place[is_near]]
-        return out
+        # One sorted list of (query, row) for all queries: one search finds every candidate in it.
+        base = (np.arange(len(found), dtype=np.int64) * len(self.X))[:, np.newaxis]
+        if self._known is None:
+            keys = (base + self._near).ravel()
+            order = np.argsort(keys)
+            self._known = keys[order], self._distances.ravel()[order]
+        known, distances = self._known
+        asked = base + found
+        place = np.minimum(np.searchsorted(known, asked), len(known) - 1)
+        return np.where(known[place] == asked, distances[place], np.inf)
 
     def _kth(self, k: int, part: int | None = None) -> npt.NDArray[np.float64]:
         """Distance of the k-th neighbour, shape (n_queries,), with ties; within a part of the sample."""
@@ -131,9 +135,7 @@ class Sample:
             scores = rows.scores(Q[part])
             if self.own is not None:
                 scores[np.arange(len(scores)), self.own[part]] = -np.inf
-            best = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
-            order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
-            found[part] = np.take_along_axis(best, order, axis=1)
+            found[part] = best_rows(scores, depth)
         return found
 
     def predict(
@@ -141,11 +143,12 @@ class Sample:
         transform: Transform,
         configs: Sequence[Config],
         oversampling: Sequence[float],
-        shown: npt.NDArray[np.float32] | None = None,
+        encoder: Encoder | None = None,
     ) -> list[Prediction]:
         """Predict recall of storages that differ in nothing but their datatype, at several oversamplings.
 
-        Codes on float16 and turbo8 storage are those on float32: the rounding is below their own by far.
+        Codes on float16 and turbo8 storage are those on float32: the rounding is below their own by far. It
+        is too small as well to bring a row among the k nearest that is not among the nearest 50 more.
 
         Parameters
         ----------
@@ -153,30 +156,38 @@ class Sample:
         configs : sequence of Config
             Of one quantizer; their own oversampling is not used.
         oversampling : sequence of float
-        shown : ndarray of float32, shape (n, dim), optional
-            `transform.apply(X)`, where it is at hand.
+        encoder : Encoder, optional
+            `self.encoder(transform)`, where it is at hand.
         """
-        distance = transform.distance
-        rows = transform.apply(self.X) if shown is None else shown
+        encoder = encoder or self.encoder(transform)
         asked = transform.apply_query(self.queries)
-        if distance == "Cosine":
-            rows, asked = unit_or_zero_rows(rows), unit_or_zero_rows(asked)
+        if transform.distance == "Cosine":
+            asked = unit_or_zero_rows(asked)
         depths = self._depths(oversampling)
         shared: IdArray | None = None
         out = []
         for config in configs:
-            stored = as_stored(rows, config)
-            primary = DenseRows(stored, distance == "Euclid")
-            is_fine = config.datatype in FINE_DATATYPES and config.quantizer != "none"
-            found = shared if is_fine else None
-            if found is None:
-                coded = coded_rows(rows if is_fine else stored, config, distance, 0)
-                found = self._candidates(coded, asked, depths)
-            if is_fine:
-                shared = found
-            exact = self._rescored(primary, asked, found)
-            out.append(self._prediction(found, exact, oversampling, config.quantizer == "none"))
+            plain = config.quantizer == "none"
+            if config.datatype not in FINE_DATATYPES:
+                found = self._candidates(encoder.coded(config, config.datatype), asked, depths)
+            elif plain:
+                found = self._near
+            else:
+                if shared is None:
+                    shared = self._candidates(encoder.coded(config, "float32"), asked, depths)
+                found = shared
+            exact = self._rescored(encoder.stored(config.datatype), asked, found)
+            if self.own is not None:
+                exact[found == self.own[:, np.newaxis]] = -np.inf
+            out.append(self._prediction(found, exact, oversampling, plain))
         return out
+
+    def encoder(self, transform: Transform, shown: Float32Array | None = None) -> Encoder:
+        """Return the sample's rows as a transform shows them to a server; `shown` is transform.apply(X)."""
+        rows = transform.apply(self.X) if shown is None else shown
+        if transform.distance == "Cosine":
+            rows = unit_or_zero_rows(rows)
+        return Encoder(rows, transform.distance, 0)
 
     def _depths(self, oversampling: Sequence[float]) -> int:
         """Candidates per query that predictions are made from."""
@@ -208,19 +219,18 @@ class Sample:
         oversampling: float,
     ) -> float:
         """Recall in the whole collection, from candidates in the order of their codes."""
-        every = np.ones(found.shape, dtype=bool)
 
-        def at(inside: npt.NDArray[np.bool_], k: int, part: int | None = None) -> float:
+        def at(inside: npt.NDArray[np.bool_] | None, k: int, part: int | None = None) -> float:
             depth = max(k, round(oversampling * k))
             return _recall(inside, exact, distances, self._kth(k, part), k, depth)
 
         if self._n_parts == 1:
-            return at(every, self.k_sample)
+            return at(None, self.k_sample)
         # Recall hardly depends on k: the ones about k f, together, have less noise than k f alone.
         found_at = []
         for k in range(1, 2 * self.k_sample):
             cut = [at(self.parts[found] == part, k, part) for part in range(self._n_parts)]
-            found_at.append(at(every, k) + at(every, round(k / self.share)) - float(np.mean(cut)))
+            found_at.append(at(None, k) + at(None, round(k / self.share)) - float(np.mean(cut)))
         return min(1.0, max(0.0, float(np.mean(found_at))))
 
     @staticmethod
@@ -238,7 +248,7 @@ class Sample:
 
 
 def _recall(
-    inside: npt.NDArray[np.bool_],
+    inside: npt.NDArray[np.bool_] | None,
     exact: npt.NDArray[np.float64],
     distances: npt.NDArray[np.float64],
     kth: npt.NDArray[np.float64],
@@ -246,9 +256,13 @@ def _recall(
     depth: int,
 ) -> float:
     """Recall of candidates, in their codes' order, that lie inside: the first `depth`, rescored, best k."""
-    among = inside & (np.cumsum(inside, axis=1) <= depth)
-    scores = np.where(among, exact, -np.inf)
+    if inside is None:
+        scores = exact[:, :depth]
+        near = distances[:, :depth] <= kth[:, np.newaxis]
+    else:
+        among = inside & (np.cumsum(inside, axis=1) <= depth)
+        scores = np.where(among, exact, -np.inf)
+        near = (distances <= kth[:, np.newaxis]) & among
     width = min(k, scores.shape[1])
     best = np.argpartition(-scores, width - 1, axis=1)[:, :width]
-    hits = np.take_along_axis((distances <= kth[:, np.newaxis]) & among, best, axis=1)
-    return float(hits.sum(axis=1).mean()) / k
+    return float(np.take_along_axis(near, best, axis=1).sum(axis=1).mean()) / k
