@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qdrant_wire import wire_of
 
 from bqcore.datasets import Dataset, read
 
+#: The embedded engine; qdrant-client over REST and gRPC in front of it; servers, where there are any.
+ENGINES = ("edge", "wire-rest", "wire-grpc", "server", "server-grpc", "container")
 IMAGE = "qdrant/qdrant:v1.19.0"
 DATA = Path(os.environ.get("BQCORE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -27,22 +30,30 @@ def skip(reason: str) -> None:
 
 @contextlib.contextmanager
 def client_of(kind: str, folder: Path) -> Iterator[Any]:
-    """Yield a client of an engine: "edge", "server", "grpc" or "container"."""
-    if kind == "edge":
-        from bqcore_qdrant.edge import EdgeClient
-
-        with EdgeClient(folder) as client:
-            yield client
-        return
+    """Yield a client of an engine, by one of `ENGINES`."""
     from qdrant_client import QdrantClient
 
-    url = os.environ.get("QDRANT_URL")
+    from bqcore_qdrant.edge import EdgeClient
+
     with contextlib.ExitStack() as stack:
-        if kind == "container":
-            url = stack.enter_context(_container())
-        if not url:
+        if kind in ("edge", "wire-rest", "wire-grpc"):
+            engine = stack.enter_context(EdgeClient(folder))
+            if kind == "edge":
+                yield engine
+                return
+            wire = stack.enter_context(wire_of(engine))
+            address: dict[str, Any] = {"url": wire.url, "grpc_port": wire.grpc_port}
+        elif kind == "container":
+            address = {"url": stack.enter_context(_container())}
+        elif os.environ.get("QDRANT_URL"):
+            address = {
+                "url": os.environ["QDRANT_URL"],
+                "api_key": os.environ.get("QDRANT_API_KEY"),
+                "grpc_port": int(os.environ.get("QDRANT_GRPC_PORT", "6334")),
+            }
+        else:
             skip("no server: set QDRANT_URL")
-        client = QdrantClient(url=url, api_key=os.environ.get("QDRANT_API_KEY"), prefer_grpc=kind == "grpc")
+        client = QdrantClient(**address, prefer_grpc="grpc" in kind)
         stack.callback(client.close)
         yield client
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from qdrant_client import models
-from qdrant_support import client_of, clustered, collection_name
+from qdrant_support import ENGINES, client_of, clustered, collection_name
 
 from bqcore.evaluation import exact_distances, exact_search, recall
 from bqcore_qdrant import Collection, Config, QdrantCodec, Transform, migrate, upload, verify
@@ -23,7 +23,7 @@ PAYLOADS = [{"row": row, "parity": "odd" if row % 2 else "even"} for row in rang
 NATIVE = {"cosine": "Cosine", "l2": "Euclid", "ip": "Dot"}
 
 
-@pytest.fixture(scope="module", params=["edge", "server", "grpc", "container"])
+@pytest.fixture(scope="module", params=ENGINES)
 def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with client_of(request.param, tmp_path_factory.mktemp("qdrant")) as found:
         yield found
