@@ -36,8 +36,8 @@ class Wire:
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine
-        #: Writes to refuse from now on, before (True) or after (False) they are carried out.
-        self.faults: list[bool] = []
+        #: What the next writes meet: a fault before (True) or after (False) they are carried out, or none.
+        self.faults: list[bool | None] = []
         #: Names of the requests that came, by protocol.
         self.seen: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
@@ -310,7 +310,8 @@ class _Points:
         return _update_result()
 
     def CreateFieldIndex(self, message: Any) -> Any:
-        schema = GrpcToRest.convert_payload_schema_type(message.field_type)
+        name = grpc.FieldType.Name(message.field_type).removeprefix("FieldType").lower()
+        schema = models.PayloadSchemaType(name)
         self.engine.create_payload_index(message.collection_name, message.field_name, schema)
         return _update_result()
 

@@ -235,12 +235,13 @@ def _scrolled(
             if old is not None:
                 decode_points(old.codec, using, points)
             rows = np.zeros((len(points), dim), dtype=np.float32)
+            has_vector = np.zeros(len(points), dtype=bool)
             others: list[dict[str, Any]] = []
             for i, point in enumerate(points):
                 vectors = point.vector if isinstance(point.vector, dict) else {"": point.vector}
                 own = vectors.get(using)
                 if own is not None:
-                    rows[i] = own
+                    rows[i], has_vector[i] = own, True
                 rest = {key: value for key, value in vectors.items() if key != using and value is not None}
                 if target_using in rest:
                     raise ValueError(f"collection {name!r}: expected no other vector named {target_using!r}")
@@ -251,6 +252,7 @@ def _scrolled(
                 [dict(point.payload or {}) for point in points],
                 others,
                 start,
+                has_vector,
             )
             start += len(points)
         if offset is None:
