@@ -40,6 +40,7 @@ from bqcore import RaBitQ
 from bqcore.datasets import Dataset, read
 from bqcore.evaluation import exact_search, recall
 from bqcore_qdrant import Collection, Config, QdrantCodec, Transform, upload
+from bqcore_qdrant.choose import Option
 from bqcore_qdrant.edge import EdgeClient
 from bqcore_qdrant.predict import Sample
 
@@ -200,15 +201,23 @@ class Bench:
         return measured, float(np.median(times)) * 1e3
 
 
+def fitted(bench: Bench, name: str, rows: Any, **more: Any) -> list[Option]:
+    """Return the options of a fit, from the JSON file where it was made before."""
+    if name not in bench.about:
+        start = time.perf_counter()
+        codec = QdrantCodec.fit(rows, bench.metric, target_recall=bench.target, queries=bench.Q, **more)
+        bench.about[name] = {
+            "fit_s": round(time.perf_counter() - start, 1),
+            "chosen": codec.options[0].config.name,
+            "reason": codec.reason,
+            "options": [option.as_dict() for option in codec.options],
+        }
+        bench.save()
+    return [Option.from_dict(one) for one in bench.about[name]["options"]]
+
+
 def offered(bench: Bench) -> None:
-    start = time.perf_counter()
-    codec = QdrantCodec.fit(bench.X, bench.metric, target_recall=bench.target, queries=bench.Q)
-    bench.about["fit"] = {
-        "fit_s": round(time.perf_counter() - start, 1),
-        "chosen": codec.options[0].config.name,
-        "reason": codec.reason,
-    }
-    for number, option in enumerate(codec.options):
+    for number, option in enumerate(fitted(bench, "fit", bench.X)):
         bench.ask(
             bench.codec(option.kind, option.config),
             "offered",
@@ -219,13 +228,7 @@ def offered(bench: Bench) -> None:
 
 
 def chosen_from_fifth(bench: Bench) -> None:
-    start = time.perf_counter()
-    codec = QdrantCodec.fit(
-        bench.fifth, bench.metric, target_recall=bench.target, queries=bench.Q, n_total=len(bench.X)
-    )
-    seconds = round(time.perf_counter() - start, 1)
-    bench.about["fit_from_fifth"] = {"fit_s": seconds, "chosen": codec.options[0].config.name}
-    option = codec.options[0]
+    option = fitted(bench, "fit_from_fifth", bench.fifth, n_total=len(bench.X))[0]
     bench.ask(
         bench.codec(option.kind, option.config), "chosen-from-fifth", [(option.config.oversampling, True)]
     )
@@ -331,8 +334,12 @@ def main() -> None:
     bench.save()
     console = Console(file=sys.stdout, width=160)
     console.print(table(bench.rows, title))
-    shown = ("fit", "fit_from_fifth", "upload", "offline_rabitq")
-    console.print(json.dumps({name: about[name] for name in shown if name in about}))
+    for name in ("fit", "fit_from_fifth"):
+        if name in about:
+            console.print(
+                f"{name}: {about[name]['chosen']} in {about[name]['fit_s']} s; {about[name]['reason']}"
+            )
+    console.print(json.dumps({name: about[name] for name in ("upload", "offline_rabitq") if name in about}))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ pytest.importorskip("qdrant_client", reason="needs pip install 'bqcore[qdrant]'"
 from bqcore_qdrant.config import Config, turbo_dim
 from bqcore_qdrant.dense import best_rows
 from bqcore_qdrant.predict import Sample
+from bqcore_qdrant.ranked import Ranked
 from bqcore_qdrant.scorers import BinaryRows, Encoder, ScalarRows, bit_counts, bit_counts_by_byte
 from bqcore_qdrant.transform import Transform
 from bqcore_qdrant.turbo_rotation import server_rotation
@@ -142,6 +143,43 @@ def test_prediction_is_what_scoring_by_hand_gives(data: Any) -> None:
     four = np.mean([len(set(a[:40]) & set(b)) / 10 for a, b in zip(order, truth, strict=True)])
     assert found.recall_without_rescore == pytest.approx(alone, abs=0.005)
     assert found.recall[4.0] == pytest.approx(four, abs=0.005)
+
+
+@pytest.mark.parametrize("datatype", ["float16", "turbo8", "turbo4"])
+def test_vectors_without_codes_are_predicted_from_what_is_stored(data: Any, datatype: Any) -> None:
+    X, Q = data
+    # So close together that float16 cannot tell neighbours apart.
+    close = np.float32(100) + X * np.float32(0.02) if datatype == "float16" else X
+    asked = np.float32(100) + Q * np.float32(0.02) if datatype == "float16" else Q
+    transform = Transform.fit(close, "l2", "raw")
+    config = Config("none", datatype=datatype)
+    found = Sample(close, asked, "l2", 10, len(X), 0).predict(transform, [config], [1.0, 2.0])[0]
+    truth, _ = exact_search(close, asked, 10, "l2")
+    stored = Encoder(close, "Euclid", 0).stored(datatype).rows.astype(np.float64)
+    squares = np.square(stored[np.newaxis] - asked[:20, np.newaxis]).sum(axis=2)
+    order = np.argsort(squares, axis=1, kind="stable")[:, :10]
+    by_hand = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(order, truth, strict=False)])
+    few = Sample(close, asked[:20], "l2", 10, len(X), 0).predict(transform, [config], [1.0])[0]
+    assert few.recall[1.0] == pytest.approx(by_hand, abs=0.03)
+    assert found.recall[1.0] == found.recall[2.0] == found.recall_without_rescore < 1
+
+
+def test_ranked_candidates_give_the_recall_of_every_depth_and_group() -> None:
+    rng = np.random.default_rng(2)
+    n, m, n_groups = 30, 60, 4
+    exact, distances = rng.standard_normal((2, n, m))
+    groups = rng.integers(n_groups, size=(n, m))
+    for labels, count in ((groups, n_groups), (np.zeros_like(groups), 1)):
+        kth = np.full((n, count), 0.5)
+        ranked = Ranked(exact, distances, labels, count)
+        for k, depth in ((1, 1), (3, 7), (5, 60), (2, 100)):
+            hits = 0
+            for query in range(n):
+                for group in range(count):
+                    inside = np.flatnonzero(labels[query] == group)[:depth]
+                    best = inside[np.argsort(-exact[query, inside])][:k]
+                    hits += int((distances[query, best] <= 0.5).sum())
+            assert ranked.recall(ranked.near(kth), k, depth) == pytest.approx(hits / (n * count * k))
 
 
 def test_a_fifth_of_the_rows_predicts_the_whole(data: Any) -> None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bqcore._validation import Float32Array, IdArray, unit_or_zero_rows
+from bqcore._validation import Float32Array, Float64Array, IdArray, unit_or_zero_rows
 from bqcore.evaluation import exact_distances, exact_search
 from bqcore_qdrant.config import Config
 from bqcore_qdrant.dense import DenseRows, Rows, best_rows
+from bqcore_qdrant.ranked import Ranked
 from bqcore_qdrant.scorers import Encoder
 from bqcore_qdrant.transform import Transform
 
@@ -100,6 +101,7 @@ class Sample:
         order = np.argsort(distances, axis=1, kind="stable")
         self._near = np.take_along_axis(near, order, axis=1)
         self._distances = np.take_along_axis(distances, order, axis=1)
+        self._kth_known: dict[tuple[int, int], Float64Array] = {}
         self._known: tuple[IdArray, npt.NDArray[np.float64]] | None = None
 
     def _distances_of(self, found: IdArray) -> npt.NDArray[np.float64]:
@@ -115,16 +117,17 @@ class Sample:
         place = np.minimum(np.searchsorted(known, asked), len(known) - 1)
         return np.where(known[place] == asked, distances[place], np.inf)
 
-    def _kth(self, k: int, part: int | None = None) -> npt.NDArray[np.float64]:
-        """Distance of the k-th neighbour, shape (n_queries,), with ties; within a part of the sample."""
-        if part is None:
-            kth = self._distances[:, k - 1]
-        else:
-            inside = self.parts[self._near] == part
-            place = np.argmax(np.cumsum(inside, axis=1) >= k, axis=1)
-            kth = self._distances[np.arange(len(place)), place]
-            kth[inside.sum(axis=1) < k] = np.inf
-        return np.asarray(kth + _TIE * np.maximum(np.abs(kth), 1e-30))
+    def _kth(self, k: int, n_groups: int) -> Float64Array:
+        """Distance of the k-th neighbour, with ties, of all rows or of every part: (n_queries, n_groups)."""
+        if (k, n_groups) not in self._kth_known:
+            out = np.empty((len(self._near), n_groups))
+            for group in range(n_groups):
+                inside = self._near >= 0 if n_groups == 1 else self.parts[self._near] == group
+                counts = np.cumsum(inside, axis=1)
+                kth = self._distances[np.arange(len(out)), np.argmax(counts >= k, axis=1)]
+                out[:, group] = np.where(counts[:, -1] >= k, kth, np.inf)
+            self._kth_known[k, n_groups] = out + _TIE * np.maximum(np.abs(out), 1e-30)
+        return self._kth_known[k, n_groups]
 
     def _candidates(self, rows: Rows, Q: Float32Array, depth: int) -> IdArray:
         """Best `depth` rows by score, best first, shape (n_queries, depth); a query's own row left out."""
@@ -179,6 +182,10 @@ class Sample:
             exact = self._rescored(encoder.stored(config.datatype), asked, found)
             if self.own is not None:
                 exact[found == self.own[:, np.newaxis]] = -np.inf
+            if plain:  # the order of their codes is that of what is stored
+                order = np.argsort(-exact, axis=1, kind="stable")
+                found = np.take_along_axis(found, order, axis=1)
+                exact = np.take_along_axis(exact, order, axis=1)
             out.append(self._prediction(found, exact, oversampling, plain))
         return out
 
@@ -203,35 +210,35 @@ class Sample:
     ) -> Prediction:
         distances = self._distances_of(found)
         if plain:
-            share = self._extrapolated(found, exact, distances, 1.0)
+            (share,) = self._recalls(found, exact, distances, [1.0])
             return Prediction(dict.fromkeys(oversampling, share), share)
         by_code = -np.broadcast_to(np.arange(found.shape[1], dtype=np.float64), found.shape)
-        return Prediction(
-            {one: self._extrapolated(found, exact, distances, one) for one in oversampling},
-            self._extrapolated(found, by_code, distances, 1.0),
-        )
+        recalls = self._recalls(found, exact, distances, oversampling)
+        (blind,) = self._recalls(found, by_code, distances, [1.0])
+        return Prediction(dict(zip(oversampling, recalls, strict=True)), blind)
 
-    def _extrapolated(
+    def _recalls(
         self,
         found: IdArray,
         exact: npt.NDArray[np.float64],
         distances: npt.NDArray[np.float64],
-        oversampling: float,
-    ) -> float:
-        """Recall in the whole collection, from candidates in the order of their codes."""
+        oversampling: Sequence[float],
+    ) -> list[float]:
+        """Recall in the whole collection at several oversamplings, from candidates in their codes' order."""
 
-        def at(inside: npt.NDArray[np.bool_] | None, k: int, part: int | None = None) -> float:
-            depth = max(k, round(oversampling * k))
-            return _recall(inside, exact, distances, self._kth(k, part), k, depth)
+        def at(ranked: Ranked, n_groups: int, k: int) -> npt.NDArray[np.float64]:
+            near = ranked.near(self._kth(k, n_groups))
+            return np.asarray([ranked.recall(near, k, max(k, round(over * k))) for over in oversampling])
 
+        every = Ranked(exact, distances, np.zeros(found.shape, dtype=np.int64), 1)
         if self._n_parts == 1:
-            return at(None, self.k_sample)
+            return [float(one) for one in at(every, 1, self.k_sample)]
+        cut = Ranked(exact, distances, self.parts[found], self._n_parts)
         # Recall hardly depends on k: the ones about k f, together, have less noise than k f alone.
-        found_at = []
+        means = np.zeros(len(oversampling))
         for k in range(1, 2 * self.k_sample):
-            cut = [at(self.parts[found] == part, k, part) for part in range(self._n_parts)]
-            found_at.append(at(None, k) + at(None, round(k / self.share)) - float(np.mean(cut)))
-        return min(1.0, max(0.0, float(np.mean(found_at))))
+            means += at(every, 1, k) + at(every, 1, round(k / self.share)) - at(cut, self._n_parts, k)
+        return [float(one) for one in np.clip(means / (2 * self.k_sample - 1), 0.0, 1.0)]
 
     @staticmethod
     def _rescored(primary: DenseRows, Q: Float32Array, found: IdArray) -> npt.NDArray[np.float64]:
@@ -245,24 +252,3 @@ class Sample:
             else:
                 out[i] = rows @ q
         return out
-
-
-def _recall(
-    inside: npt.NDArray[np.bool_] | None,
-    exact: npt.NDArray[np.float64],
-    distances: npt.NDArray[np.float64],
-    kth: npt.NDArray[np.float64],
-    k: int,
-    depth: int,
-) -> float:
-    """Recall of candidates, in their codes' order, that lie inside: the first `depth`, rescored, best k."""
-    if inside is None:
-        scores = exact[:, :depth]
-        near = distances[:, :depth] <= kth[:, np.newaxis]
-    else:
-        among = inside & (np.cumsum(inside, axis=1) <= depth)
-        scores = np.where(among, exact, -np.inf)
-        near = (distances <= kth[:, np.newaxis]) & among
-    width = min(k, scores.shape[1])
-    best = np.argpartition(-scores, width - 1, axis=1)[:, :width]
-    return float(np.take_along_axis(near, best, axis=1).sum(axis=1).mean()) / k
