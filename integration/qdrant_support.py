@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,7 @@ def client_of(kind: str, folder: Path) -> Iterator[Any]:
             wire = stack.enter_context(wire_of(engine))
             address: dict[str, Any] = {"url": wire.url, "grpc_port": wire.grpc_port}
         elif kind == "container":
-            address = {"url": stack.enter_context(_container())}
+            address = stack.enter_context(_container())
         elif os.environ.get("QDRANT_URL"):
             address = {
                 "url": os.environ["QDRANT_URL"],
@@ -59,17 +61,34 @@ def client_of(kind: str, folder: Path) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _container() -> Iterator[str]:
+def _container() -> Iterator[dict[str, Any]]:
+    """Yield the addresses of a server in a container."""
     try:
-        from testcontainers.qdrant import QdrantContainer
+        from testcontainers.community.qdrant import QdrantContainer
     except ImportError:
-        skip("testcontainers is not installed")
+        skip("no container: pip install testcontainers")
+    container, reason = None, None
+    with warnings.catch_warnings():
+        # Where no daemon answers, docker's client leaves its socket to the garbage collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            container = QdrantContainer(IMAGE)
+            container.start()
+        except Exception as error:
+            reason = f"no container of {IMAGE} ({type(error).__name__}: {str(error)[:80]})"
+        if reason is not None:
+            with contextlib.suppress(Exception):
+                container.stop()
+            container = None
+            gc.collect()
+    if reason is not None:
+        skip(reason)
     try:
-        container = QdrantContainer(IMAGE).start()
-    except Exception as error:
-        skip(f"no container of {IMAGE} ({type(error).__name__}: {str(error)[:80]})")
-    try:
-        yield f"http://{container.rest_host_address}"
+        host = container.get_container_host_ip()
+        yield {
+            "url": f"http://{host}:{container.get_exposed_port(6333)}",
+            "grpc_port": int(container.get_exposed_port(6334)),
+        }
     finally:
         container.stop()
 
