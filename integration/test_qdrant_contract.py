@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from qdrant_client import models
-from qdrant_support import client_of, clustered, collection_name
+from qdrant_support import ENGINES, client_of, clustered, collection_name
 
 from bqcore.evaluation import exact_distances, exact_search, recall
 from bqcore_qdrant import Collection, Config, QdrantCodec, Transform, migrate, upload, verify
@@ -18,12 +18,13 @@ from bqcore_qdrant.versions import Version
 pytestmark = pytest.mark.qdrant
 
 METRICS = ("cosine", "l2", "ip")
-X, Q = clustered()
+X, Q = clustered(n=1200)
+Q = Q[:50]
 PAYLOADS = [{"row": row, "parity": "odd" if row % 2 else "even"} for row in range(len(X))]
 NATIVE = {"cosine": "Cosine", "l2": "Euclid", "ip": "Dot"}
 
 
-@pytest.fixture(scope="module", params=["edge", "server", "grpc", "container"])
+@pytest.fixture(scope="module", params=ENGINES)
 def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with client_of(request.param, tmp_path_factory.mktemp("qdrant")) as found:
         yield found
@@ -109,6 +110,61 @@ def test_batches_and_stages_are_translated(collection: Collection) -> None:
     assert {point.id for point in fused.points} == {point.id for point in single.points}
 
 
+def test_points_are_read_back_as_given(collection: Collection) -> None:
+    wanted = (
+        X[5:8] / np.linalg.norm(X[5:8], axis=1)[:, None] if collection.codec.metric == "cosine" else X[5:8]
+    )
+    records = collection.retrieve([5, 6, 7, 99_999], with_vectors=True)
+    assert [record.id for record in sorted(records, key=lambda one: one.id)] == [5, 6, 7]
+    for record in records:
+        np.testing.assert_allclose(record.vector["dense"], wanted[record.id - 5], atol=1e-4)
+        assert record.payload == PAYLOADS[record.id]
+    few = models.Filter(must=[models.FieldCondition(key="row", range=models.Range(gte=5, lt=8))])
+    page, following = collection.scroll(
+        scroll_filter=few, limit=2, with_vectors=["dense"], with_payload=["row"]
+    )
+    assert [(record.id, record.payload) for record in page] == [(5, {"row": 5}), (6, {"row": 6})]
+    np.testing.assert_allclose(page[1].vector["dense"], wanted[1], atol=1e-4)
+    assert following == 7
+
+
+def test_wrong_queries_are_errors_in_every_stage(collection: Collection) -> None:
+    broken = Q[0].copy()
+    broken[3] = np.nan
+    asked: list[tuple[Any, str]] = [
+        (broken, "expected finite values, not nan"), (Q[0][:-1], "expected 64 dimensions, not 63")
+    ]  # fmt: skip
+    if collection.codec.metric == "cosine":
+        asked.append((np.zeros(64), "expected a direction under cosine, not a zero vector"))
+    for query, message in asked:
+        stage = models.Prefetch.model_construct(query=query.tolist(), using="dense", limit=5)
+        with pytest.raises(ValueError, match=message):
+            collection.query_points(query)
+        with pytest.raises(ValueError, match=message):
+            collection.search(query)
+        with pytest.raises(ValueError, match=message):
+            collection.query_points(Q[0], prefetch=stage)
+        with pytest.raises(ValueError, match=message):
+            collection.query_batch_points(
+                [models.QueryRequest.model_construct(query=query.tolist(), limit=5)]
+            )
+
+
+def test_wrong_points_are_errors_and_duplicates_are_named(collection: Collection) -> None:
+    broken = X[:4].copy()
+    broken[2, 1] = np.inf
+    with pytest.raises(ValueError, match="points 0 to 3: vectors: expected finite values, not inf at row 2"):
+        upload(collection, broken, ids=[9_000, 9_001, 9_002, 9_003])
+    with pytest.raises(ValueError, match="points 0 to 3: vectors: expected 64 dimensions, not 60"):
+        upload(collection, X[:4, :60], ids=[9_000, 9_001, 9_002, 9_003])
+    with pytest.raises(ValueError, match="expected every id once, but 9000 is that of points 0 and 3"):
+        upload(collection, X[:4], ids=[9_000, 9_001, 9_002, 9_000])
+    if collection.codec.metric == "cosine":
+        with pytest.raises(ValueError, match="that of id 9001 is zero"):
+            upload(collection, X[:2] * [[1.0], [0.0]], ids=[9_000, 9_001])
+    assert collection.client.count(collection.name).count == len(X)
+
+
 def test_verify_measures_against_exact_search(collection: Collection) -> None:
     found = verify(collection, Q, 10)
     assert found.n_queries == len(Q)
@@ -164,7 +220,7 @@ def test_migration_keeps_ids_payloads_and_other_vectors(client: Any, metric: str
         sparse_vectors_config={"words": models.SparseVectorParams()},
     )
     uuids = [f"00000000-0000-0000-0000-{row:012d}" for row in range(20)]
-    ids: list[Any] = [*range(400), *uuids]
+    ids: list[Any] = [*range(130), *uuids]
     points = [
         models.PointStruct(
             id=id_,
@@ -179,6 +235,7 @@ def test_migration_keeps_ids_payloads_and_other_vectors(client: Any, metric: str
     ]
     points.append(models.PointStruct(id=7_000, vector={"small": [0.0, 1.0]}, payload={"row": -1}))
     client.upsert(source, points=points)
+    client.create_payload_index(source, field_name="row", field_schema=models.PayloadSchemaType.INTEGER)
     made = Collection.create(
         client,
         name,
@@ -187,17 +244,20 @@ def test_migration_keeps_ids_payloads_and_other_vectors(client: Any, metric: str
         sparse_vectors={"words": models.SparseVectorParams()},
     )
     done = migrate(client, source, made, using="text", batch_size=64)
-    assert (done.source_points, done.target_points) == (421, 421)
-    assert done.uploaded.n_without_vector == (1 if metric == "cosine" else 0)
+    assert (done.source_points, done.target_points) == (151, 151)
+    assert done.uploaded.n_without_vector == 1
+    assert "dense" not in (client.retrieve(name, ids=[7_000], with_vectors=True)[0].vector or {})
     assert done.payloads_equal
+    assert done.indexes == ("row",)
+    assert client.get_collection(name).payload_schema["row"].data_type == models.PayloadSchemaType.INTEGER
     assert done.largest_score_error < 1e-3
     assert done.same_results > 0.99
     record = client.retrieve(name, ids=[uuids[3]], with_vectors=True)[0]
-    assert record.payload == {"row": 403}
-    np.testing.assert_allclose(record.vector["small"], [403.0, 1.0])
-    assert list(record.vector["words"].indices) == [403]
+    assert record.payload == {"row": 133}
+    np.testing.assert_allclose(record.vector["small"], [133.0, 1.0])
+    assert list(record.vector["words"].indices) == [133]
     again = migrate(client, source, made, using="text")
-    assert (again.uploaded.n_written, again.uploaded.n_present) == (0, 421)
+    assert (again.uploaded.n_written, again.uploaded.n_present) == (0, 151)
     client.delete_collection(source)
     made.drop()
 

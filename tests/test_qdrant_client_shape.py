@@ -50,30 +50,25 @@ def test_a_client_takes_what_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_async_client_takes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
-        from bqcore_qdrant.identity import KEY, identity
-
         client = AsyncQdrantClient(":memory:")
 
         async def info() -> models.VersionInfo:
             return VERSION
 
         monkeypatch.setattr(client, "info", info)
-        codec = codec_of()
-        params = models.VectorParams(size=16, distance=models.Distance.EUCLID)
-        await client.create_collection(
-            "points", vectors_config={"dense": params}, metadata={KEY: identity(codec, "dense")}
-        )
-        collection = await AsyncCollection.open(client, "points", codec)
-        assert await collection.upload(X, batch_size=64) == len(X)
-        ids, scores = await collection.search(X[:5], 2)
-        assert [row[0] for row in ids] == list(range(5))
+        collection = await AsyncCollection.create(client, "points", codec_of())
+        assert (await collection.upload(X, batch_size=64)).n_written == len(X)
+        ids, scores = await collection.search(X[:40], 2)
+        assert [row[0] for row in ids] == list(range(40))
         assert scores[0][0] == pytest.approx(1, abs=1e-4)
         batch = await collection.query_batch_points([models.QueryRequest(query=X[9].tolist(), limit=1)])
         assert batch[0].points[0].id == 9
         with pytest.raises(ValueError, match="expected codec"):
             await AsyncCollection.open(client, "points", codec_of("turbo1+turbo8"))
         with pytest.raises(ValueError, match="expected one that exists"):
-            await AsyncCollection.open(client, "none", codec)
+            await AsyncCollection.open(client, "none", codec_of())
+        await collection.drop()
+        assert not await client.collection_exists("points")
         await client.close()
 
     asyncio.run(run())

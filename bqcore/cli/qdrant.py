@@ -256,6 +256,9 @@ def migrate(
         Path, typer.Option("--codec", help="Codec; fitted on the source and saved here if missing.")
     ] = Path("codec.npz"),
     using: Annotated[str, typer.Option(help="Vector of the source; unnamed by default.")] = "",
+    source_codec: Annotated[
+        Path | None, typer.Option(help="Codec of the source, where bqcore set it up, too.")
+    ] = None,
     target_recall: Target = None,
     bytes_per_vector: Budget = None,
     batch_size: BatchSize = 256,
@@ -266,16 +269,18 @@ def migrate(
     from bqcore_qdrant import Collection, QdrantCodec
     from bqcore_qdrant import migrate as copy
     from bqcore_qdrant.collection import VECTOR, server_version
-    from bqcore_qdrant.migrate import METRICS, other_vectors, sample_vectors, source_vector
+    from bqcore_qdrant.migrate import METRICS, other_vectors, sample_vectors, source_of, source_vector
 
     stages = Stages()
     with _client(url, api_key, edge, grpc) as client:
         params = source_vector(client, source, using)
+        old = None if source_codec is None else QdrantCodec.load(source_codec)
+        source_of(client, source, using, old)
         if codec_file.is_file():
             codec = QdrantCodec.load(codec_file)
         else:
             with stages.stage("sample the source"):
-                X = sample_vectors(client, source, using, _FITTED_ON)
+                X = sample_vectors(client, source, using, _FITTED_ON, old)
             n_total = max(len(X), client.count(source, exact=True).count)
             if target_recall is None and bytes_per_vector is None:
                 target_recall = 0.95
@@ -283,7 +288,7 @@ def migrate(
                 stages,
                 "predict recall",
                 X,
-                METRICS[params.distance],
+                METRICS[params.distance] if old is None else old.metric,
                 target_recall=target_recall,
                 bytes_per_vector=bytes_per_vector,
                 server_version=server_version(client),
@@ -306,6 +311,7 @@ def migrate(
                 using=using,
                 batch_size=batch_size,
                 parallel=parallel,
+                source_codec=old,
                 progress=lambda n, total: bar(n, total or n),
             )
         with stages.stage("build graph and codes"):

@@ -8,7 +8,8 @@ from typing import Any, Self, cast
 
 from bqcore_qdrant.config import OVERSAMPLING, Config, storages
 from bqcore_qdrant.predict import Prediction, Sample
-from bqcore_qdrant.transform import KINDS, Distance, Kind, Transform
+from bqcore_qdrant.scorers import Encoder
+from bqcore_qdrant.transform import Distance, Kind, Transform
 from bqcore_qdrant.versions import Version
 
 #: What a byte on disk costs beside one in memory.
@@ -81,26 +82,30 @@ def predict_all(
     Turbo codes rotate by themselves: a rotation of ours would be a second one.
     """
     work: list[tuple[Transform, list[Config]]] = []
-    for kind in KINDS:
-        transform = Transform.fit(sample.X, sample.metric, kind, random_state)  # type: ignore[arg-type]
-        whole = transform.for_uint8(sample.X)
+    raw = Transform.fit(sample.X, sample.metric, "raw", random_state)  # type: ignore[arg-type]
+    centre = Transform.fit(sample.X, sample.metric, "centre", random_state)  # type: ignore[arg-type]
+    for transform in (raw, centre, replace(centre, kind="rotate")):
+        # Whether it can be stored as uint8 is decided when its turn comes: it takes the transformed rows.
         groups: dict[tuple[object, ...], list[Config]] = {}
-        for config in storages(version, distance=transform.distance, uint8=whole is not None):
-            if kind == "rotate" and config.quantizer in ("none", "turbo"):
+        for config in storages(version, distance=transform.distance, uint8=True):
+            if transform.kind == "rotate" and config.quantizer in ("none", "turbo"):
                 continue
-            is_uint8 = config.datatype == "uint8"
-            key = (config.quantizer, config.bits, config.query_encoding, is_uint8)
+            key = (config.datatype == "uint8", config.quantizer, config.bits, config.query_encoding)
             groups.setdefault(key, []).append(config)
-        for configs in groups.values():
-            is_uint8 = configs[0].datatype == "uint8"
-            work.append((whole if is_uint8 and whole is not None else transform, configs))
+        work += [(transform, groups[key]) for key in sorted(groups, key=lambda key: key[0] is True)]
     out: list[Predicted] = []
-    shown_for: Transform | None = None
+    encoder: Encoder | None = None
     for done, (transform, configs) in enumerate(work):
         progress(f"{transform.kind}, {configs[0].storage.partition('+')[0]}", done, len(work))
-        if shown_for is not transform:
-            shown, shown_for = transform.apply(sample.X), transform
-        found = sample.predict(transform, configs, OVERSAMPLING, shown)
+        if done == 0 or work[done - 1][0] is not transform:
+            shown = transform.apply(sample.X)
+            whole = transform.for_uint8(sample.X, shown)
+            encoder = sample.encoder(transform, shown)
+        if configs[0].datatype == "uint8":
+            if whole is None:
+                continue
+            transform, encoder = whole, sample.encoder(whole, whole.rounded(shown))
+        found = sample.predict(transform, configs, OVERSAMPLING, encoder)
         for config, prediction in zip(configs, found, strict=True):
             out.append(Predicted(transform.kind, transform.distance, config, prediction))
     progress("predicted", len(work), len(work))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, Self
 
 import numpy as np
@@ -16,17 +17,17 @@ from bqcore_qdrant import requests
 from bqcore_qdrant.codec import QdrantCodec
 from bqcore_qdrant.formula import create_indexes
 from bqcore_qdrant.identity import KEY, IdentityFile, check_identity, identity
-from bqcore_qdrant.versions import Version
+from bqcore_qdrant.versions import Version, usable_version
 
 #: Name of the vector, unless another one is given.
 VECTOR = "dense"
-# Requests that are sent together.
-_BATCH = 64
+# Requests that are sent together, and results that a search asks for if nothing else is said.
+_BATCH, _RESULTS = 64, 10
 
 
 def server_version(client: Any) -> Version:
-    """Return the version of the server behind a client."""
-    return Version.parse(client.info().version)
+    """Return the version of the server behind a client, or the client's own where that is older."""
+    return usable_version(client.info())
 
 
 class Collection:
@@ -52,12 +53,20 @@ class Collection:
         self.version = server_version(client)
         if not client.collection_exists(name):
             raise ValueError(f"collection {name!r}: expected one that exists")
-        self.identity = check_identity(name, self._stored_identity(), codec, using)
+        config = client.get_collection(name).config
+        self._strict = getattr(config, "strict_mode_config", None)
+        self.identity = check_identity(name, self._stored_identity(config), codec, using)
         self.check_strict_mode()
 
+    def over(self, client: Any) -> Self:
+        """Return this collection behind another client of the same server, without asking it again."""
+        other = copy(self)
+        other.client = client
+        return other
+
     def strict_limit(self, name: str) -> Any:
-        """Return a limit of the collection's strict mode; None where there is none or the mode is off."""
-        strict = getattr(self.client.get_collection(self.name).config, "strict_mode_config", None)
+        """Return a limit of the strict mode that the collection had when it was opened; None without one."""
+        strict = self._strict
         return getattr(strict, name, None) if strict is not None and strict.enabled else None
 
     def check_strict_mode(self) -> None:
@@ -66,12 +75,19 @@ class Collection:
         Raises
         ------
         ValueError
-            If oversampling or ef are above its limits; the text has both values.
+            If oversampling, ef or candidates are above its limits, the text then has both values; or if it
+        forbids the exact stage of a search with factors.
         """
-        config = self.codec.config
+        config, factors = self.codec.config, self.codec.transform.factors
+        if factors and self.strict_limit("search_allow_exact") is False:
+            raise ValueError(
+                f"collection {self.name!r}: its strict mode forbids exact search, which factors need"
+            )
         for limit, wanted in (
             ("search_max_oversampling", config.oversampling if config.quantizer != "none" else 1.0),
             ("search_max_hnsw_ef", config.hnsw_ef),
+            # The stages of a search with factors ask for all candidates.
+            ("max_query_limit", _RESULTS * config.oversampling if factors else 1),
         ):
             most = self.strict_limit(limit)
             if most is not None and wanted > most:
@@ -80,10 +96,14 @@ class Collection:
                     "use codec.with_search"
                 )
 
-    def _stored_identity(self) -> Mapping[str, Any] | None:
+    def allowed(self, wanted: int, name: str) -> int:
+        """Return a number, cut down to a limit of the collection's strict mode."""
+        most = self.strict_limit(name)
+        return wanted if most is None else max(1, min(wanted, int(most)))
+
+    def _stored_identity(self, config: Any) -> Mapping[str, Any] | None:
         if self.version.has("collection metadata"):
-            metadata = self.client.get_collection(self.name).config.metadata or {}
-            found = metadata.get(KEY)
+            found = (config.metadata or {}).get(KEY)
             return found if isinstance(found, Mapping) else None
         return IdentityFile(self.codec.path).read(self.name)
 
@@ -214,18 +234,36 @@ class Collection:
         k = check_int(k, name="k", low=1)
         ids: list[list[Any]] = []
         scores: list[list[float]] = []
-        for start in range(0, len(queries), _BATCH):
-            batch = [
-                models.QueryRequest.model_construct(
-                    query=query, using=self.using, filter=query_filter, params=search_params, limit=k,
-                    score_threshold=score_threshold, with_payload=False, with_vector=False,
-                )
-                for query in queries[start : start + _BATCH]
-            ]  # fmt: skip
+        step = self.allowed(_BATCH, "search_max_batchsize")
+        for start in range(0, len(queries), step):
+            batch = vector_requests(
+                queries[start : start + step], self.using, k, query_filter, search_params, score_threshold
+            )
             for response in self.query_batch_points(batch):
                 ids.append([point.id for point in response.points])
                 scores.append([point.score for point in response.points])
         return ids, scores
+
+    # ---- points ----
+
+    def retrieve(
+        self, ids: Sequence[Any], with_payload: Any = True, with_vectors: Any = False, **options: Any
+    ) -> list[models.Record]:
+        """Return points by their ids, vectors as they were given; those that do not exist are left out."""
+        found = self.client.retrieve(
+            self.name, ids=list(ids), with_payload=with_payload, with_vectors=with_vectors, **options
+        )
+        requests.decode_points(self.codec, self.using, found)
+        return list(found)
+
+    def scroll(self, **options: Any) -> tuple[list[models.Record], Any]:
+        """Return a page of points, vectors as they were given, and where the next one begins.
+
+        Arguments are those of `QdrantClient.scroll`.
+        """
+        found, following = self.client.scroll(self.name, **options)
+        requests.decode_points(self.codec, self.using, found)
+        return list(found), following
 
     # ---- state ----
 
@@ -279,6 +317,21 @@ class Collection:
             "bytes_disk": disk * n,
             "reason": self.codec.reason,
         }
+
+
+def vector_requests(
+    queries: npt.NDArray[np.float32],
+    using: str,
+    k: int,
+    query_filter: models.Filter | None,
+    search_params: models.SearchParams | None,
+    score_threshold: float | None,
+) -> list[models.QueryRequest]:
+    """Return requests for the k nearest points of queries, shape (n_queries, dim), without payload."""
+    return [
+        make_request(query, using, None, query_filter, search_params, k, None, False, False, score_threshold)
+        for query in queries
+    ]
 
 
 def make_request(

@@ -20,7 +20,10 @@ from qdrant_client import models
 from qdrant_client.http.models import QueryResponse
 
 from bqcore_qdrant import edge_models as to
-from bqcore_qdrant.versions import EDGE
+from bqcore_qdrant.versions import EDGE, client_version
+
+if client_version() < EDGE:
+    raise ImportError(f"the embedded engine needs qdrant-client {EDGE} or later, not {client_version()}")
 
 _SHARD, _RECORD = "shard", "collection.json"
 

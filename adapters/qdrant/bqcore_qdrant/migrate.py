@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from qdrant_client import models
 
 from bqcore._validation import Float32Array
+from bqcore_qdrant.codec import QdrantCodec
 from bqcore_qdrant.collection import Collection
-from bqcore_qdrant.formula import without_factors
+from bqcore_qdrant.formula import DEFAULTS, without_factors
+from bqcore_qdrant.identity import KEY
+from bqcore_qdrant.requests import decode_points
 from bqcore_qdrant.sources import Batch, Source, as_id
 from bqcore_qdrant.upload import BATCH_SIZE, Progress, Uploaded, upload
 
@@ -36,6 +40,8 @@ class Migration:
         Share of results that both have.
     payloads_equal : bool
         Of the sampled points.
+    indexes : tuple of str
+        Payload fields that are indexed in the target as they are in the source.
     """
 
     uploaded: Uploaded
@@ -45,6 +51,7 @@ class Migration:
     largest_score_error: float
     same_results: float
     payloads_equal: bool
+    indexes: tuple[str, ...] = ()
 
 
 def source_vector(client: Any, name: str, using: str = "") -> models.VectorParams:
@@ -82,20 +89,68 @@ def other_vectors(
     return dense, dict(params.sparse_vectors or {})
 
 
-def sample_vectors(client: Any, name: str, using: str, n: int) -> Float32Array:
+def source_of(client: Any, name: str, using: str, codec: QdrantCodec | None) -> Collection | None:
+    """Return the collection that bqcore set up for a vector; None where it holds vectors as they are.
+
+    Raises
+    ------
+    ValueError
+        If it was set up with a codec and that is missing or another one.
+    """
+    if codec is not None:
+        return Collection(client, name, codec, using)
+    metadata = getattr(client.get_collection(name).config, "metadata", None) or {}
+    found = metadata.get(KEY)
+    if isinstance(found, dict) and found.get("vector") == using:
+        raise ValueError(
+            f"collection {name!r}: expected its codec {found.get('codec')} (source_codec), not None"
+        )
+    return None
+
+
+def sample_vectors(
+    client: Any, name: str, using: str, n: int, source_codec: QdrantCodec | None = None
+) -> Float32Array:
     """Return vectors of up to n random points, shape (n, dim): what a codec is fitted on."""
-    wanted: Any = [using] if using else True
+    points = _random_points(client, name, using, n, with_payload=False)
+    rows = [vector for point in points if (vector := _vector(point.vector, using)) is not None]
+    if not rows:
+        raise ValueError(f"collection {name!r}: expected points with a vector {using!r}, not 0")
+    found = np.asarray(rows, dtype=np.float32)
+    return found if source_codec is None else source_codec.decode(found)
+
+
+def _random_points(client: Any, name: str, using: str, n: int, *, with_payload: bool) -> list[Any]:
     found = client.query_points(
         name,
         query=models.SampleQuery(sample=models.Sample.RANDOM),
-        limit=n,
-        with_payload=False,
-        with_vectors=wanted,
+        limit=_allowed(client, name, n),
+        with_payload=with_payload,
+        with_vectors=[using] if using else True,
     )
-    rows = [vector for point in found.points if (vector := _vector(point.vector, using)) is not None]
-    if not rows:
-        raise ValueError(f"collection {name!r}: expected points with a vector {using!r}, not 0")
-    return np.asarray(rows, dtype=np.float32)
+    return list(found.points)
+
+
+def _allowed(client: Any, name: str, wanted: int) -> int:
+    """Return a number of results, cut down to what the source's strict mode allows."""
+    strict = getattr(client.get_collection(name).config, "strict_mode_config", None)
+    most = strict.max_query_limit if strict is not None and strict.enabled else None
+    return wanted if most is None else min(wanted, int(most))
+
+
+def copy_indexes(client: Any, name: str, target: Collection) -> tuple[str, ...]:
+    """Index payload fields of a collection as those of another one are; return which."""
+    there = target.client.get_collection(target.name).payload_schema or {}
+    fields = {
+        field: info
+        for field, info in (client.get_collection(name).payload_schema or {}).items()
+        if field not in DEFAULTS
+    }
+    for field, info in fields.items():
+        if field not in there:
+            schema = info.data_type if info.params is None else info.params
+            target.client.create_payload_index(target.name, field_name=field, field_schema=schema)
+    return tuple(sorted(fields))
 
 
 def _vector(value: Any, using: str) -> Any:
@@ -114,11 +169,13 @@ def migrate(
     parallel: int = 1,
     resume: bool = True,
     max_retries: int = 3,
+    source_codec: QdrantCodec | None = None,
     progress: Progress | None = None,
 ) -> Migration:
     """Copy a collection through the codec, by scrolling, and compare.
 
     Points without the vector, or whose vector is zero under cosine, keep id, payload and other vectors.
+    Payload fields are indexed as in the source.
 
     Parameters
     ----------
@@ -131,22 +188,26 @@ def migrate(
         The vector that goes through the codec; "" is the unnamed one. Others keep their names.
     batch_size, parallel, resume, max_retries, progress
         As in `upload`.
+    source_codec : QdrantCodec, optional
+        Where bqcore set up the source, too: its vectors are brought back first.
 
     Raises
     ------
     ValueError
-        If dimensions or metrics differ, or a vector of the source has the name of the codec's.
+        If dimensions or metrics differ, a vector of the source has the name of the codec's, or the source
+        was set up with another codec than `source_codec`.
     """
     params = source_vector(client, name, using)
     codec = target.codec
     if params.size != codec.dim:
         raise ValueError(f"collection {name!r}: expected {codec.dim} dimensions, not {params.size}")
-    if METRICS[params.distance] != codec.metric:
-        raise ValueError(
-            f"collection {name!r}: expected metric {codec.metric}, not {METRICS[params.distance]}"
-        )
+    old = source_of(client, name, using, source_codec)
+    metric = METRICS[params.distance] if old is None else old.codec.metric
+    if metric != codec.metric:
+        raise ValueError(f"collection {name!r}: expected metric {codec.metric}, not {metric}")
     n = client.count(name, exact=True).count
-    source = Source(_scrolled(client, name, using, target.using, codec.dim, batch_size), n)
+    page = _allowed(client, name, batch_size)
+    source = Source(_scrolled(client, name, using, target.using, codec.dim, page, old), n)
     uploaded = upload(
         target,
         source,
@@ -157,11 +218,12 @@ def migrate(
         max_retries=max_retries,
         progress=progress,
     )
-    return compare(client, name, target, using=using, uploaded=uploaded)
+    indexes = copy_indexes(client, name, target)
+    return compare(client, name, target, old, using=using, uploaded=uploaded, indexes=indexes)
 
 
 def _scrolled(
-    client: Any, name: str, using: str, target_using: str, dim: int, batch_size: int
+    client: Any, name: str, using: str, target_using: str, dim: int, batch_size: int, old: Collection | None
 ) -> Iterator[Batch]:
     offset: Any = None
     start = 0
@@ -170,13 +232,16 @@ def _scrolled(
             name, limit=batch_size, offset=offset, with_payload=True, with_vectors=True
         )
         if points:
+            if old is not None:
+                decode_points(old.codec, using, points)
             rows = np.zeros((len(points), dim), dtype=np.float32)
+            has_vector = np.zeros(len(points), dtype=bool)
             others: list[dict[str, Any]] = []
             for i, point in enumerate(points):
                 vectors = point.vector if isinstance(point.vector, dict) else {"": point.vector}
                 own = vectors.get(using)
                 if own is not None:
-                    rows[i] = own
+                    rows[i], has_vector[i] = own, True
                 rest = {key: value for key, value in vectors.items() if key != using and value is not None}
                 if target_using in rest:
                     raise ValueError(f"collection {name!r}: expected no other vector named {target_using!r}")
@@ -187,24 +252,31 @@ def _scrolled(
                 [dict(point.payload or {}) for point in points],
                 others,
                 start,
+                has_vector,
             )
             start += len(points)
         if offset is None:
             return
 
 
-def compare(client: Any, name: str, target: Collection, *, using: str, uploaded: Uploaded) -> Migration:
+def compare(
+    client: Any,
+    name: str,
+    target: Collection,
+    old: Collection | None,
+    *,
+    using: str,
+    uploaded: Uploaded,
+    indexes: tuple[str, ...],
+) -> Migration:
     """Count both collections and compare exact scores and payloads of sampled points."""
     exact = models.SearchParams(exact=True)
-    found = client.query_points(
-        name,
-        query=models.SampleQuery(sample=models.Sample.RANDOM),
-        limit=_SAMPLE,
-        with_payload=True,
-        with_vectors=[using] if using else True,
-    )
+    ask_old = partial(client.query_points, name) if old is None else old.query_points
     errors, same, equal, n_sampled = [0.0], [], True, 0
-    for point in found.points:
+    points = _random_points(client, name, using, _SAMPLE, with_payload=True)
+    if old is not None:
+        decode_points(old.codec, using, points)
+    for point in points:
         there = target.client.retrieve(target.name, ids=[point.id], with_payload=True, with_vectors=False)
         if not there:
             equal = False
@@ -214,11 +286,11 @@ def compare(client: Any, name: str, target: Collection, *, using: str, uploaded:
         if vector is None or (target.codec.metric == "cosine" and not any(vector)):
             continue
         n_sampled += 1
-        old = client.query_points(
-            name, query=vector, using=using or None, limit=_TOP, search_params=exact, with_payload=False
+        before = ask_old(
+            query=vector, using=using or None, limit=_TOP, search_params=exact, with_payload=False
         ).points
         new = target.query_points(vector, limit=_TOP, search_params=exact, with_payload=False).points
-        scores = {str(one.id): one.score for one in old}
+        scores = {str(one.id): one.score for one in before}
         scale = max((abs(score) for score in scores.values()), default=1.0) or 1.0
         errors += [abs(one.score - scores[str(one.id)]) / scale for one in new if str(one.id) in scores]
         same.append(len({str(one.id) for one in new} & set(scores)) / max(1, len(scores)))
@@ -230,4 +302,5 @@ def compare(client: Any, name: str, target: Collection, *, using: str, uploaded:
         largest_score_error=max(errors),
         same_results=float(np.mean(same)) if same else 1.0,
         payloads_equal=equal,
+        indexes=indexes,
     )

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bqcore._validation import Float32Array, IdArray, unit_or_zero_rows
+from bqcore._validation import Float32Array, Float64Array, IdArray, unit_or_zero_rows
 from bqcore.evaluation import exact_distances, exact_search
 from bqcore_qdrant.config import Config
-from bqcore_qdrant.scorers import DenseRows, Rows, as_stored, coded_rows
+from bqcore_qdrant.dense import DenseRows, Rows, best_rows
+from bqcore_qdrant.ranked import Ranked
+from bqcore_qdrant.scorers import Encoder
 from bqcore_qdrant.transform import Transform
 
 #: Queries at most: a recall of .9 from 500 has a standard error of about .005.
 MAX_QUERIES = 500
-_BLOCK_SCORES = 1 << 25
+_BLOCK_SCORES = 1 << 24
 # Smallest part that a sample is cut into; how much deeper than k, or the candidates, one looks for parts.
 _FEWEST_IN_PART, _SPARE, _SPARE_CANDIDATES = 200, 20, 1.2
 # Rows beyond the k-th that may be as near.
@@ -99,28 +101,33 @@ class Sample:
         order = np.argsort(distances, axis=1, kind="stable")
         self._near = np.take_along_axis(near, order, axis=1)
         self._distances = np.take_along_axis(distances, order, axis=1)
+        self._kth_known: dict[tuple[int, int], Float64Array] = {}
+        self._known: tuple[IdArray, npt.NDArray[np.float64]] | None = None
 
     def _distances_of(self, found: IdArray) -> npt.NDArray[np.float64]:
         """Distances of candidates, shape (n_queries, depth); infinite beyond the nearest."""
-        out = np.full(found.shape, np.inf)
-        for i, ids in enumerate(found):
-            order = np.argsort(self._near[i])
-            known = self._near[i][order]
-            place = np.minimum(np.searchsorted(known, ids), len(known) - 1)
-            is_near = known[place] == ids
-            out[i, is_near] = self._distances[i][order][place[is_near]]
-        return out
+        # One sorted list of (query, row) for all queries: one search finds every candidate in it.
+        base = (np.arange(len(found), dtype=np.int64) * len(self.X))[:, np.newaxis]
+        if self._known is None:
+            keys = (base + self._near).ravel()
+            order = np.argsort(keys)
+            self._known = keys[order], self._distances.ravel()[order]
+        known, distances = self._known
+        asked = base + found
+        place = np.minimum(np.searchsorted(known, asked), len(known) - 1)
+        return np.where(known[place] == asked, distances[place], np.inf)
 
-    def _kth(self, k: int, part: int | None = None) -> npt.NDArray[np.float64]:
-        """Distance of the k-th neighbour, shape (n_queries,), with ties; within a part of the sample."""
-        if part is None:
-            kth = self._distances[:, k - 1]
-        else:
-            inside = self.parts[self._near] == part
-            place = np.argmax(np.cumsum(inside, axis=1) >= k, axis=1)
-            kth = self._distances[np.arange(len(place)), place]
-            kth[inside.sum(axis=1) < k] = np.inf
-        return np.asarray(kth + _TIE * np.maximum(np.abs(kth), 1e-30))
+    def _kth(self, k: int, n_groups: int) -> Float64Array:
+        """Distance of the k-th neighbour, with ties, of all rows or of every part: (n_queries, n_groups)."""
+        if (k, n_groups) not in self._kth_known:
+            out = np.empty((len(self._near), n_groups))
+            for group in range(n_groups):
+                inside = self._near >= 0 if n_groups == 1 else self.parts[self._near] == group
+                counts = np.cumsum(inside, axis=1)
+                kth = self._distances[np.arange(len(out)), np.argmax(counts >= k, axis=1)]
+                out[:, group] = np.where(counts[:, -1] >= k, kth, np.inf)
+            self._kth_known[k, n_groups] = out + _TIE * np.maximum(np.abs(out), 1e-30)
+        return self._kth_known[k, n_groups]
 
     def _candidates(self, rows: Rows, Q: Float32Array, depth: int) -> IdArray:
         """Best `depth` rows by score, best first, shape (n_queries, depth); a query's own row left out."""
@@ -131,9 +138,7 @@ class Sample:
             scores = rows.scores(Q[part])
             if self.own is not None:
                 scores[np.arange(len(scores)), self.own[part]] = -np.inf
-            best = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
-            order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
-            found[part] = np.take_along_axis(best, order, axis=1)
+            found[part] = best_rows(scores, depth)
         return found
 
     def predict(
@@ -141,11 +146,12 @@ class Sample:
         transform: Transform,
         configs: Sequence[Config],
         oversampling: Sequence[float],
-        shown: npt.NDArray[np.float32] | None = None,
+        encoder: Encoder | None = None,
     ) -> list[Prediction]:
         """Predict recall of storages that differ in nothing but their datatype, at several oversamplings.
 
-        Codes on float16 and turbo8 storage are those on float32: the rounding is below their own by far.
+        Codes on float16 and turbo8 storage are those on float32: the rounding is below their own by far. It
+        is too small as well to bring a row among the k nearest that is not among the nearest 50 more.
 
         Parameters
         ----------
@@ -153,30 +159,42 @@ class Sample:
         configs : sequence of Config
             Of one quantizer; their own oversampling is not used.
         oversampling : sequence of float
-        shown : ndarray of float32, shape (n, dim), optional
-            `transform.apply(X)`, where it is at hand.
+        encoder : Encoder, optional
+            `self.encoder(transform)`, where it is at hand.
         """
-        distance = transform.distance
-        rows = transform.apply(self.X) if shown is None else shown
+        encoder = encoder or self.encoder(transform)
         asked = transform.apply_query(self.queries)
-        if distance == "Cosine":
-            rows, asked = unit_or_zero_rows(rows), unit_or_zero_rows(asked)
+        if transform.distance == "Cosine":
+            asked = unit_or_zero_rows(asked)
         depths = self._depths(oversampling)
         shared: IdArray | None = None
         out = []
         for config in configs:
-            stored = as_stored(rows, config)
-            primary = DenseRows(stored, distance == "Euclid")
-            is_fine = config.datatype in FINE_DATATYPES and config.quantizer != "none"
-            found = shared if is_fine else None
-            if found is None:
-                coded = coded_rows(rows if is_fine else stored, config, distance, 0)
-                found = self._candidates(coded, asked, depths)
-            if is_fine:
-                shared = found
-            exact = self._rescored(primary, asked, found)
-            out.append(self._prediction(found, exact, oversampling, config.quantizer == "none"))
+            plain = config.quantizer == "none"
+            if config.datatype not in FINE_DATATYPES:
+                found = self._candidates(encoder.coded(config, config.datatype), asked, depths)
+            elif plain:
+                found = self._near
+            else:
+                if shared is None:
+                    shared = self._candidates(encoder.coded(config, "float32"), asked, depths)
+                found = shared
+            exact = self._rescored(encoder.stored(config.datatype), asked, found)
+            if self.own is not None:
+                exact[found == self.own[:, np.newaxis]] = -np.inf
+            if plain:  # the order of their codes is that of what is stored
+                order = np.argsort(-exact, axis=1, kind="stable")
+                found = np.take_along_axis(found, order, axis=1)
+                exact = np.take_along_axis(exact, order, axis=1)
+            out.append(self._prediction(found, exact, oversampling, plain))
         return out
+
+    def encoder(self, transform: Transform, shown: Float32Array | None = None) -> Encoder:
+        """Return the sample's rows as a transform shows them to a server; `shown` is transform.apply(X)."""
+        rows = transform.apply(self.X) if shown is None else shown
+        if transform.distance == "Cosine":
+            rows = unit_or_zero_rows(rows)
+        return Encoder(rows, transform.distance, 0)
 
     def _depths(self, oversampling: Sequence[float]) -> int:
         """Candidates per query that predictions are made from."""
@@ -192,36 +210,35 @@ class Sample:
     ) -> Prediction:
         distances = self._distances_of(found)
         if plain:
-            share = self._extrapolated(found, exact, distances, 1.0)
+            (share,) = self._recalls(found, exact, distances, [1.0])
             return Prediction(dict.fromkeys(oversampling, share), share)
         by_code = -np.broadcast_to(np.arange(found.shape[1], dtype=np.float64), found.shape)
-        return Prediction(
-            {one: self._extrapolated(found, exact, distances, one) for one in oversampling},
-            self._extrapolated(found, by_code, distances, 1.0),
-        )
+        recalls = self._recalls(found, exact, distances, oversampling)
+        (blind,) = self._recalls(found, by_code, distances, [1.0])
+        return Prediction(dict(zip(oversampling, recalls, strict=True)), blind)
 
-    def _extrapolated(
+    def _recalls(
         self,
         found: IdArray,
         exact: npt.NDArray[np.float64],
         distances: npt.NDArray[np.float64],
-        oversampling: float,
-    ) -> float:
-        """Recall in the whole collection, from candidates in the order of their codes."""
-        every = np.ones(found.shape, dtype=bool)
+        oversampling: Sequence[float],
+    ) -> list[float]:
+        """Recall in the whole collection at several oversamplings, from candidates in their codes' order."""
 
-        def at(inside: npt.NDArray[np.bool_], k: int, part: int | None = None) -> float:
-            depth = max(k, round(oversampling * k))
-            return _recall(inside, exact, distances, self._kth(k, part), k, depth)
+        def at(ranked: Ranked, n_groups: int, k: int) -> npt.NDArray[np.float64]:
+            near = ranked.near(self._kth(k, n_groups))
+            return np.asarray([ranked.recall(near, k, max(k, round(over * k))) for over in oversampling])
 
+        every = Ranked(exact, distances, np.zeros(found.shape, dtype=np.int64), 1)
         if self._n_parts == 1:
-            return at(every, self.k_sample)
+            return [float(one) for one in at(every, 1, self.k_sample)]
+        cut = Ranked(exact, distances, self.parts[found], self._n_parts)
         # Recall hardly depends on k: the ones about k f, together, have less noise than k f alone.
-        found_at = []
+        means = np.zeros(len(oversampling))
         for k in range(1, 2 * self.k_sample):
-            cut = [at(self.parts[found] == part, k, part) for part in range(self._n_parts)]
-            found_at.append(at(every, k) + at(every, round(k / self.share)) - float(np.mean(cut)))
-        return min(1.0, max(0.0, float(np.mean(found_at))))
+            means += at(every, 1, k) + at(every, 1, round(k / self.share)) - at(cut, self._n_parts, k)
+        return [float(one) for one in np.clip(means / (2 * self.k_sample - 1), 0.0, 1.0)]
 
     @staticmethod
     def _rescored(primary: DenseRows, Q: Float32Array, found: IdArray) -> npt.NDArray[np.float64]:
@@ -235,20 +252,3 @@ class Sample:
             else:
                 out[i] = rows @ q
         return out
-
-
-def _recall(
-    inside: npt.NDArray[np.bool_],
-    exact: npt.NDArray[np.float64],
-    distances: npt.NDArray[np.float64],
-    kth: npt.NDArray[np.float64],
-    k: int,
-    depth: int,
-) -> float:
-    """Recall of candidates, in their codes' order, that lie inside: the first `depth`, rescored, best k."""
-    among = inside & (np.cumsum(inside, axis=1) <= depth)
-    scores = np.where(among, exact, -np.inf)
-    width = min(k, scores.shape[1])
-    best = np.argpartition(-scores, width - 1, axis=1)[:, :width]
-    hits = np.take_along_axis((distances <= kth[:, np.newaxis]) & among, best, axis=1)
-    return float(hits.sum(axis=1).mean()) / k

@@ -18,12 +18,15 @@ from bqcore_qdrant.versions import Version
 _TURBO_BITS = {1: "bits1", 1.5: "bits1_5", 2: "bits2", 4: "bits4", 8: "bits8"}
 _BINARY_BITS = {1: "one_bit", 1.5: "one_and_half_bits", 2: "two_bits"}
 #: Queries other than a vector, an id or a stage's own; their vectors would need another transform each.
-_UNSUPPORTED = (
-    models.RecommendQuery,
-    models.DiscoverQuery,
-    models.ContextQuery,
-    models.RelevanceFeedbackQuery,
-)
+_UNSUPPORTED: tuple[type, ...] = tuple(
+    getattr(models, name)
+    for name in (
+        "RecommendQuery", "DiscoverQuery", "ContextQuery", "RelevanceFeedbackQuery",
+        # These become vectors behind the adapter's back.
+        "Document", "Image", "InferenceObject",
+    )
+    if hasattr(models, name)  # clients before 1.17 have fewer
+)  # fmt: skip
 
 
 # ---- what a collection is made of ----

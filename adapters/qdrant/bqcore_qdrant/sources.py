@@ -27,6 +27,8 @@ class Batch:
         Vectors by other names, per point.
     start : int
         Position of the first point in the source.
+    has_vector : ndarray of bool, shape (n,), optional
+        False where a point has none: its row of `vectors` means nothing.
     """
 
     ids: list[PointId]
@@ -34,6 +36,18 @@ class Batch:
     payloads: list[dict[str, Any]]
     others: list[dict[str, Any]] | None = None
     start: int = 0
+    has_vector: npt.NDArray[np.bool_] | None = None
+
+    def part(self, rows: list[int]) -> Batch:
+        """Return some of the points."""
+        return Batch(
+            [self.ids[i] for i in rows],
+            self.vectors[rows],
+            [self.payloads[i] for i in rows],
+            None if self.others is None else [self.others[i] for i in rows],
+            self.start,
+            None if self.has_vector is None else self.has_vector[rows],
+        )
 
 
 @dataclass(frozen=True)

@@ -71,14 +71,15 @@ class Transform:
         mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
         return cls(metric, kind, mean, random_state)
 
-    def for_uint8(self, X: Float32Array) -> Transform | None:
+    def for_uint8(self, X: Float32Array, shown: Float32Array | None = None) -> Transform | None:
         """Return this transform with s and o that bring X, shape (n, dim), into 0..255; None: order is lost.
 
         Inner products and cosines do not survive an offset; whole numbers in 0..255 need neither s nor o.
+        `shown` is `apply(X)`, where it is at hand.
         """
         if self.distance != "Euclid":
             return None
-        shown = self.apply(X)
+        shown = self.apply(X) if shown is None else shown
         low, high = float(shown.min()), float(shown.max())
         if low >= 0 and high <= 255 and not np.any(shown % 1):
             return self
@@ -130,9 +131,14 @@ class Transform:
         out = X - mean
         if self.kind == "rotate" and len(out):
             out = self._rotation.rotate(out)
-        if self.scale != 1.0 or self.offset != 0.0:
-            out = np.clip(np.rint(out * np.float32(self.scale) + np.float32(self.offset)), 0, 255)
-        return np.asarray(out, dtype=np.float32)
+        return self.rounded(np.asarray(out, dtype=np.float32))
+
+    def rounded(self, shown: Float32Array) -> Float32Array:
+        """Return s x + o as whole numbers in 0..255 where vectors are stored as uint8, else x itself."""
+        if self.scale == 1.0 and self.offset == 0.0:
+            return shown
+        scaled = np.rint(shown * np.float32(self.scale) + np.float32(self.offset))
+        return np.asarray(np.clip(scaled, 0, 255), dtype=np.float32)
 
     def invert(self, V: Float32Array) -> Float32Array:
         """Return the vectors that were stored as V, shape (n, dim); unit vectors under cosine."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from bqcore._validation import Float32Array, row_blocks
 from bqcore.turbo import lloyd_max
-from bqcore_qdrant.config import turbo_dim
+from bqcore_qdrant.dense import DenseRows
 from bqcore_qdrant.turbo_rotation import server_rotation
 
 # Rows that quantiles are taken from, by bits.
@@ -27,14 +28,6 @@ def turbo_levels(bits: float) -> Float32Array:
     return lloyd_max(int(bits)).astype(np.float32)
 
 
-def _unit_coordinates(X: Float32Array, rotation: Float32Array) -> tuple[Float32Array, Float32Array]:
-    """Return sqrt(d) R x / |x|, shape (n, d), and |x|, shape (n, 1)."""
-    y = X @ rotation
-    lengths = np.sqrt(np.einsum("ij,ij->i", y, y, dtype=np.float64)).astype(np.float32)[:, np.newaxis]
-    y *= np.float32(math.sqrt(y.shape[1])) / np.where(lengths > 0, lengths, np.float32(1))
-    return y, lengths
-
-
 def _nearest_levels(y: Float32Array, levels: Float32Array) -> Float32Array:
     edges = (levels[1:] + levels[:-1]) / 2
     if len(levels) == 2:
@@ -42,7 +35,54 @@ def _nearest_levels(y: Float32Array, levels: Float32Array) -> Float32Array:
     if len(levels) == 256:
         step = levels[1] - levels[0]
         return np.asarray(levels[np.clip(np.rint((y - levels[0]) / step), 0, 255).astype(np.uint8)])
-    return levels[np.searchsorted(edges, y)]
+    place = np.zeros(y.shape, dtype=np.uint8)
+    for edge in edges:  # at most 15: far faster than a search per coordinate
+        place += y > edge
+    return levels[place]
+
+
+def _lengths(y: Float32Array) -> Float32Array:
+    """Return |y|, shape (n, 1)."""
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", y, y))[:, np.newaxis])
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinates:
+    """Rows as turbo codes see them: directions under the server's rotation, and lengths.
+
+    Parameters
+    ----------
+    y : ndarray of float32, shape (n, dim)
+        sqrt(dim) R x / |x|, x padded with zeros to `dim`.
+    lengths : ndarray of float32, shape (n, 1)
+    """
+
+    y: Float32Array
+    lengths: Float32Array
+
+    @classmethod
+    def of(cls, X: Float32Array, dim: int) -> Coordinates:
+        """Rotate rows, shape (n, at most dim)."""
+        y = np.empty((len(X), dim), dtype=np.float32)
+        lengths = np.empty((len(X), 1), dtype=np.float32)
+        # Padding coordinates are zero: their rows of the matrix play no part.
+        rotation = server_rotation(dim)[: X.shape[1]]
+        for rows in row_blocks(y):
+            np.matmul(X[rows], rotation, out=y[rows])
+            squares = np.einsum("ij,ij->i", y[rows], y[rows], dtype=np.float64)
+            lengths[rows, 0] = np.sqrt(squares)
+            y[rows] *= np.float32(math.sqrt(dim)) / np.where(lengths[rows] > 0, lengths[rows], np.float32(1))
+        return cls(y, lengths)
+
+    def stored(self, bits: int) -> Float32Array:
+        """Return what storage of a turbo datatype gives back, shape (n, dim): no shift, no scale."""
+        levels, back = turbo_levels(bits), server_rotation(self.y.shape[1]).T
+        out = np.empty_like(self.y)
+        for rows in row_blocks(out):
+            v = _nearest_levels(self.y[rows], levels)
+            v *= self.lengths[rows] / _lengths(v)
+            np.matmul(v, back, out=out[rows])
+        return out
 
 
 class TurboRows:
@@ -52,55 +92,34 @@ class TurboRows:
 
     Parameters
     ----------
-    X : ndarray of float32, shape (n, dim)
+    rotated : Coordinates
     bits : {1, 1.5, 2, 4, 8}
     euclid : bool
     random_state : int
         Seed of the rows that quantiles are taken from.
     """
 
-    def __init__(self, X: Float32Array, bits: float, euclid: bool, random_state: int) -> None:
-        self._dim, self._euclid = turbo_dim(X.shape[1], bits), euclid
-        self._rotation = server_rotation(self._dim)
+    def __init__(self, rotated: Coordinates, bits: float, euclid: bool, random_state: int) -> None:
+        y = rotated.y
         levels = turbo_levels(bits)
         rng = np.random.default_rng(random_state)
-        n = min(len(X), _QUANTILE_ROWS[float(bits)])
-        sample = X[np.sort(rng.choice(len(X), n, replace=False))]
+        n = min(len(y), _QUANTILE_ROWS[float(bits)])
+        sample = y[np.sort(rng.choice(len(y), n, replace=False))]
         outer = float(levels[-1])
         tail = (1 - min(math.erf(outer / math.sqrt(2)), _LARGEST_QUANTILE)) / 2
-        low, high = np.quantile(
-            _unit_coordinates(self._padded(sample), self._rotation)[0], [tail, 1 - tail], axis=0
-        )
+        low, high = np.quantile(sample, [tail, 1 - tail], axis=0)
         shift = np.asarray(-(low + high) / 2, dtype=np.float32)
         width = high - low
         scale = np.where(width > _FLAT, 2 * outer / np.maximum(width, _FLAT), 1).astype(np.float32)
-        self._rows = np.empty((len(X), self._dim), dtype=np.float32)
-        for rows in row_blocks(self._rows):
-            y, lengths = _unit_coordinates(self._padded(X[rows]), self._rotation)
-            v = _nearest_levels((y + shift) * scale, levels) / scale - shift
-            norms = np.sqrt(np.einsum("ij,ij->i", v, v))[:, np.newaxis]
-            self._rows[rows] = v * (lengths / norms)
-        self._squares = np.einsum("ij,ij->i", self._rows, self._rows)
-
-    def _padded(self, X: Float32Array) -> Float32Array:
-        return np.pad(X, ((0, 0), (0, self._dim - X.shape[1])))
+        out = np.empty_like(y)
+        for rows in row_blocks(out):
+            v = _nearest_levels((y[rows] + shift) * scale, levels)
+            v /= scale
+            v -= shift
+            v *= rotated.lengths[rows] / _lengths(v)
+            out[rows] = v
+        self._rows = DenseRows(out, euclid)
 
     def scores(self, Q: Float32Array) -> Float32Array:
         """Return scores up to a constant of the query, shape (n_queries, n)."""
-        products = (self._padded(Q) @ self._rotation) @ self._rows.T
-        if self._euclid:
-            products *= 2
-            products -= self._squares
-        return np.asarray(products, dtype=np.float32)
-
-
-def stored_as_turbo(X: Float32Array, bits: int) -> Float32Array:
-    """Return what storage of a turbo datatype gives back, shape (n, dim): no shift, no scale, no padding."""
-    rotation, levels = server_rotation(X.shape[1]), turbo_levels(bits)
-    out = np.empty_like(X)
-    for rows in row_blocks(X):
-        y, lengths = _unit_coordinates(X[rows], rotation)
-        v = _nearest_levels(y, levels)
-        v *= lengths / np.sqrt(np.einsum("ij,ij->i", v, v))[:, np.newaxis]
-        out[rows] = v @ rotation.T
-    return out
+        return self._rows.scores(Q @ server_rotation(self._rows.rows.shape[1])[: Q.shape[1]])

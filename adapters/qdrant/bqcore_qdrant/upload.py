@@ -43,7 +43,7 @@ class Uploaded:
     n_written, n_present : int
         Sent now; found in the collection and left alone (``resume``).
     n_without_vector : int
-        Zero vectors under cosine: written with id and payload, but without the vector.
+        Zero vectors under cosine, and points that had none: written with id and payload only.
     """
 
     n_points: int
@@ -134,11 +134,11 @@ def as_points(collection: Target, batch: Batch, zero_vectors: str) -> tuple[list
         return [], 0
     try:
         rows = as_vectors(batch.vectors, name="vectors", dim=codec.dim)
-        zero = np.zeros(len(rows), dtype=bool)
-        if codec.metric == "cosine":
-            zero[zero_rows(rows)] = True
-        if zero.any() and zero_vectors == "error":
-            first = int(np.argmax(zero))
+        empty = np.zeros(len(rows), dtype=bool) if batch.has_vector is None else ~batch.has_vector
+        zeros = [i for i in zero_rows(rows) if not empty[i]] if codec.metric == "cosine" else []
+        empty[zeros] = True
+        if zeros and zero_vectors == "error":
+            first = zeros[0]
             raise ValueError(
                 f"vectors: expected a direction under cosine, but that of id {batch.ids[first]} is zero: "
                 "leave it out, or keep its point without the vector (zero_vectors='keep')"
@@ -151,12 +151,12 @@ def as_points(collection: Target, batch: Batch, zero_vectors: str) -> tuple[list
     points = []
     for i, (id_, payload) in enumerate(zip(batch.ids, batch.payloads, strict=True)):
         vectors: dict[str, Any] = {} if batch.others is None else dict(batch.others[i])
-        if not zero[i]:
+        if not empty[i]:
             vectors[collection.using] = lists[i]
             if extra is not None:
                 payload = {**payload, F_RESCALE: extra[i][0], F_ADD: extra[i][1]}
         points.append(models.PointStruct.model_construct(id=id_, vector=vectors, payload=payload))
-    return points, int(zero.sum())
+    return points, int(empty.sum())
 
 
 def missing(collection: Collection, batch: Batch) -> Batch:
@@ -164,15 +164,7 @@ def missing(collection: Collection, batch: Batch) -> Batch:
     found = collection.client.retrieve(collection.name, ids=batch.ids, with_payload=False, with_vectors=False)
     known = {str(one.id) for one in found}
     rows = [i for i, id_ in enumerate(batch.ids) if str(id_) not in known]
-    if len(rows) == len(batch.ids):
-        return batch
-    return Batch(
-        [batch.ids[i] for i in rows],
-        batch.vectors[rows],
-        [batch.payloads[i] for i in rows],
-        None if batch.others is None else [batch.others[i] for i in rows],
-        batch.start,
-    )
+    return batch if len(rows) == len(batch.ids) else batch.part(rows)
 
 
 def _distinct(batches: Iterable[Batch]) -> Iterator[Batch]:

@@ -158,7 +158,7 @@ def random_points(collection: Collection, n: int) -> tuple[list[Any], Float32Arr
     response = collection.client.query_points(
         collection.name,
         query=models.SampleQuery(sample=models.Sample.RANDOM),
-        limit=n,
+        limit=collection.allowed(n, "max_query_limit"),
         with_payload=False,
         with_vectors=[collection.using],
     )

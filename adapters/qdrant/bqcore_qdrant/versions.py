@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from typing import Any, Self
 
-#: First release with a feature: facts of the server's source, and of the interface of client 1.20.
+#: First release with a feature, of the server and of qdrant-client: facts of their source and interfaces.
 FEATURES: dict[str, tuple[int, int]] = {
     "uint8": (1, 9),
     "float16": (1, 11),
@@ -31,10 +32,13 @@ class Version:
     Parameters
     ----------
     major, minor : int
+    of : str
+        Whose release it is, for errors; releases compare by their numbers.
     """
 
     major: int
     minor: int
+    of: str = field(default="a server", compare=False, repr=False)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -71,11 +75,27 @@ class Version:
             if not self.has(feature):
                 major, minor = FEATURES[feature]
                 raise ValueError(
-                    f"{feature}: expected a server of version {major}.{minor} or later, not {self}"
+                    f"{feature}: expected {self.of} of version {major}.{minor} or later, not {self}"
                 )
 
     def __str__(self) -> str:
         return f"{self.major}.{self.minor}"
+
+
+def client_version() -> Version:
+    """Return the version of the installed qdrant-client, whose releases follow the server's."""
+    return replace(Version.parse(version("qdrant-client")), of="qdrant-client")
+
+
+def usable_version(server: Any) -> Version:
+    """Return what can be used of a server, given its `VersionInfo`: no more than the client can ask for.
+
+    Raises
+    ------
+    ValueError
+        If either is older than 1.15.
+    """
+    return min(Version.parse(server.version), client_version())
 
 
 #: The release whose engine qdrant-edge-py 0.9 carries.
