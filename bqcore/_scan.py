@@ -242,6 +242,11 @@ class Blocks:
             None if lists is None else _pointer("uint16_t", lists),
         ]
         one.trellis = ffi.NULL if trellis is None else trellis
+        one.levels = ffi.NULL
+        if trellis is not None:
+            self._held.append(ffi.new("float[]", lib.bqk_scan_levels_count(trellis)))
+            lib.bqk_scan_levels(trellis, self._held[-1])
+            one.levels = self._held[-1]
         one.n, one.n_rows, one.n_trellis = n, n_rows, n_trellis
         one.blocks = self._held[0]
         in_order = bool(np.array_equal(ids[:n], np.arange(n, dtype=np.uint32)))

@@ -159,8 +159,8 @@ class SAQView(View):
         return out
 
     def room(self, capacity: int, stage: Stage) -> Queries:  # noqa: D102
-        n_values = lib.bqk_scan_trellis_values(self.trellis)
-        return Queries(capacity, stage, self.n_lists, n_values * 4, 0)
+        z_nbytes = lib.bqk_scan_trellis_nbytes(self.trellis)
+        return Queries(capacity, stage, self.n_lists, z_nbytes, 0)
 
     def prepare(self, queries: Queries, Q: Float32Array, stage: Stage, eps0: float) -> None:  # noqa: D102
         codec = self.codec
@@ -180,7 +180,7 @@ class SAQView(View):
         for i in range(len(Q)):
             q, one = rows + i * self.dim, queries.structs[i]
             stage.prepare(queries, i, q, eps0)
-            lib.bqk_scan_trellis_query(self.trellis, q, ffi.cast("float *", queries.z[i]))
+            lib.bqk_scan_trellis_query(self.trellis, q, queries.z[i])
             one.offset = 0.0
 
 

@@ -72,6 +72,8 @@ typedef struct bqk_kernels
 	uint32_t (*nearest)(const float *codewords, size_t n, size_t dim, const float *target, const float *direction,
 						float weight, float shift);
 	bqk_lut_fn lut4;
+	/* product of a trellis code with a prepared query: scan_trellis.h */
+	float (*trellis_product)(const bqk_trellis *t, const float *levels, const uint8_t *code, const void *z);
 } bqk_kernels;
 
 extern const bqk_kernels bqk_kernels_scalar;

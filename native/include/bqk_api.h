@@ -216,7 +216,7 @@ typedef struct bqk_segment
 } bqk_segment;
 
 /* What is searched. ids: which code lies where, NULL where code i lies at i. bits: of a level, or of a whole trellis
- * code; dim: axes, or look-ups. factors (NULL: 0 and -1), lists (NULL: 0) and codes are by id, of n codes. */
+ * code; dim: axes, or look-ups. levels: bqk_scan_levels of the trellis. factors (NULL: 0 and -1), lists (NULL: 0) and codes are by id, of n codes. */
 typedef struct bqk_scan
 {
 	size_t n;
@@ -234,6 +234,7 @@ typedef struct bqk_scan
 	int bits;
 	size_t dim;
 	const bqk_trellis *trellis;
+	const float *levels;
 } bqk_scan;
 
 /* distance = f_add + g_add[list] + f_rescale * kq, and kq = unit * (dot - shift) + offset of the whole code, or
@@ -268,8 +269,11 @@ int bqk_scan_listed(const bqk_scan *scan, const uint32_t *listed, size_t n_liste
 size_t bqk_scan_prepare_work(const bqk_scan_stage *stage);
 int bqk_scan_prepare(const bqk_scan_stage *stage, const float *q, float eps0, uint8_t *luts, float *delta, float *top,
 					 float *work);
-/* Prepares a query of axes for BQK_SCAN_TRELLIS: values, of which there are bqk_scan_trellis_values(t) floats. */
-size_t bqk_scan_trellis_values(const bqk_trellis *t);
-void bqk_scan_trellis_query(const bqk_trellis *t, const float *q, float *values);
+/* Prepares a query of axes for BQK_SCAN_TRELLIS: z, bqk_scan_trellis_nbytes(t), aligned to 4. */
+size_t bqk_scan_trellis_nbytes(const bqk_trellis *t);
+void bqk_scan_trellis_query(const bqk_trellis *t, const float *q, void *z);
+/* Levels of axes of 1, 2, ... bits, up to those of the trellis: bqk_scan_levels_count(t) floats. */
+size_t bqk_scan_levels_count(const bqk_trellis *t);
+void bqk_scan_levels(const bqk_trellis *t, float *levels);
 /* Levels of an axis of `bits` bits and deviation 1: 2^(bits + 1) floats, ascending. */
 int bqk_trellis_levels(int bits, float *levels);

@@ -3,6 +3,7 @@
 #if defined(__aarch64__)
 #define W 4
 #include "float_kernels.h"
+#include "scan_trellis.h"
 #include "trellis_kernel.h"
 #include "project_kernel.h"
 
@@ -350,5 +351,6 @@ const bqk_kernels bqk_kernels_neon = {
 	project,
 	nearest_codeword,
 	bqk_lut4_scalar,
+	bqk_trellis_product_neon,
 };
 #endif

@@ -1,4 +1,5 @@
 /* The oracle: float and integer kernels in plain C, one coordinate at a time. */
+#include "scan_trellis.h"
 #include "trellis.h"
 
 #include <math.h>
@@ -354,4 +355,5 @@ const bqk_kernels bqk_kernels_scalar = {
 	project,
 	nearest_codeword,
 	bqk_lut4_scalar,
+	bqk_trellis_product_scalar,
 };

@@ -1,7 +1,6 @@
 /* Exhaustive search over blocks of codes: integer sums against an integer threshold, bounds of what passes against the
  * k-th best distance, estimates of what is left. */
 #include "fastscan.h"
-#include "scan_trellis.h"
 #include "topk.h"
 #include "trellis.h"
 
@@ -93,7 +92,7 @@ inner_product(const bqk_scan *scan, const bqk_scan_query *query, const uint8_t *
 		}
 		break;
 	case BQK_SCAN_TRELLIS:
-		return bqk_scan_trellis_product(scan->trellis, code, query->z);
+		return kernels->trellis_product(scan->trellis, scan->levels, code, query->z);
 	case BQK_SCAN_LUT4:
 		bqk_lut_scan_float(4, code, 1, scan->dim, query->z, 1, &sum);
 		return sum + query->offset;
