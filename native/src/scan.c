@@ -14,10 +14,18 @@
 #define AHEAD 16
 #define CACHE_LINE 64
 
-/* A query's place in the search. */
+/* Codes of a query that wait to be read whole. */
+#define WAITING 512
+
+/* A query's place in the search. Of the codes whose bound does not exceed the threshold only those are read at once
+ * that have one of the k smallest bounds so far: they are the ones to lower the threshold. The others wait, and most
+ * of them need not be read in the end. */
 typedef struct progress
 {
 	bqk_topk best;
+	bqk_topk near;
+	uint64_t *waiting; /* entries of bounds */
+	size_t n_waiting;
 	uint64_t n_full;
 } progress;
 
@@ -31,7 +39,7 @@ typedef struct scratch
 size_t
 bqk_scan_work(size_t n_queries, size_t k)
 {
-	return n_queries * (sizeof(progress) + bqk_topk_capacity(k) * sizeof(uint64_t)) +
+	return n_queries * (sizeof(progress) + (2 * bqk_topk_capacity(k) + WAITING) * sizeof(uint64_t)) +
 		   BQK_SCAN_GROUP * RUN_CODES * (sizeof(uint32_t) + sizeof(uint16_t));
 }
 
@@ -40,11 +48,16 @@ divide(void *work, size_t n_queries, size_t k)
 {
 	scratch s = {work, {NULL}, {NULL}};
 	uint64_t *entries = (uint64_t *) (void *) (s.queries + n_queries);
-	uint32_t *positions = (uint32_t *) (void *) (entries + n_queries * bqk_topk_capacity(k));
+	uint32_t *positions = (uint32_t *) (void *) (entries + n_queries * (2 * bqk_topk_capacity(k) + WAITING));
 	uint16_t *sums = (uint16_t *) (void *) (positions + BQK_SCAN_GROUP * RUN_CODES);
 
-	for (size_t q = 0; q < n_queries; q++, entries += bqk_topk_capacity(k))
-		s.queries[q] = (progress) {{entries, 0, k, INFINITY}, 0};
+	for (size_t q = 0; q < n_queries; q++, entries += 2 * bqk_topk_capacity(k) + WAITING)
+	{
+		uint64_t *near = entries + bqk_topk_capacity(k);
+
+		s.queries[q] =
+			(progress) {{entries, 0, k, INFINITY}, {near, 0, k, INFINITY}, near + bqk_topk_capacity(k), 0, 0};
+	}
 	for (size_t q = 0; q < BQK_SCAN_GROUP; q++)
 	{
 		s.positions[q] = positions + q * RUN_CODES;
@@ -128,53 +141,94 @@ wanted(const bqk_scan *scan, uint32_t id, const uint8_t *filter)
 	return id < scan->n && (!filter || filter[id / 8] >> id % 8 & 1);
 }
 
-/* Estimates what the kernel found. Ids and bounds of the codes that are left take the place of positions and sums.
- * Codes are few and far between: their factors are fetched all at once, as each would wait for memory alone. */
+/* Reads codes whole, given as entries of their bounds. */
 static void
-estimate_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_query *query, size_t first_block,
-			   const uint8_t *filter, const bqk_scan_found *found, progress *p)
+read_whole(const bqk_scan *scan, const bqk_scan_query *query, const uint64_t *entries, size_t n, progress *p)
 {
-	size_t first = first_block * BQK_SCAN_BLOCK, n = 0;
-	uint32_t *left = found->positions;
-
-	for (size_t i = 0; i < found->n; i++)
-	{
-		left[i] = scan->ids ? scan->ids[first + left[i]] : (uint32_t) first + left[i];
-		if (scan->factors && left[i] < scan->n)
-			__builtin_prefetch(scan->factors + left[i]);
-	}
-	for (size_t i = 0; i < found->n; i++)
-	{
-		uint32_t id = left[i];
-		uint16_t sum = found->sums[i];
-		float bound;
-
-		if (!wanted(scan, id, filter))
-			continue;
-		bound = f_add_of(scan, query, id, segment->list) +
-				f_rescale_of(scan, id) * (query->top - query->delta * (float) sum);
-		if (bound > p->best.threshold)
-			continue;
-		left[n] = id;
-		found->sums[n++] = sum;
-	}
 	for (size_t i = 0; i < n && i < AHEAD; i++)
-		fetch(scan, left[i]);
+		fetch(scan, (uint32_t) entries[i]);
 	for (size_t i = 0; i < n; i++)
 	{
-		uint32_t id = left[i];
-		float f_add = f_add_of(scan, query, id, segment->list), f_rescale = f_rescale_of(scan, id);
-		float bound = f_add + f_rescale * (query->top - query->delta * (float) found->sums[i]), estimate;
+		uint32_t id = (uint32_t) entries[i];
+		float bound = bqk_topk_distance(entries[i]), estimate;
 
 		if (i + AHEAD < n)
-			fetch(scan, left[i + AHEAD]);
+			fetch(scan, (uint32_t) entries[i + AHEAD]);
 		if (bound > p->best.threshold)
 			continue;
 		p->n_full++;
-		estimate = f_add + f_rescale * inner_product(scan, query, scan->codes + (size_t) id * scan->code_nbytes);
+		estimate = f_add_of(scan, query, id, scan->lists ? scan->lists[id] : 0) +
+				   f_rescale_of(scan, id) * inner_product(scan, query, scan->codes + (size_t) id * scan->code_nbytes);
 		bqk_topk_push(&p->best, estimate < bound ? bound : estimate, id);
+		if (i % AHEAD == AHEAD - 1)
+			bqk_topk_compact(&p->best);
 	}
 	bqk_topk_compact(&p->best);
+}
+
+/* Forgets what fell behind the threshold, and reads the rest if it is much or the last. */
+static void
+clear_waiting(const bqk_scan *scan, const bqk_scan_query *query, progress *p, int last)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < p->n_waiting; i++)
+		if (bqk_topk_distance(p->waiting[i]) <= p->best.threshold)
+			p->waiting[n++] = p->waiting[i];
+	p->n_waiting = n;
+	if (!last && n <= WAITING / 2)
+		return;
+	read_whole(scan, query, p->waiting, n, p);
+	p->n_waiting = 0;
+}
+
+/* Bounds what the kernel found. Codes are few and far between: their factors are fetched all at once, as each would
+ * wait for memory alone. */
+static void
+bound_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_query *query, size_t first_block,
+			const uint8_t *filter, const bqk_scan_found *found, progress *p)
+{
+	size_t first = first_block * BQK_SCAN_BLOCK, n = 0, kept = 0;
+	uint32_t *ids = found->positions;
+
+	for (size_t i = 0; i < found->n; i++)
+	{
+		ids[i] = scan->ids ? scan->ids[first + ids[i]] : (uint32_t) first + ids[i];
+		if (scan->factors && ids[i] < scan->n)
+			__builtin_prefetch(scan->factors + ids[i]);
+	}
+	for (size_t i = 0; i < found->n; i++)
+	{
+		float bound;
+
+		if (!wanted(scan, ids[i], filter))
+			continue;
+		bound = f_add_of(scan, query, ids[i], segment->list) +
+				f_rescale_of(scan, ids[i]) * (query->top - query->delta * (float) found->sums[i]);
+		if (bound > p->best.threshold)
+			continue;
+		if (p->n_waiting == WAITING)
+			clear_waiting(scan, query, p, 0);
+		p->waiting[p->n_waiting++] = bqk_topk_entry(bound, ids[i]);
+		bqk_topk_push(&p->near, bound, ids[i]);
+		n++;
+	}
+	if (n == 0)
+		return;
+	bqk_topk_compact(&p->near);
+	/* those of this run with the smallest bounds to the end; a cleared list was cut from the front */
+	n = n < p->n_waiting ? n : p->n_waiting;
+	kept = p->n_waiting - n;
+	for (size_t i = kept; i < p->n_waiting; i++)
+		if (bqk_topk_distance(p->waiting[i]) > p->near.threshold)
+		{
+			uint64_t later = p->waiting[i];
+
+			p->waiting[i] = p->waiting[kept];
+			p->waiting[kept++] = later;
+		}
+	read_whole(scan, query, p->waiting + kept, p->n_waiting - kept, p);
+	p->n_waiting = kept;
 }
 
 static void
@@ -213,7 +267,7 @@ search_run(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_rows
 			continue;
 		kernel(rows, found, n);
 		for (size_t i = 0; i < n; i++)
-			estimate_found(scan, segment, queries + who[i], first_block, filter, found + i, s->queries + who[i]);
+			bound_found(scan, segment, queries + who[i], first_block, filter, found + i, s->queries + who[i]);
 		n = 0;
 	}
 }
@@ -246,6 +300,8 @@ bqk_scan_search(const bqk_scan *scan, size_t first_segment, size_t n_segments, c
 			run = 1 + done / 4 < RUN_BLOCKS ? 1 + done / 4 : RUN_BLOCKS;
 		}
 	}
+	for (size_t q = 0; q < n_queries; q++)
+		clear_waiting(scan, queries + q, s.queries + q, 1);
 	write_results(s.queries, n_queries, k, distances, ids);
 	for (size_t q = 0; q < n_queries; q++)
 		n_full[q] = s.queries[q].n_full;

@@ -97,7 +97,8 @@ prepare_one(const bqk_scan_index *index, const float *q, float eps0, bqk_scan_qu
 		bqk_scan_trellis_query(m->trellis, q, (void *) (uintptr_t) out->z);
 	out->offset = 0.0f;
 	if (status == BQK_OK && index->stage)
-		status = bqk_scan_prepare(index->stage, q, eps0, (uint8_t *) (uintptr_t) out->luts, &out->delta, &out->top, rest);
+		status =
+			bqk_scan_prepare(index->stage, q, eps0, (uint8_t *) (uintptr_t) out->luts, &out->delta, &out->top, rest);
 	return status;
 }
 
@@ -126,8 +127,8 @@ write_found(const float *from, const uint32_t *from_ids, size_t k, double *dista
 int
 bqk_scan_find(const bqk_scan_index *index, const bqk_scan_room *room, const bqk_scan_index *tier,
 			  const bqk_scan_room *tier_room, const float *q, size_t n_queries, float eps0, int prepared,
-			  size_t n_candidates, size_t k, const uint8_t *filter, const uint32_t *listed, size_t n_listed, double *distances, int64_t *ids,
-			  int64_t *n_full)
+			  size_t n_candidates, size_t k, const uint8_t *filter, const uint32_t *listed, size_t n_listed,
+			  double *distances, int64_t *ids, int64_t *n_full)
 {
 	int status = prepared ? BQK_OK : bqk_scan_queries(index, q, n_queries, eps0, room->queries, room->work);
 
@@ -137,8 +138,8 @@ bqk_scan_find(const bqk_scan_index *index, const bqk_scan_room *room, const bqk_
 		status = bqk_scan_listed(index->scan, listed, n_listed, room->queries, n_queries, n_candidates, room->search,
 								 room->distances, room->ids);
 	else
-		status = bqk_scan_search(index->scan, 0, index->scan->n_segments, room->queries, n_queries, n_candidates, filter,
-								 room->search, room->distances, room->ids, room->n_full);
+		status = bqk_scan_search(index->scan, 0, index->scan->n_segments, room->queries, n_queries, n_candidates,
+								 filter, room->search, room->distances, room->ids, room->n_full);
 	for (size_t i = 0; i < n_queries && status == BQK_OK; i++)
 	{
 		const uint32_t *found = room->ids + i * n_candidates;
