@@ -253,7 +253,10 @@ class Blocks:
     ids : ndarray of uint32, shape (n_blocks * BLOCK,)
     segments : ndarray of `SEGMENT_DTYPE`
     blocks : ndarray of uint8, shape (n_blocks, n_rows, BLOCK)
+        With one more row where there are factor_bins.
     n_trellis, n_lists : int
+    factor_bins : ndarray of float32, shape (3, 16), optional
+        Limits of the bins in the blocks' last row.
     trellis : bqk_trellis *, optional
         Of codes of kind "trellis"; borrowed.
     """
@@ -272,11 +275,14 @@ class Blocks:
         blocks: UInt8Array,
         n_trellis: int,
         n_lists: int,
+        factor_bins: Float32Array | None = None,
         trellis: Any = None,
     ) -> None:
-        n, n_blocks, n_rows = len(codes), blocks.shape[0], blocks.shape[1]
+        n, n_blocks, n_rows = len(codes), blocks.shape[0], blocks.shape[1] - (factor_bins is not None)
         _check_shape("codes", codes, (n, codes.shape[1]), np.uint8)
-        _check_shape("blocks", blocks, (n_blocks, n_rows, BLOCK), np.uint8)
+        _check_shape("blocks", blocks, (n_blocks, blocks.shape[1], BLOCK), np.uint8)
+        if factor_bins is not None:
+            _check_shape("factor_bins", factor_bins, (3, 16), np.float32)
         _check_shape("ids", ids, (n_blocks * BLOCK,), np.uint32)
         _check_shape("segments", segments, (len(segments),), SEGMENT_DTYPE)
         if factors is not None:
@@ -300,7 +306,10 @@ class Blocks:
             None if lists is None else _pointer("uint16_t", lists),
         ]
         one.trellis = ffi.NULL if trellis is None else trellis
-        one.levels = ffi.NULL
+        one.levels = one.factor_bins = ffi.NULL
+        if factor_bins is not None:
+            self._held.append(_pointer("float", factor_bins))
+            one.factor_bins = self._held[-1]
         if trellis is not None:
             self._held.append(ffi.new("float[]", lib.bqk_scan_levels_count(trellis)))
             lib.bqk_scan_levels(trellis, self._held[-1])

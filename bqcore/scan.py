@@ -22,7 +22,7 @@ from bqcore.codec import Codec
 from bqcore.codes import Codes
 from bqcore.rescore import Tier
 from bqcore.scan_codecs import view
-from bqcore.scan_layout import arrange, as_filter
+from bqcore.scan_layout import arrange, as_filter, bins_of
 from bqcore.scan_plan import choose_plan
 from bqcore.scan_view import View
 
@@ -132,8 +132,15 @@ class ScanIndex:
         if laid_out is None:
             factors = self._view.factors(codes)
             ids, segments = arrange(len(codes), factors, lists)
-            rows = pack(np.ascontiguousarray(codes.packed), ids, self._plan.source_bits)
-            laid_out = {"ids": ids, "segments": segments, "blocks": rows}
+            laid_out = {"ids": ids, "segments": segments}
+            sources, bins = self._plan.source_bits, None if factors is None else bins_of(factors)
+            if bins is not None:
+                sources = np.concatenate([sources, np.full(8, NONE, dtype=np.uint32)])
+                laid_out["factor_bins"] = bins[1]
+            laid_out["blocks"] = pack(np.ascontiguousarray(codes.packed), ids, sources)
+            if bins is not None:
+                row = np.where(ids == NONE, 0, bins[0][np.minimum(ids, len(codes) - 1)])
+                laid_out["blocks"][:, -1] = row.reshape(-1, BLOCK)
             if factors is not None:
                 laid_out["kernel_factors"] = factors
         self._laid_out = laid_out
@@ -217,7 +224,7 @@ class ScanIndex:
     @property
     def scanned_bytes_per_vector(self) -> int:
         """Bytes of a code that the first stage reads."""
-        return self._plan.stage.n_rows
+        return int(self._laid_out["blocks"].shape[1])
 
     def search(
         self,
@@ -434,6 +441,7 @@ def _blocks(
         ids=laid_out["ids"],
         segments=laid_out["segments"],
         blocks=laid_out["blocks"],
+        factor_bins=laid_out.get("factor_bins"),
         n_trellis=n_trellis,
         n_lists=codec_view.n_lists,
         trellis=codec_view.trellis,

@@ -216,7 +216,10 @@ typedef struct bqk_segment
 } bqk_segment;
 
 /* What is searched. ids: which code lies where, NULL where code i lies at i. bits: of a level, or of a whole trellis
- * code; dim: axes, or look-ups. levels: bqk_scan_levels of the trellis. factors (NULL: 0 and -1), lists (NULL: 0) and codes are by id, of n codes. */
+ * code; dim: axes, or look-ups. levels: bqk_scan_levels of the trellis.
+ * factor_bins: NULL, or the limits of the bins in which a further row of each block says that a code's factors are,
+ * with 1 / scale in the low nibble and f_add / scale in the high one: the least and the largest 1 / scale and the least
+ * f_add / scale of each, [3][16]. factors (NULL: 0 and -1), lists (NULL: 0) and codes are by id, of n codes. */
 typedef struct bqk_scan
 {
 	size_t n;
@@ -235,6 +238,7 @@ typedef struct bqk_scan
 	size_t dim;
 	const bqk_trellis *trellis;
 	const float *levels;
+	const float *factor_bins;
 } bqk_scan;
 
 /* distance = f_add + g_add[list] + f_rescale * kq, and kq = unit * (dot - shift) + offset of the whole code, or
@@ -329,5 +333,5 @@ typedef struct bqk_scan_room
  * best of each: distances and ids [n_queries][k], infinity and -1 where there are fewer, n_full[n_queries]. */
 int bqk_scan_find(const bqk_scan_index *index, const bqk_scan_room *room, const bqk_scan_index *tier,
 				  const bqk_scan_room *tier_room, const float *q, size_t n_queries, float eps0, int prepared,
-				  size_t n_candidates, size_t k, const uint8_t *filter, const uint32_t *listed, size_t n_listed, double *distances,
-				  int64_t *ids, int64_t *n_full);
+				  size_t n_candidates, size_t k, const uint8_t *filter, const uint32_t *listed, size_t n_listed,
+				  double *distances, int64_t *ids, int64_t *n_full);

@@ -5,6 +5,7 @@
 #include "trellis.h"
 
 #include <math.h>
+#include <string.h>
 
 /* Blocks between two looks at the threshold. The first runs are short, as the threshold falls fastest there; 64 blocks
  * of 48 rows are 196 kB, which stay in the second-level cache for all queries. */
@@ -66,23 +67,57 @@ divide(void *work, size_t n_queries, size_t k)
 	return s;
 }
 
-/* Largest sum that a code of the segment may have whose bound, in floats, does not exceed the distance; -1 if none may.
- *     f_add + g_add - scale (top - delta sum) <= distance   <=>   delta sum <= top + (distance - g_add - f_add) / scale
- * Rounding: a bound is four operations on numbers up to `size`, each off by at most 2^-24 of it. */
-static int64_t
-sum_limit(const bqk_segment *segment, const bqk_scan_query *query, float distance)
+/* Limits of the sums that matter, of one query in one run. */
+typedef struct limits
 {
-	double g_add = query->g_add[segment->list], room = (double) distance - g_add - segment->f_add_min, size, limit;
-	double scale = room >= 0 ? segment->scale_min : segment->scale_max;
+	int64_t sum; /* the largest; -1 if no code of the segment has a chance */
+	uint8_t luts[32];
+} limits;
 
+/* Largest sum that a code of the segment may have whose bound, in floats, does not exceed the distance:
+ *     f_add + g_add - scale (top - delta sum) <= distance
+ * <=> delta sum <= top - r / scale - f_add / scale,    r = g_add - distance.
+ * With bins the two quotients of a code, from below, are look-ups beside those of its bits, less the least of them; an
+ * entry above 127 can be cut down to it. Without bins they are those of the segment's extremes.
+ * Rounding: a bound is four operations on numbers up to `size`, each off by at most 2^-24 of it. */
+static void
+set_limits(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_query *query, float distance, limits *out)
+{
+	double g_add = query->g_add[segment->list], r, size, limit, least[2] = {INFINITY, INFINITY}, inv;
+	const float *bins = scan->factor_bins;
+	double part[32];
+
+	memset(out->luts, 0, sizeof(out->luts));
+	out->sum = UINT16_MAX;
 	if (!(query->delta > 0.0f) || !(segment->scale_min > 0.0f) || distance == INFINITY)
-		return UINT16_MAX;
+		return;
 	size = fmax(fabs((double) segment->f_add_min), fabs((double) segment->f_add_max)) + fabs(g_add) +
 		   segment->scale_max * (fabs((double) query->top) + (double) query->delta * UINT16_MAX);
-	room += size * 0x1p-20;
-	scale = room >= 0 ? segment->scale_min : segment->scale_max;
-	limit = (query->top + room / scale) / query->delta + 1.0;
-	return limit < 0 ? -1 : limit < UINT16_MAX ? (int64_t) limit : UINT16_MAX;
+	r = g_add - distance - size * 0x1p-20;
+	inv = 1.0 / query->delta;
+	if (!bins)
+	{
+		double room = -(r + segment->f_add_min), scale = room >= 0 ? segment->scale_min : segment->scale_max;
+
+		limit = (query->top + room / scale) * inv + 1.0;
+		out->sum = limit < 0 ? -1 : limit < UINT16_MAX ? (int64_t) limit : UINT16_MAX;
+		return;
+	}
+	for (size_t i = 0; i < 16; i++)
+	{
+		part[i] = r * bins[r >= 0 ? i : 16 + i];
+		part[16 + i] = bins[32 + i];
+		least[0] = part[i] < least[0] ? part[i] : least[0];
+		least[1] = part[16 + i] < least[1] ? part[16 + i] : least[1];
+	}
+	for (size_t i = 0; i < 32; i++)
+	{
+		double entry = (part[i] - least[i / 16]) * inv;
+
+		out->luts[i] = (uint8_t) (entry < 127.0 ? entry : 127.0);
+	}
+	limit = (query->top - least[0] - least[1]) * inv + 1.0;
+	out->sum = limit < 0 ? -1 : limit < UINT16_MAX ? (int64_t) limit : UINT16_MAX;
 }
 
 static inline float
@@ -189,10 +224,20 @@ bound_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_que
 			const uint8_t *filter, const bqk_scan_found *found, progress *p)
 {
 	size_t first = first_block * BQK_SCAN_BLOCK, n = 0, kept = 0;
+	size_t stride = (scan->n_rows + 1) * BQK_SCAN_BLOCK;
+	const uint8_t *factor_rows =
+		scan->factor_bins ? scan->blocks + first_block * stride + scan->n_rows * BQK_SCAN_BLOCK : NULL;
 	uint32_t *ids = found->positions;
 
 	for (size_t i = 0; i < found->n; i++)
 	{
+		if (factor_rows)
+		{
+			uint8_t bins = factor_rows[ids[i] / BQK_SCAN_BLOCK * stride + ids[i] % BQK_SCAN_BLOCK];
+
+			found->sums[i] =
+				(uint16_t) (found->sums[i] - found->factor_luts[bins & 15] - found->factor_luts[16 + (bins >> 4)]);
+		}
 		ids[i] = scan->ids ? scan->ids[first + ids[i]] : (uint32_t) first + ids[i];
 		if (scan->factors && ids[i] < scan->n)
 			__builtin_prefetch(scan->factors + ids[i]);
@@ -252,15 +297,16 @@ search_run(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_rows
 		   const bqk_scan_query *queries, size_t n_queries, const uint8_t *filter, bqk_scan_fn kernel, scratch *s)
 {
 	bqk_scan_found found[BQK_SCAN_GROUP];
+	limits limit[BQK_SCAN_GROUP];
 	size_t who[BQK_SCAN_GROUP], n = 0;
 
 	for (size_t q = 0; q < n_queries; q++)
 	{
-		int64_t limit = sum_limit(segment, queries + q, s->queries[q].best.threshold);
-
-		if (limit >= 0)
+		set_limits(scan, segment, queries + q, s->queries[q].best.threshold, limit + n);
+		if (limit[n].sum >= 0)
 		{
-			found[n] = (bqk_scan_found) {queries[q].luts, (uint32_t) limit, s->positions[n], s->sums[n], 0};
+			found[n] = (bqk_scan_found) {queries[q].luts, (uint32_t) limit[n].sum, s->positions[n], s->sums[n], 0,
+										 limit[n].luts};
 			who[n++] = q;
 		}
 		if (n == 0 || (n < BQK_SCAN_GROUP && q + 1 < n_queries))
@@ -279,7 +325,7 @@ bqk_scan_search(const bqk_scan *scan, size_t first_segment, size_t n_segments, c
 {
 	scratch s = divide(work, n_queries, k);
 	bqk_scan_fn kernel = bqk_fastscan();
-	size_t run = 1, done = 0;
+	size_t run = 1, done = 0, n_factors = scan->factor_bins ? 1 : 0;
 
 	if (k == 0 || first_segment > scan->n_segments || n_segments > scan->n_segments - first_segment ||
 		scan->n_rows == 0 || scan->n_trellis > scan->n_rows || (scan->n_trellis > 0 && scan->n_trellis < 3))
@@ -291,7 +337,8 @@ bqk_scan_search(const bqk_scan *scan, size_t first_segment, size_t n_segments, c
 
 		for (size_t b = segment->block; b < last; b += count)
 		{
-			bqk_scan_rows rows = {scan->blocks + b * scan->n_rows * BQK_SCAN_BLOCK, 0, scan->n_rows, scan->n_trellis};
+			bqk_scan_rows rows = {scan->blocks + b * (scan->n_rows + n_factors) * BQK_SCAN_BLOCK, 0, scan->n_rows,
+								  scan->n_trellis, n_factors};
 
 			count = last - b < run ? last - b : run;
 			rows.n_blocks = count;
