@@ -7,6 +7,7 @@
  *     low_nibbles(v), high_nibbles(v), halved(v)     v & 15, v >> 4, v >> 1 of bytes
  *     sum8(a, b), sum16(a, b), xor(a, b), zero()
  *     even16(v), odd16(v)    even and odd bytes of v as 16-bit numbers
+ *     pin(v)                 makes the compiler compute *v here
  *     emit(even, odd, at, found)    appends what does not exceed the threshold
  * Sums stay in range by what fastscan.h derives. */
 #include "fastscan.h"
@@ -113,6 +114,9 @@ add_plain_row(sums *s, const uint8_t *plain, size_t i, const bqk_scan_found *fou
 
 		add(s + q, lut, low);
 		add(s + q, lut + 16, high);
+		/* sums row by row: a tree of all look-ups of a chunk would not fit the registers */
+		for (size_t v = 0; v < VECTORS; v++)
+			pin(s[q].bytes + v);
 	}
 }
 

@@ -5,16 +5,10 @@
 
 #include <string.h>
 
-static size_t
-padded(const bqk_trellis *t)
-{
-	return (t->dim + BQK_LANES - 1) / BQK_LANES * BQK_LANES;
-}
-
 size_t
 bqk_scan_trellis_nbytes(const bqk_trellis *t)
 {
-	return sizeof(bqk_trellis_query) + padded(t) * sizeof(float);
+	return sizeof(bqk_trellis_query) + bqk_trellis_padded(t) * (sizeof(float) + t->bits[0] - 1u);
 }
 
 void
@@ -24,15 +18,26 @@ bqk_scan_trellis_query(const bqk_trellis *t, const float *q, void *z)
 	size_t at = t->dim, m = t->dim;
 
 	query->plane[0] = 0;
-	for (int p = 1; p < 8; p++)
+	for (int p = 1; p < 9; p++)
 	{
 		while (m > 0 && t->bits[m - 1] <= p)
 			m--;
 		query->plane[p] = (uint32_t) at;
 		at += m;
 	}
-	for (size_t i = 0; i < padded(t); i++)
+	for (size_t i = 0; i < bqk_trellis_padded(t); i++)
 		query->q[i] = i < t->dim ? q[i] * t->deviation[i] : 0.0f;
+	for (int p = 1; p < t->bits[0]; p++)
+	{
+		uint8_t *places = bqk_trellis_places(t, query, p);
+
+		for (size_t i = 0; i < bqk_trellis_padded(t); i++)
+		{
+			int bits = i < t->dim ? t->bits[i] : 0;
+
+			places[i] = p < bits && bits <= BQK_SCAN_MAX_RATE ? (uint8_t) (1 << (bits + 1 - p)) : 0;
+		}
+	}
 }
 
 size_t

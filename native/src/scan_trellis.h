@@ -1,4 +1,4 @@
-/* Products of single trellis codes with float queries, eight axes at a time.
+/* Products of single trellis codes with float queries.
  *
  * A query is the bit offset of every plane and, axis by axis, coordinate times deviation. Axis i goes to lane
  * i % BQK_LANES, and lanes are folded by bqk_fold: all instruction sets add up in one order. Beyond the last axis
@@ -8,18 +8,33 @@
 
 #include "bqk.h"
 
-/* Axes to a group. */
+/* Axes whose levels are numbered together, and those whose levels are looked up together. */
+#define BQK_SCAN_WORD 32
 #define BQK_SCAN_AXES 8
-/* Bits of the groups that SIMD kernels take whole: the number of a level is a byte. */
+/* Bits of the axes that SIMD kernels number: a byte. */
 #define BQK_SCAN_MAX_RATE 7
 
 #pragma GCC visibility push(hidden)
 
 typedef struct bqk_trellis_query
 {
-	uint32_t plane[8]; /* first bit of plane p; that of plane 0 is 0 */
-	float q[];         /* a multiple of BQK_LANES */
+	uint32_t plane[9]; /* first bit of plane p; that of plane 0 is 0, that of plane 8 the number of bits */
+	float q[];         /* a multiple of BQK_SCAN_WORD */
 } bqk_trellis_query;
+
+static inline size_t
+bqk_trellis_padded(const bqk_trellis *t)
+{
+	return (t->dim + BQK_SCAN_WORD - 1) / BQK_SCAN_WORD * BQK_SCAN_WORD;
+}
+
+/* After q: what a bit of plane p > 0 counts for in the number of each axis' level, 0 for axes that have no bit there.
+ */
+static inline uint8_t *
+bqk_trellis_places(const bqk_trellis *t, const bqk_trellis_query *query, int p)
+{
+	return (uint8_t *) (uintptr_t) (query->q + bqk_trellis_padded(t)) + (size_t) (p - 1) * bqk_trellis_padded(t);
+}
 
 /* Where the levels of axes of `bits` bits begin in bqk_scan.levels. */
 static inline size_t

@@ -20,6 +20,32 @@ zero(void)
 	return _mm256_setzero_ps();
 }
 
+typedef __m256i bytes;
+
+static inline bytes
+none(void)
+{
+	return _mm256_setzero_si256();
+}
+
+static inline bytes
+pick(bytes sum, uint32_t bits, const uint8_t *places)
+{
+	const __m256i which = _mm256_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3,
+										   3, 3, 3, 3, 3, 3);
+	const __m256i bit = _mm256_set1_epi64x((long long) 0x8040201008040201);
+	__m256i v = _mm256_shuffle_epi8(_mm256_set1_epi32((int) bits), which);
+
+	v = _mm256_cmpeq_epi8(_mm256_and_si256(v, bit), bit);
+	return _mm256_or_si256(sum, _mm256_and_si256(v, _mm256_loadu_si256((const __m256i *) places)));
+}
+
+static inline void
+put(bytes sum, uint8_t *out)
+{
+	_mm256_storeu_si256((__m256i *) out, sum);
+}
+
 static inline vec
 add_products(vec sum, const float *levels, const float *q)
 {
@@ -27,10 +53,10 @@ add_products(vec sum, const float *levels, const float *q)
 }
 
 static inline __attribute__((always_inline)) vec
-add_levels(vec sum, int bits, const float *levels, uint64_t u, const float *q)
+add_levels(vec sum, int bits, const float *levels, const uint8_t *u, const float *q)
 {
 	const float *of_bits = levels + bqk_levels_at(bits);
-	__m256i at = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long) u));
+	__m256i at = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *) u));
 	vec v;
 
 	if (bits == 1)

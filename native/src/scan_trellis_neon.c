@@ -12,6 +12,36 @@ zero(void)
 	return (vec) {{vdupq_n_f32(0.0f), vdupq_n_f32(0.0f)}};
 }
 
+typedef uint8x16x2_t bytes;
+
+static inline bytes
+none(void)
+{
+	return (bytes) {{vdupq_n_u8(0), vdupq_n_u8(0)}};
+}
+
+static inline bytes
+pick(bytes sum, uint32_t bits, const uint8_t *places)
+{
+	uint8x8_t bit = vcreate_u8(UINT64_C(0x8040201008040201));
+
+	for (size_t i = 0; i < 2; i++)
+	{
+		uint8x16_t v = vcombine_u8(vdup_n_u8((uint8_t) (bits >> 16 * i)), vdup_n_u8((uint8_t) (bits >> (16 * i + 8))));
+
+		v = vtstq_u8(v, vcombine_u8(bit, bit));
+		sum.val[i] = vorrq_u8(sum.val[i], vandq_u8(v, vld1q_u8(places + 16 * i)));
+	}
+	return sum;
+}
+
+static inline void
+put(bytes sum, uint8_t *out)
+{
+	vst1q_u8(out, sum.val[0]);
+	vst1q_u8(out + 16, sum.val[1]);
+}
+
 static inline vec
 add_pair(vec sum, float32x4_t low, float32x4_t high, const float *q)
 {
@@ -44,17 +74,17 @@ four(int bits, const uint8_t *levels, uint8x16_t u, unsigned half)
 }
 
 static inline __attribute__((always_inline)) vec
-add_levels(vec sum, int bits, const float *levels, uint64_t u, const float *q)
+add_levels(vec sum, int bits, const float *levels, const uint8_t *u, const float *q)
 {
 	const float *of_bits = levels + bqk_levels_at(bits);
-	uint8x16_t both = vcombine_u8(vcreate_u8(u), vdup_n_u8(0));
+	uint8x16_t both = vcombine_u8(vld1_u8(u), vdup_n_u8(0));
 	float found[BQK_SCAN_AXES];
 
 	if (bits <= 3)
 		return add_pair(sum, four(bits, (const uint8_t *) of_bits, both, 0),
 						four(bits, (const uint8_t *) of_bits, both, 1), q);
 	for (size_t j = 0; j < BQK_SCAN_AXES; j++)
-		found[j] = of_bits[u >> 8 * j & 255];
+		found[j] = of_bits[u[j]];
 	return add_products(sum, found, q);
 }
 
