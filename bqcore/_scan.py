@@ -13,6 +13,10 @@ from bqcore._native import ffi, lib
 UInt8Array = npt.NDArray[np.uint8]
 UInt32Array = npt.NDArray[np.uint32]
 
+# looked up once: a search of few codes takes microseconds
+_FLOATS, _DOUBLES, _INTS = (ffi.typeof(name) for name in ("float[]", "double[]", "int64_t[]"))
+_NULL, _buffer = ffi.NULL, ffi.from_buffer
+
 #: Codes to a block.
 BLOCK: int = lib.BQK_SCAN_BLOCK
 #: No id, no bit, no axis.
@@ -460,19 +464,19 @@ class Index:
             lib.bqk_scan_find(
                 self.struct,
                 queries.of(n_candidates),
-                ffi.NULL if tier is None else tier[0].struct,
-                ffi.NULL if tier is None else tier[1].of(k),
-                _pointer("float", Q),
+                _NULL if tier is None else tier[0].struct,
+                _NULL if tier is None else tier[1].of(k),
+                _buffer(_FLOATS, Q),
                 n,
                 eps0,
                 prepared,
                 n_candidates,
                 k,
-                ffi.NULL if bitmap is None else self.blocks._bitmap(bitmap),
-                ffi.NULL if listed is None else _pointer("uint32_t", listed),
+                _NULL if bitmap is None else self.blocks._bitmap(bitmap),
+                _NULL if listed is None else _pointer("uint32_t", listed),
                 0 if listed is None else len(listed),
-                _pointer("double", distances),
-                _pointer("int64_t", ids),
-                _pointer("int64_t", n_full),
+                _buffer(_DOUBLES, distances),
+                _buffer(_INTS, ids),
+                _buffer(_INTS, n_full),
             )
         )

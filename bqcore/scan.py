@@ -32,6 +32,8 @@ EPS0 = 2.5
 #: Queries that share a pass over the codes.
 BATCH = 64
 
+_FLOAT32 = np.dtype(np.float32)
+
 _KIND = "bqcore scan index"
 
 
@@ -270,7 +272,7 @@ class ScanIndex:
         dim, n = self.quantizer.dim_, self._index.blocks.n
         if not (
             type(queries) is np.ndarray
-            and queries.dtype == np.float32
+            and queries.dtype is _FLOAT32
             and queries.flags.c_contiguous
             and 1 <= queries.ndim <= 2
             and queries.shape[-1] == dim

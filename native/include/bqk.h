@@ -48,6 +48,8 @@ typedef struct bqk_kernels
 	/* float kernels, fixed lane order */
 	double (*norm2)(const float *x, size_t dim);
 	float (*dotf)(const float *a, const float *b, size_t dim);
+	/* dotf with each row of a matrix */
+	void (*dots)(const float *x, const float *matrix, size_t rows, size_t dim, float *out);
 	void (*residual)(const float *x, float scale, const float *centroid, size_t dim, float *out);
 	void (*rotate)(const float *signs, size_t dim, float *x);
 	void (*sums)(const float *x, size_t dim, bqk_sums *out);

@@ -358,6 +358,7 @@ const bqk_kernels bqk_kernels_avx2 = {
 	bqk_cpu_avx2,
 	norm2,
 	dotf,
+	dots,
 	residual,
 	rotate,
 	sums,

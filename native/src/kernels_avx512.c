@@ -247,6 +247,7 @@ const bqk_kernels bqk_kernels_avx512 = {
 	bqk_cpu_avx512,
 	norm2,
 	dotf,
+	dots,
 	residual,
 	rotate,
 	sums,

@@ -337,6 +337,7 @@ const bqk_kernels bqk_kernels_neon = {
 	bqk_cpu_neon,
 	norm2,
 	dotf,
+	dots,
 	residual,
 	rotate,
 	sums,

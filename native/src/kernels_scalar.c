@@ -32,6 +32,13 @@ dotf(const float *a, const float *b, size_t dim)
 }
 
 static void
+dots(const float *x, const float *matrix, size_t rows, size_t dim, float *out)
+{
+	for (size_t r = 0; r < rows; r++)
+		out[r] = dotf(x, matrix + r * dim, dim);
+}
+
+static void
 residual(const float *x, float scale, const float *centroid, size_t dim, float *out)
 {
 	for (size_t i = 0; i < dim; i++)
@@ -341,6 +348,7 @@ const bqk_kernels bqk_kernels_scalar = {
 	always,
 	norm2,
 	dotf,
+	dots,
 	residual,
 	rotate,
 	sums,

@@ -254,6 +254,8 @@ bound_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_que
 			continue;
 		if (p->n_waiting == WAITING)
 			clear_waiting(scan, query, p, 0);
+		if (bound <= p->near.threshold)
+			fetch(scan, ids[i]);
 		p->waiting[p->n_waiting++] = bqk_topk_entry(bound, ids[i]);
 		bqk_topk_push(&p->near, bound, ids[i]);
 		n++;

@@ -78,8 +78,7 @@ prepare_one(const bqk_scan_index *index, const float *q, float eps0, bqk_scan_qu
 	}
 	if (m->matrix)
 	{
-		for (size_t i = 0; i < m->n_axes; i++)
-			axes[i] = kern->dotf(q, m->matrix + i * m->dim, m->dim);
+		kern->dots(q, m->matrix, m->n_axes, m->dim, axes);
 		q = axes;
 	}
 	if (m->rabitq)
