@@ -27,7 +27,7 @@ from bqcore.scan_plan import choose_plan
 from bqcore.scan_view import View
 
 #: Default width of the first stage's bound in standard deviations.
-EPS0 = 2.5
+EPS0 = 1.75
 
 #: Queries that share a pass over the codes.
 BATCH = 64
@@ -245,7 +245,7 @@ class ScanIndex:
         Q : ndarray of float32, shape (n_queries, dim) or (dim,)
         k : int, default 10
             At most ``len(index)``.
-        eps0 : float, default 2.5
+        eps0 : float, default 1.75
             Width of the bound in standard deviations of what the first stage does not read; inf loses
             nothing.
         filter : ndarray of bool, shape (n,), or of int, shape (m,), optional

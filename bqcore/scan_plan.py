@@ -16,7 +16,7 @@ from bqcore.scan_stages import StagePlan
 _TRIAL_ROWS = 1 << 14
 _TRIAL_MIN_ROWS = 1 << 12
 _TRIAL_QUERIES = 16
-_WHOLE_LOOKUPS = 4000
+_WHOLE_LOOKUPS = 6000
 
 
 def choose_plan(
