@@ -13,6 +13,10 @@ from bqcore._native import ffi, lib
 UInt8Array = npt.NDArray[np.uint8]
 UInt32Array = npt.NDArray[np.uint32]
 
+# looked up once: a search of few codes takes microseconds
+_FLOATS, _DOUBLES, _INTS = (ffi.typeof(name) for name in ("float[]", "double[]", "int64_t[]"))
+_NULL, _buffer = ffi.NULL, ffi.from_buffer
+
 #: Codes to a block.
 BLOCK: int = lib.BQK_SCAN_BLOCK
 #: No id, no bit, no axis.
@@ -116,43 +120,94 @@ class Stage:
         used = axis[axis != NONE]
         if len(used) and used.max() >= self.dim:
             raise ValueError(f"axis: expected axes below {self.dim}, not {used.max()}")
-        self._struct = ffi.new("bqk_scan_stage *")
-        self._struct.n_rows, self._struct.n_trellis, self._struct.dim = n_rows, n_trellis, self.dim
+        self.struct = ffi.new("bqk_scan_stage *")
+        self.struct.n_rows, self.struct.n_trellis, self.struct.dim = n_rows, n_trellis, self.dim
         self._held = [_pointer("uint32_t", axis)]
         self._held += [_pointer("float", array) for array in (coef, base, variance, reach)]
-        self._struct.axis, self._struct.coef = self._held[0], self._held[1]
-        self._struct.base, self._struct.variance, self._struct.reach = self._held[2:]
-        self.n_work = int(lib.bqk_scan_prepare_work(self._struct))
+        self.struct.axis, self.struct.coef = self._held[0], self._held[1]
+        self.struct.base, self.struct.variance, self.struct.reach = self._held[2:]
 
-    def prepare(self, queries: Queries, row: int, q: Any, eps0: float) -> None:
-        """Fill the tables of one of the queries from its coordinates, `dim` floats."""
-        one = queries.structs + row
-        delta, top = queries.terms[row]
-        _check(lib.bqk_scan_prepare(self._struct, q, eps0, one.luts, delta, top, queries.work))
+
+class Model:
+    """How a query becomes what the kernels take: `bqk_scan_model`.
+
+    Parameters
+    ----------
+    dim, n_axes : int
+        Coordinates of a query and of what the stage sees.
+    unit : bool
+        Whether queries are scaled to unit length.
+    centroids : ndarray of float32, shape (n_lists, dim), optional
+        g_add of each is its squared distance times `square`, or, where that is 0, constant - <q, c>. Without
+        centroids `rabitq` has one of its own.
+    square, constant : float
+    origin : ndarray of float32, shape (dim,), optional
+        Taken from queries.
+    matrix : ndarray of float32, shape (n_axes, dim), optional
+        Its rows times what is left are the axes.
+    rabitq : bqk_model *, optional
+    half : float
+        Half the largest level, with `rabitq`.
+    trellis : bqk_trellis *, optional
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        n_axes: int,
+        *,
+        unit: bool = False,
+        centroids: Float32Array | None = None,
+        square: float = 0.0,
+        constant: float = 0.0,
+        origin: Float32Array | None = None,
+        matrix: Float32Array | None = None,
+        rabitq: Any = None,
+        half: float = 0.0,
+        trellis: Any = None,
+    ) -> None:
+        one = self.struct = ffi.new("bqk_scan_model *")
+        self._held = [rabitq, trellis]
+        one.dim, one.n_axes, one.unit = dim, n_axes, unit
+        one.square, one.constant, one.half = square, constant, half
+        for name, array, shape in (
+            ("centroids", centroids, (-1, dim)),
+            ("origin", origin, (dim,)),
+            ("matrix", matrix, (n_axes, dim)),
+        ):
+            if array is None:
+                setattr(one, name, ffi.NULL)
+                continue
+            fixed = np.ascontiguousarray(array, dtype=np.float32).reshape(shape)
+            _check_shape(name, fixed, fixed.shape if shape[0] < 0 else shape, np.float32)
+            self._held.append(_pointer("float", fixed))
+            setattr(one, name, self._held[-1])
+        one.n_lists = 1 if centroids is None else len(centroids)
+        one.rabitq = ffi.NULL if rabitq is None else rabitq
+        one.trellis = ffi.NULL if trellis is None else trellis
 
 
 class Queries:
-    """Room for queries as the kernels take them: `bqk_scan_query`, with the memory they point to.
+    """Memory of one search: `bqk_scan_room` and the queries in it.
 
     Parameters
     ----------
     capacity : int
-    stage : Stage
     n_lists : int
     z_nbytes : int
         Bytes of a query for the estimate of whole codes.
+    n_lookups : int
     n_work : int
         Floats of scratch that preparing a query takes.
     """
 
-    def __init__(self, capacity: int, stage: Stage, n_lists: int, z_nbytes: int, n_work: int) -> None:
-        self.capacity, self.n = capacity, 0
-        lut_nbytes = stage.n_lookups * 16
+    def __init__(self, capacity: int, n_lists: int, z_nbytes: int, n_lookups: int, n_work: int) -> None:
+        self.capacity, self._n_candidates = capacity, 0
         self.g_add = np.zeros((capacity, n_lists), dtype=np.float32)
         self.structs = ffi.new("bqk_scan_query[]", capacity)
-        self.work = ffi.new("float[]", max(stage.n_work, n_work, stage.dim))
-        self.coordinates = ffi.new("float[]", stage.dim)
-        z_step = -(-z_nbytes // 64) * 64
+        self.work = ffi.new("float[]", max(1, n_work))
+        self._n_full = ffi.new("uint64_t[]", capacity)
+        lut_nbytes, z_step = n_lookups * 16, -(-z_nbytes // 64) * 64
         luts, z = aligned((capacity, lut_nbytes)), aligned((capacity, z_step))
         z[:] = 0
         self._held = [
@@ -168,14 +223,21 @@ class Queries:
             one.g_add = ffi.cast("float *", self._held[2]) + i * n_lists
             one.z = self.z[i]
             self.terms.append((ffi.addressof(one, "delta"), ffi.addressof(one, "top")))
-        self._search_work = (0, ffi.NULL)
+        self.room = ffi.new("bqk_scan_room *")
+        self.room.queries, self.room.work, self.room.n_full = self.structs, self.work, self._n_full
 
-    def search_work(self, k: int) -> Any:
-        """Return memory for searches of these queries' k best."""
-        if self._search_work[0] < k:
-            nbytes = int(lib.bqk_scan_work(self.capacity, k))
-            self._search_work = (k, ffi.new("uint64_t[]", -(-nbytes // 8)))
-        return self._search_work[1]
+    def of(self, n_candidates: int) -> Any:
+        """Return the room with memory for so many candidates of each query."""
+        if self._n_candidates < n_candidates:
+            nbytes = int(lib.bqk_scan_work(self.capacity, n_candidates))
+            self._found = (
+                ffi.new("uint64_t[]", -(-nbytes // 8)),
+                ffi.new("float[]", self.capacity * n_candidates),
+                ffi.new("uint32_t[]", self.capacity * n_candidates),
+            )
+            self.room.search, self.room.distances, self.room.ids = self._found
+            self._n_candidates = n_candidates
+        return self.room
 
 
 class Blocks:
@@ -195,7 +257,10 @@ class Blocks:
     ids : ndarray of uint32, shape (n_blocks * BLOCK,)
     segments : ndarray of `SEGMENT_DTYPE`
     blocks : ndarray of uint8, shape (n_blocks, n_rows, BLOCK)
+        With one more row where there are factor_bins.
     n_trellis, n_lists : int
+    factor_bins : ndarray of float32, shape (3, 16), optional
+        Limits of the bins in the blocks' last row.
     trellis : bqk_trellis *, optional
         Of codes of kind "trellis"; borrowed.
     """
@@ -214,11 +279,14 @@ class Blocks:
         blocks: UInt8Array,
         n_trellis: int,
         n_lists: int,
+        factor_bins: Float32Array | None = None,
         trellis: Any = None,
     ) -> None:
-        n, n_blocks, n_rows = len(codes), blocks.shape[0], blocks.shape[1]
+        n, n_blocks, n_rows = len(codes), blocks.shape[0], blocks.shape[1] - (factor_bins is not None)
         _check_shape("codes", codes, (n, codes.shape[1]), np.uint8)
-        _check_shape("blocks", blocks, (n_blocks, n_rows, BLOCK), np.uint8)
+        _check_shape("blocks", blocks, (n_blocks, blocks.shape[1], BLOCK), np.uint8)
+        if factor_bins is not None:
+            _check_shape("factor_bins", factor_bins, (3, 16), np.float32)
         _check_shape("ids", ids, (n_blocks * BLOCK,), np.uint32)
         _check_shape("segments", segments, (len(segments),), SEGMENT_DTYPE)
         if factors is not None:
@@ -230,8 +298,8 @@ class Blocks:
             raise ValueError(f"segments: expected blocks below {n_blocks} and lists below {n_lists}")
         if lists is not None and n and lists.max() >= n_lists:
             raise ValueError(f"lists: expected lists below {n_lists}, not {lists.max()}")
-        self.n, self.segments = n, segments
-        one = self._struct = ffi.new("bqk_scan *")
+        self.n, self.segments, self.n_lists = n, segments, n_lists
+        one = self.struct = ffi.new("bqk_scan *")
         self._held = [
             _pointer("uint8_t", blocks),
             _pointer("uint32_t", ids),
@@ -242,9 +310,17 @@ class Blocks:
             None if lists is None else _pointer("uint16_t", lists),
         ]
         one.trellis = ffi.NULL if trellis is None else trellis
+        one.levels = one.factor_bins = ffi.NULL
+        if factor_bins is not None:
+            self._held.append(_pointer("float", factor_bins))
+            one.factor_bins = self._held[-1]
+        if trellis is not None:
+            self._held.append(ffi.new("float[]", lib.bqk_scan_levels_count(trellis)))
+            lib.bqk_scan_levels(trellis, self._held[-1])
+            one.levels = self._held[-1]
         one.n, one.n_rows, one.n_trellis = n, n_rows, n_trellis
         one.blocks = self._held[0]
-        in_order = bool(np.array_equal(ids[:n], np.arange(n, dtype=np.uint32)))
+        in_order = len(blocks) == 0 or bool(np.array_equal(ids[:n], np.arange(n, dtype=np.uint32)))
         one.ids = ffi.NULL if in_order else self._held[1]
         one.segments, one.n_segments = ffi.cast("bqk_segment *", self._held[2]), len(segments)
         one.codes, one.code_nbytes = self._held[3], codes.shape[1]
@@ -255,37 +331,34 @@ class Blocks:
     def search(
         self,
         queries: Queries,
+        n: int,
         k: int,
-        segments: tuple[int, int] | None = None,
+        segments: tuple[int, int],
         bitmap: UInt8Array | None = None,
     ) -> tuple[Float32Array, UInt32Array, npt.NDArray[np.uint64]]:
-        """Return distances and ids of the k best codes, (n_queries, k) each, and counts of full estimates.
+        """Return distances and ids of the k best codes, (n, k) each, and counts of full estimates.
 
         Parameters
         ----------
         queries : Queries
-        k : int
-        segments : (int, int), optional
-            First segment and number of them; all by default.
-        bitmap : ndarray of uint8, shape (ceil(n / 8),), optional
+            The first n of which are prepared.
+        n, k : int
+        segments : (int, int)
+            First segment and number of them.
+        bitmap : ndarray of uint8, shape (ceil(n_codes / 8),), optional
             Bit i % 8 of byte i / 8 is set where id i may be found.
         """
-        n = queries.n
-        first, n_segments = segments or (0, len(self.segments))
         distances, ids = np.empty((n, k), dtype=np.float32), np.empty((n, k), dtype=np.uint32)
         n_full = np.empty(n, dtype=np.uint64)
-        if bitmap is not None:
-            _check_shape("bitmap", bitmap, (-(-self.n // 8),), np.uint8)
         _check(
             lib.bqk_scan_search(
-                self._struct,
-                first,
-                n_segments,
+                self.struct,
+                *segments,
                 queries.structs,
                 n,
                 k,
-                ffi.NULL if bitmap is None else _pointer("uint8_t", bitmap),
-                queries.search_work(k),
+                self._bitmap(bitmap),
+                queries.of(k).search,
                 _pointer("float", distances, writable=True),
                 _pointer("uint32_t", ids, writable=True),
                 _pointer("uint64_t", n_full, writable=True),
@@ -294,23 +367,116 @@ class Blocks:
         return distances, ids, n_full
 
     def search_listed(
-        self, queries: Queries, k: int, listed: UInt32Array, row: int | None = None
+        self, queries: Queries, k: int, listed: UInt32Array
     ) -> tuple[Float32Array, UInt32Array]:
-        """Return distances and ids, (n_queries, k) each, of the k best of the listed ids, or of one row's."""
+        """Return distances and ids, (1, k) each, of the k best of the listed ids for the first query."""
         _check_shape("listed", listed, (len(listed),), np.uint32)
-        first, n = (0, queries.n) if row is None else (row, 1)
-        distances, ids = np.empty((n, k), dtype=np.float32), np.empty((n, k), dtype=np.uint32)
+        distances, ids = np.empty((1, k), dtype=np.float32), np.empty((1, k), dtype=np.uint32)
         _check(
             lib.bqk_scan_listed(
-                self._struct,
+                self.struct,
                 _pointer("uint32_t", listed),
                 len(listed),
-                queries.structs + first,
-                n,
+                queries.structs,
+                1,
                 k,
-                queries.search_work(k),
+                queries.of(k).search,
                 _pointer("float", distances, writable=True),
                 _pointer("uint32_t", ids, writable=True),
             )
         )
         return distances, ids
+
+    def _bitmap(self, bitmap: UInt8Array | None) -> Any:
+        if bitmap is None:
+            return ffi.NULL
+        _check_shape("bitmap", bitmap, (-(-self.n // 8),), np.uint8)
+        return _pointer("uint8_t", bitmap)
+
+
+class Index:
+    """Blocks, stage and model together: `bqk_scan_index`.
+
+    Parameters
+    ----------
+    blocks : Blocks
+    stage : Stage or None
+        None for a tier, of which no bits are scanned.
+    model : Model or None
+        None where queries are prepared elsewhere.
+    """
+
+    def __init__(self, blocks: Blocks, stage: Stage | None, model: Model | None) -> None:
+        self.blocks, self.model, self._held = blocks, model, (stage, model)
+        self.struct = ffi.new("bqk_scan_index *")
+        self.struct.scan = blocks.struct
+        self.struct.stage = ffi.NULL if stage is None else stage.struct
+        self.struct.model = ffi.NULL if model is None else model.struct
+        self.n_lookups = 0 if stage is None else stage.n_lookups
+
+    def room(self, capacity: int, z_nbytes: int) -> Queries:
+        """Return memory for searches of so many queries at a time."""
+        n_work = 0 if self.model is None else int(lib.bqk_scan_queries_work(self.struct))
+        return Queries(capacity, self.blocks.n_lists, z_nbytes, self.n_lookups, n_work)
+
+    def prepare(self, queries: Queries, Q: Float32Array, eps0: float) -> int:
+        """Prepare queries, shape (n <= capacity, dim), contiguous; return a status."""
+        return int(
+            lib.bqk_scan_queries(
+                self.struct, _pointer("float", Q), len(Q), eps0, queries.structs, queries.work
+            )
+        )
+
+    def find(
+        self,
+        queries: Queries,
+        tier: tuple[Index, Queries] | None,
+        Q: Float32Array,
+        eps0: float,
+        n_candidates: int,
+        prepared: bool,
+        bitmap: UInt8Array | None,
+        listed: UInt32Array | None,
+        distances: npt.NDArray[np.float64],
+        ids: npt.NDArray[np.int64],
+        n_full: npt.NDArray[np.int64],
+    ) -> int:
+        """Search and rescore; fill distances and ids, (n, k) each, and counts; return a status.
+
+        Parameters
+        ----------
+        queries : Queries
+            Prepared here unless `prepared`.
+        tier : (Index, Queries), optional
+            What rescores, and room for one query.
+        Q : ndarray of float32, shape (n, dim), contiguous
+        eps0 : float
+        n_candidates : int
+        prepared : bool
+        bitmap, listed : optional
+            As for `Blocks.search`; ids that are compared, ascending.
+        distances, ids, n_full : ndarray
+        """
+        n, k = ids.shape
+        if listed is not None:
+            _check_shape("listed", listed, (len(listed),), np.uint32)
+        return int(
+            lib.bqk_scan_find(
+                self.struct,
+                queries.of(n_candidates),
+                _NULL if tier is None else tier[0].struct,
+                _NULL if tier is None else tier[1].of(k),
+                _buffer(_FLOATS, Q),
+                n,
+                eps0,
+                prepared,
+                n_candidates,
+                k,
+                _NULL if bitmap is None else self.blocks._bitmap(bitmap),
+                _NULL if listed is None else _pointer("uint32_t", listed),
+                0 if listed is None else len(listed),
+                _buffer(_DOUBLES, distances),
+                _buffer(_INTS, ids),
+                _buffer(_INTS, n_full),
+            )
+        )

@@ -2,49 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
-from math import isfinite
+from math import ceil
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from bqcore import _sections
-from bqcore._kernels import Float32Array
-from bqcore._scan import NONE, Blocks, Queries, UInt8Array, UInt32Array, pack
+from bqcore._kernels import Float32Array, _check
+from bqcore._scan import BLOCK, NONE, SEGMENT_DTYPE, Blocks, Index, Queries, UInt8Array, UInt32Array, pack
 from bqcore._validation import Float64Array, IdArray, as_matrix_or_vector, check_int
 from bqcore.codec import Codec
 from bqcore.codes import Codes
 from bqcore.rescore import Tier
 from bqcore.scan_codecs import view
-from bqcore.scan_layout import arrange, as_filter
+from bqcore.scan_layout import arrange, as_filter, bins_of
+from bqcore.scan_plan import choose_plan
 from bqcore.scan_view import View
 
 #: Default width of the first stage's bound in standard deviations.
-EPS0 = 2.5
+EPS0 = 1.75
 
 #: Queries that share a pass over the codes.
 BATCH = 64
 
-# Norms whose squares are normal numbers of float32.
-_SMALLEST_NORM = 1e-15
+_FLOAT32 = np.dtype(np.float32)
 
 _KIND = "bqcore scan index"
 
-# Rows and queries of the trial that chooses the first stage. Reading a code whole takes as long as
-# 4,000 look-ups of a scan: 40 ns beside 1 ns for 96 look-ups, with AVX2 at 384 dimensions.
-_TRIAL_ROWS = 1 << 14
-_TRIAL_MIN_ROWS = 1 << 12
-_TRIAL_QUERIES = 16
-_WHOLE_LOOKUPS = 4000
 
+_T = TypeVar("_T")
 _Found = tuple[Float32Array, UInt32Array, npt.NDArray[np.uint64]]
+
+
+@cache
+def _pool(n_threads: int) -> ThreadPoolExecutor:
+    """Return threads that wait for searches as long as the process lives."""
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="bqcore-scan")
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,14 @@ class ScanIndex:
         quantizer.check_codes(codes)
         if len(codes) == 0:
             raise ValueError("codes: expected at least 1 code, not 0")
-        self._init(quantizer, codes, view(quantizer), choose_plan(quantizer, codes))
+        codec_view = view(quantizer)
+        plan = choose_plan(
+            quantizer, codes, codec_view.plans(codes), partial(type(self)._trial, quantizer, codec_view)
+        )
+        self._init(quantizer, codes, codec_view, plan)
         self._set_tier(tier)
 
-    _tier: ScanIndex | None
+    _tier: _Tier | None
 
     def _set_tier(self, tier: Tier | None) -> None:
         if tier is None:
@@ -110,7 +114,11 @@ class ScanIndex:
             raise ValueError(f"tier: expected metric {self.quantizer.metric_!r}, not {tier.codec.metric_!r}")
         if len(tier.codes) != len(self):
             raise ValueError(f"tier: expected {len(self)} rows, one per code, not {len(tier.codes)}")
-        self._tier = ScanIndex(tier.codec, tier.codes)
+        codec_view, codes = view(tier.codec), tier.codes
+        if codec_view.model is None:
+            raise ValueError(f"tier: expected codes of rabitq or saq, not of {tier.codec.codec}")
+        blocks = _blocks(codec_view, codes, codec_view.factors(codes), _no_layout(), 0)
+        self._tier = _Tier(codec_view, Index(blocks, None, codec_view.model))
 
     def _init(
         self,
@@ -126,27 +134,32 @@ class ScanIndex:
         if laid_out is None:
             factors = self._view.factors(codes)
             ids, segments = arrange(len(codes), factors, lists)
-            blocks = pack(np.ascontiguousarray(codes.packed), ids, self._plan.source_bits)
-            laid_out = {"ids": ids, "segments": segments, "blocks": blocks}
+            laid_out = {"ids": ids, "segments": segments}
+            sources, bins = self._plan.source_bits, None if factors is None else bins_of(factors)
+            if bins is not None:
+                sources = np.concatenate([sources, np.full(8, NONE, dtype=np.uint32)])
+                laid_out["factor_bins"] = bins[1]
+            laid_out["blocks"] = pack(np.ascontiguousarray(codes.packed), ids, sources)
+            if bins is not None:
+                row = np.where(ids == NONE, 0, bins[0][np.minimum(ids, len(codes) - 1)])
+                laid_out["blocks"][:, -1] = row.reshape(-1, BLOCK)
             if factors is not None:
                 laid_out["kernel_factors"] = factors
         self._laid_out = laid_out
-        self._blocks = Blocks(
-            kind=self._view.kind,
-            bits=self._view.bits,
-            dim=self._view.dim,
-            codes=np.ascontiguousarray(codes.packed),
-            factors=laid_out.get("kernel_factors"),
-            lists=lists,
-            ids=laid_out["ids"],
-            segments=laid_out["segments"],
-            blocks=laid_out["blocks"],
-            n_trellis=self._plan.n_trellis,
-            n_lists=self._view.n_lists,
-            trellis=self._view.trellis,
-        )
+        factors = laid_out.get("kernel_factors")
+        blocks = _blocks(self._view, codes, factors, laid_out, self._plan.n_trellis)
+        self._index = Index(blocks, self._plan.stage, self._view.model)
         # rooms that no thread is in; lists are popped and appended to in one step
         self._rooms: dict[int, list[Queries]] = {1: [], BATCH: []}
+
+    @classmethod
+    def _trial(
+        cls, quantizer: Codec, codec_view: View, codes: Codes, plan: int, Q: Float32Array, k: int
+    ) -> float:
+        """Return how many of the codes a search reads whole with this plan, on average."""
+        self = cls.__new__(cls)
+        self._init(quantizer, codes, codec_view, plan)
+        return float(self.search(Q, k).n_estimated.mean())
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write codes and layout to a file that `open` maps; the tier is not written.
@@ -213,7 +226,7 @@ class ScanIndex:
     @property
     def scanned_bytes_per_vector(self) -> int:
         """Bytes of a code that the first stage reads."""
-        return self._plan.stage.n_rows
+        return int(self._laid_out["blocks"].shape[1])
 
     def search(
         self,
@@ -232,7 +245,7 @@ class ScanIndex:
         Q : ndarray of float32, shape (n_queries, dim) or (dim,)
         k : int, default 10
             At most ``len(index)``.
-        eps0 : float, default 2.5
+        eps0 : float, default 1.75
             Width of the bound in standard deviations of what the first stage does not read; inf loses
             nothing.
         filter : ndarray of bool, shape (n,), or of int, shape (m,), optional
@@ -255,8 +268,18 @@ class ScanIndex:
             If dims differ, values are not finite, k or n_threads are out of range, eps0 is negative or
             oversampling below 1, or the filter has another length or numbers out of range.
         """
-        queries = self._checked(Q)
-        n = self._blocks.n
+        queries = Q
+        dim, n = self.quantizer.dim_, self._index.blocks.n
+        if not (
+            type(queries) is np.ndarray
+            and queries.dtype is _FLOAT32
+            and queries.flags.c_contiguous
+            and 1 <= queries.ndim <= 2
+            and queries.shape[-1] == dim
+            and queries.size
+        ):
+            queries, _ = as_matrix_or_vector(Q, dim=dim)
+        queries = queries.reshape(-1, dim)
         if not (type(k) is int and 1 <= k <= n and n_threads == 1):
             k = check_int(k, name="k", low=1, high=n)
             n_threads = check_int(n_threads, name="n_threads", low=1)
@@ -264,142 +287,174 @@ class ScanIndex:
             raise ValueError(f"eps0: expected a number >= 0, not {eps0}")
         if not oversampling >= 1:
             raise ValueError(f"oversampling: expected at least 1, not {oversampling}")
-        bitmap, listed = (None, None) if filter is None else as_filter(filter, n)
-        wanted = k if self._tier is None else int(min(n, np.ceil(k * oversampling)))
-        parts = self._parts(queries, wanted, float(eps0), bitmap, listed, n_threads)
-        distances, ids, n_full = parts[0]
-        if len(parts) > 1:
-            distances, ids, n_full = (np.concatenate(one) for one in zip(*parts, strict=True))
+        wanted = _Wanted(k, k, float(eps0))
         if self._tier is not None:
-            distances, ids = self._tier._rescored(queries, ids, k)
-        found = ids.astype(np.int64)
-        if found[:, -1].max() == NONE:  # empty places come last
-            found[ids == NONE] = -1
-        return ScanResult(found, distances.astype(np.float64), n_full.astype(np.int64))
+            wanted.n_candidates = n if oversampling * k >= n else ceil(k * oversampling)
+        if filter is not None:
+            wanted.bitmap, wanted.listed = as_filter(filter, n)
+        n_queries = len(queries)
+        found = ScanResult(
+            np.empty((n_queries, k), dtype=np.int64),
+            np.empty((n_queries, k), dtype=np.float64),
+            np.empty(n_queries, dtype=np.int64),
+        )
+        if n_threads == 1:
+            for start in range(0, n_queries, BATCH):
+                self._whole(queries, found, wanted, start, BATCH)
+        else:
+            self._threaded(queries, found, wanted, n_threads)
+        return found
 
-    def _checked(self, Q: npt.ArrayLike) -> Float32Array:
-        """Return queries as the view takes them; the time for it counts beside a scan of few codes."""
-        dim = self.quantizer.dim_
-        queries: Float32Array | None = None
-        if isinstance(Q, np.ndarray) and Q.dtype == np.float32 and Q.flags.c_contiguous:
-            fits = Q.ndim in (1, 2) and Q.shape[-1] == dim and Q.size > 0
-            # a finite sum of squares has finite terms; others are looked at by the slower check
-            if fits and isfinite(np.vdot(Q, Q)):
-                queries = Q.reshape(-1, dim)
-        if queries is None:
-            queries, _ = as_matrix_or_vector(Q, dim=dim)
-        if not (self._view.takes_unit_rows and self.quantizer.metric_ == "cosine"):
-            return queries
-        norms = np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64))
-        if norms.min() < _SMALLEST_NORM or norms.max() > 1 / _SMALLEST_NORM:
-            return self.quantizer.as_coded(queries)
-        unit: Float32Array = (queries / norms[:, np.newaxis]).astype(np.float32)
-        return unit
-
-    def _parts(
-        self,
-        queries: Float32Array,
-        k: int,
-        eps0: float,
-        bitmap: UInt8Array | None,
-        listed: UInt32Array | None,
-        n_threads: int,
-    ) -> list[_Found]:
-        """Search in batches; return distances, ids and counts of each."""
-        by_query = n_threads > 1 and len(queries) >= 2 * n_threads
-        step = min(BATCH, -(-len(queries) // n_threads)) if by_query else BATCH
-        batches = [queries[start : start + step] for start in range(0, len(queries), step)]
-
-        def whole(batch: Float32Array) -> _Found:
-            return self._on(batch, eps0, lambda room: self._one(room, k, None, bitmap, listed))
-
-        if n_threads == 1 or (listed is not None and not by_query):
-            return [whole(batch) for batch in batches]
-        cuts = np.linspace(0, len(self._blocks.segments), n_threads + 1).astype(int).tolist()
-        ranges = [(first, last - first) for first, last in pairwise(cuts) if last > first]
-        with ThreadPoolExecutor(n_threads) as pool:
-            if by_query:
-                return list(pool.map(whole, batches))
-
-            def part(batch: Float32Array, one: tuple[int, int]) -> _Found:
-                return self._on(batch, eps0, lambda room: self._one(room, k, one, bitmap, None))
-
-            return [_merge(list(pool.map(partial(part, batch), ranges)), k) for batch in batches]
-
-    def _one(
-        self,
-        room: Queries,
-        k: int,
-        segments: tuple[int, int] | None,
-        bitmap: UInt8Array | None,
-        listed: UInt32Array | None,
-    ) -> _Found:
-        if listed is None:
-            return self._blocks.search(room, k, segments, bitmap)
-        distances, ids = self._blocks.search_listed(room, k, listed)
-        return distances, ids, np.full(room.n, len(listed), dtype=np.uint64)
-
-    def _on(self, queries: Float32Array, eps0: float, run: Callable[[Queries], _Found]) -> _Found:
-        """Run something on prepared queries, in a room that no other thread is in."""
-        capacity = 1 if len(queries) == 1 else BATCH
-        rooms = self._rooms[capacity]
+    def _whole(self, Q: Float32Array, found: ScanResult, wanted: _Wanted, start: int, step: int) -> None:
+        """Search some of the queries in all codes, and write what is found."""
+        if len(Q) > step:
+            end = start + step
+            Q = Q[start:end]
+            found = ScanResult(found.ids[start:end], found.distances[start:end], found.n_estimated[start:end])
+        room = self._room(len(Q))
+        tier = self._tier
+        pair = None if tier is None else (tier.index, tier.room())
         try:
-            room = rooms.pop()
-        except IndexError:
-            room = self._view.room(capacity, self._plan.stage)
-        try:
-            self._view.prepare(room, queries, self._plan.stage, eps0)
-            return run(room)
+            prepared = self._index.model is None
+            if prepared:
+                self._view.prepare(room, Q, self._plan.stage, wanted.eps0)
+            status = self._index.find(
+                room,
+                pair,
+                Q,
+                wanted.eps0,
+                wanted.n_candidates,
+                prepared,
+                wanted.bitmap,
+                wanted.listed,
+                found.distances,
+                found.ids,
+                found.n_estimated,
+            )
         finally:
-            rooms.append(room)
+            self._rooms[room.capacity].append(room)
+            if tier is not None and pair is not None:
+                tier.rooms.append(pair[1])
+        if status:
+            as_matrix_or_vector(Q, dim=self.quantizer.dim_)  # names what is not finite
+            _check(status)
 
-    def _rescored(
-        self, queries: Float32Array, candidates: UInt32Array, k: int
-    ) -> tuple[Float32Array, UInt32Array]:
-        """Return distances and ids of the k best candidates, shape (n_queries, k)."""
+    def _room(self, n_queries: int) -> Queries:
+        capacity = 1 if n_queries == 1 else BATCH
+        try:
+            return self._rooms[capacity].pop()
+        except IndexError:
+            return self._index.room(capacity, self._view.z_nbytes)
 
-        def run(room: Queries, start: int) -> _Found:
-            parts = []
-            for i in range(room.n):
-                listed = candidates[start + i]
-                listed = np.ascontiguousarray(listed[listed != NONE])
-                parts.append(self._blocks.search_listed(room, k, listed, row=i))
-            distances, ids = (np.concatenate(one) for one in zip(*parts, strict=True))
-            return distances, ids, np.empty(0, dtype=np.uint64)
+    def _threaded(self, Q: Float32Array, found: ScanResult, wanted: _Wanted, n_threads: int) -> None:
+        """Share the queries, or where there are few of them the segments of every batch."""
+        pool, n = _pool(n_threads), len(Q)
+        segments = self._index.blocks.segments
+        if n >= 2 * n_threads or wanted.listed is not None or len(segments) < n_threads:
+            step = min(BATCH, -(-n // n_threads))
+            work = partial(self._whole, Q, found, wanted, step=step)
+            _wait([pool.submit(work, start) for start in range(0, n, step)])
+            return
+        cuts = np.linspace(0, len(segments), n_threads + 1).astype(int).tolist()
+        part = partial(self._part, Q, wanted)
+        parts = _wait([pool.submit(part, (first, last - first)) for first, last in pairwise(cuts)])
+        distances, ids, found.n_estimated[:] = _merge(parts, wanted.n_candidates)
+        if self._tier is not None:
+            distances, ids = self._tier.rescored(Q, ids, wanted.k)
+        found.distances[:] = distances
+        found.ids[:] = np.where(ids == NONE, -1, ids.astype(np.int64))
 
-        found = [
-            self._on(queries[start : start + BATCH], np.inf, partial(run, start=start))
-            for start in range(0, len(queries), BATCH)
-        ]
-        return np.concatenate([one[0] for one in found]), np.concatenate([one[1] for one in found])
+    def _part(self, Q: Float32Array, wanted: _Wanted, segments: tuple[int, int]) -> _Found:
+        """Search a range of segments for a few queries."""
+        room = self._room(len(Q))
+        try:
+            if self._index.model is None:
+                self._view.prepare(room, Q, self._plan.stage, wanted.eps0)
+            elif status := self._index.prepare(room, Q, wanted.eps0):
+                as_matrix_or_vector(Q, dim=self.quantizer.dim_)
+                _check(status)
+            return self._index.blocks.search(room, len(Q), wanted.n_candidates, segments, wanted.bitmap)
+        finally:
+            self._rooms[room.capacity].append(room)
 
 
-def choose_plan(quantizer: Codec, codes: Codes) -> int:
-    """Return the number of the first stage that takes least, on a sample of the codes.
+@dataclass
+class _Wanted:
+    """Arguments of a search."""
 
-    Rows decoded from codes stand for queries. Reading a code whole counts as the look-ups that take its time:
-    where neighbours are hardly nearer than other rows, many codes pass a short first stage.
-    """
-    codec_view = view(quantizer)
-    plans = codec_view.plans(codes)
-    if len(plans) == 1 or len(codes) < _TRIAL_MIN_ROWS:
-        return len(plans) - 1
-    n = min(len(codes), _TRIAL_ROWS)
-    some = codes[np.linspace(0, len(codes) - 1, n).astype(np.int64)]
-    queries = quantizer.decode(some[np.linspace(0, n - 1, _TRIAL_QUERIES).astype(np.int64)])
-    costs = []
-    for number, plan in enumerate(plans):
-        found = []
-        for part in (some, some[::4]):
-            trial = ScanIndex.__new__(ScanIndex)
-            trial._init(quantizer, part, codec_view, number)
-            # ten neighbours, and the row that the query came from
-            found.append(float(trial.search(queries, 11).n_estimated.mean()))
-        # the number read grows as a power of the number of codes: most are read while the threshold falls
-        power = float(np.clip(np.log(found[0] / found[1]) / np.log(4), 0, 1))
-        whole = found[0] * (len(codes) / n) ** power
-        costs.append(plan.stage.n_lookups + _WHOLE_LOOKUPS * whole / len(codes))
-    return int(np.argmin(costs))
+    k: int
+    n_candidates: int
+    eps0: float
+    bitmap: UInt8Array | None = None
+    listed: UInt32Array | None = None
+
+
+class _Tier:
+    """What candidates are rescored from: codes without blocks."""
+
+    def __init__(self, codec_view: View, index: Index) -> None:
+        self.view, self.index = codec_view, index
+        self.rooms: list[Queries] = []
+
+    def room(self) -> Queries:
+        """Return room for one query that no thread is in; the caller brings it back."""
+        try:
+            return self.rooms.pop()
+        except IndexError:
+            return self.index.room(1, self.view.z_nbytes)
+
+    def rescored(self, Q: Float32Array, candidates: UInt32Array, k: int) -> tuple[Float32Array, UInt32Array]:
+        """Return distances and ids of the k best candidates, shape (n_queries, k), ids in uint32."""
+        room = self.room()
+        parts = []
+        for i, listed in enumerate(candidates):
+            _check(self.index.prepare(room, Q[i : i + 1], 0.0))
+            parts.append(
+                self.index.blocks.search_listed(room, k, np.ascontiguousarray(listed[listed != NONE]))
+            )
+        self.rooms.append(room)
+        return np.concatenate([one[0] for one in parts]), np.concatenate([one[1] for one in parts])
+
+
+def _no_layout() -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of an index of which nothing is scanned."""
+    return {
+        "ids": np.empty(0, dtype=np.uint32),
+        "segments": np.zeros(1, dtype=SEGMENT_DTYPE),
+        "blocks": np.empty((0, 1, BLOCK), dtype=np.uint8),
+    }
+
+
+def _blocks(
+    codec_view: View,
+    codes: Codes,
+    factors: npt.NDArray[np.void] | None,
+    laid_out: dict[str, npt.NDArray[Any]],
+    n_trellis: int,
+) -> Blocks:
+    lists = codes.factors["list"].astype(np.uint16) if codec_view.n_lists > 1 else None
+    return Blocks(
+        kind=codec_view.kind,
+        bits=codec_view.bits,
+        dim=codec_view.dim,
+        codes=np.ascontiguousarray(codes.packed),
+        factors=factors,
+        lists=lists,
+        ids=laid_out["ids"],
+        segments=laid_out["segments"],
+        blocks=laid_out["blocks"],
+        factor_bins=laid_out.get("factor_bins"),
+        n_trellis=n_trellis,
+        n_lists=codec_view.n_lists,
+        trellis=codec_view.trellis,
+    )
+
+
+def _wait(futures: list[Future[_T]]) -> list[_T]:
+    """Return results in order; rooms and results are written to until all threads are done."""
+    for one in futures:
+        one.exception()
+    return [one.result() for one in futures]
 
 
 def _merge(parts: list[_Found], k: int) -> _Found:

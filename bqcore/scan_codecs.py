@@ -6,10 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bqcore import levels
-from bqcore._ffi import FACTORS_DTYPE, Float32Array, _check, _pointer
-from bqcore._native import ffi, lib
-from bqcore._products import matmul
-from bqcore._scan import Queries, Stage
+from bqcore._ffi import FACTORS_DTYPE
+from bqcore._native import lib
+from bqcore._scan import Model
 from bqcore.codec import Codec
 from bqcore.codes import Codes
 from bqcore.pq import PQ
@@ -38,10 +37,22 @@ class RaBitQView(View):
         self.codec, self.bits, self.dim = codec, codec.bits_, codec.dim_
         self.kind = "levels" if codec.bits_ in levels.PACKED_BITS else "planes"  # type: ignore[misc]
         self.n_lists = len(codec.centroids_)
-        beyond = bool(codec._beyond_format())
-        self._model = codec._queries if beyond else codec._model
-        self._half = ((1 << self.bits) - 1) / 2
-        self.takes_unit_rows = beyond
+        self.z_nbytes = lib.bqk_query_nbytes(self.dim, 8)
+        half = ((1 << self.bits) - 1) / 2
+        if not codec._beyond_format():
+            self.model = Model(self.dim, self.dim, rabitq=codec._model._struct, half=half)
+            return
+        self.model = Model(
+            self.dim,
+            self.dim,
+            unit=codec.metric_ == "cosine",
+            centroids=codec.centroids_,
+            square={"l2": 1.0, "cosine": 0.5, "ip": 0.0}[codec.metric_],
+            origin=codec.centroid_,
+            matrix=codec.rotation_matrix_.T if codec.rotation_ == "dense" else None,
+            rabitq=codec._queries._struct,
+            half=half,
+        )
 
     def plans(self, codes: Codes) -> list[StagePlan]:  # noqa: D102
         known = self.codec._levels(codes.packed[sample_rows(len(codes))]).astype(np.float64)
@@ -83,33 +94,12 @@ class RaBitQView(View):
         )
 
     def factors(self, codes: Codes) -> npt.NDArray[np.void]:  # noqa: D102
-        if codes.factors.dtype == FACTORS_DTYPE:
-            return np.ascontiguousarray(codes.factors)
+        floats = self.codec._floats(codes)
+        if floats.dtype == FACTORS_DTYPE:
+            return np.ascontiguousarray(floats)
         out = np.empty(len(codes), dtype=FACTORS_DTYPE)
-        out["f_add"], out["f_rescale"] = codes.factors["f_add"], codes.factors["f_rescale"]
+        out["f_add"], out["f_rescale"] = floats["f_add"], floats["f_rescale"]
         return out
-
-    def room(self, capacity: int, stage: Stage) -> Queries:  # noqa: D102
-        z_nbytes = lib.bqk_query_nbytes(self.dim, 8)
-        return Queries(capacity, stage, self.n_lists, z_nbytes, self.dim)
-
-    def prepare(self, queries: Queries, Q: Float32Array, stage: Stage, eps0: float) -> None:  # noqa: D102
-        codec, model = self.codec, self._model
-        queries.n = len(Q)
-        beyond = model is not codec._model
-        if beyond:
-            queries.g_add[: len(Q)] = codec._list_distances(Q)
-            Q = codec._turn(Q - codec.centroid_)
-        query, rotated, work = ffi.new("bqk_query *"), queries.coordinates, queries.work
-        rows = ffi.cast("float *", _pointer("float", Q))
-        for i in range(len(Q)):
-            q, one = rows + i * self.dim, queries.structs[i]
-            _check(lib.bqk_query_prepare(model._struct, q, 32, query, rotated, work))
-            stage.prepare(queries, i, rotated, eps0)
-            _check(lib.bqk_query_prepare(model._struct, q, 8, query, queries.z[i], work))
-            if not beyond:
-                queries.g_add[i, 0] = query.g_add
-            one.unit, one.shift = query.delta, self._half * query.sum_z
 
 
 class SAQView(View):
@@ -121,9 +111,21 @@ class SAQView(View):
         self.codec, self.dim, self.bits = codec, len(codec.axis_bits_), int(codec.axis_bits_.sum())
         self.n_lists = len(codec.centroids_)
         self.trellis = codec._trellis.struct
+        self.z_nbytes = lib.bqk_scan_trellis_nbytes(self.trellis)
         self._l2 = codec.metric_ == "l2"
-        self._origin = codec.centroids_.mean(axis=0) if self._l2 else np.zeros(codec.dim_, np.float32)
-        self._centroids = codec.centroids_ - self._origin
+        # l2 does not depend on the origin, and squares lose fewest digits about the mean
+        self._origin = codec.centroids_.mean(axis=0) if self._l2 else None
+        self.model = Model(
+            codec.dim_,
+            self.dim,
+            unit=codec.metric_ == "cosine",
+            centroids=codec.centroids_,
+            square=float(self._l2),
+            constant=float(codec.metric_ == "cosine"),
+            origin=self._origin,
+            matrix=codec.back_,
+            trellis=self.trellis,
+        )
 
     def plans(self, codes: Codes) -> list[StagePlan]:  # noqa: D102
         codec, rates = self.codec, self.codec.axis_bits_.astype(np.int64)
@@ -145,10 +147,10 @@ class SAQView(View):
         scale = codec._f_rescale.unpack(codes.factors["f_rescale"])
         out["f_rescale"] = -2 * scale if self._l2 else -scale
         out["f_add"] = codec._f_add.unpack(codes.factors["f_add"])
-        if not self._l2:
+        if self._origin is None:
             return out
         lists = codec._lists(codes)
-        axes = self._centroids @ codec.back_.T
+        axes = (codec.centroids_ - self._origin) @ codec.back_.T
         for start in range(0, len(codes), 1 << 13):
             rows = slice(start, start + (1 << 13))
             found = codec._levels(codes[rows])
@@ -157,31 +159,6 @@ class SAQView(View):
                 square += 2 * np.einsum("ij,ij->i", found, axes[lists[rows]])
             out["f_add"][rows] += square
         return out
-
-    def room(self, capacity: int, stage: Stage) -> Queries:  # noqa: D102
-        n_values = lib.bqk_scan_trellis_values(self.trellis)
-        return Queries(capacity, stage, self.n_lists, n_values * 4, 0)
-
-    def prepare(self, queries: Queries, Q: Float32Array, stage: Stage, eps0: float) -> None:  # noqa: D102
-        codec = self.codec
-        queries.n = len(Q)
-        if not self._l2:
-            queries.g_add[: len(Q)] = np.float32(codec.metric_ == "cosine") - matmul(Q, codec.centroids_)
-        else:
-            Q = Q - self._origin
-            if self.n_lists == 1:
-                np.einsum("ij,ij->i", Q, Q, out=queries.g_add[: len(Q), 0])
-            else:
-                for i, q in enumerate(Q):
-                    difference = self._centroids - q
-                    np.einsum("ij,ij->i", difference, difference, out=queries.g_add[i])
-        axes = matmul(np.ascontiguousarray(Q), codec.back_)  # a query's sums do not depend on its neighbours
-        rows = ffi.cast("float *", _pointer("float", axes))
-        for i in range(len(Q)):
-            q, one = rows + i * self.dim, queries.structs[i]
-            stage.prepare(queries, i, q, eps0)
-            lib.bqk_scan_trellis_query(self.trellis, q, ffi.cast("float *", queries.z[i]))
-            one.offset = 0.0
 
 
 def view(codec: Codec) -> View:

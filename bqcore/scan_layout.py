@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from bqcore._kernels import Float32Array
 from bqcore._scan import BLOCK, NONE, SEGMENT_DTYPE, UInt8Array, UInt32Array
 
 # Blocks to a segment: the limits of its factors decide which sums can matter, and threads take whole
@@ -45,6 +46,39 @@ def as_filter(rows: npt.ArrayLike, n: int) -> tuple[UInt8Array | None, UInt32Arr
     if np.count_nonzero(mask) <= _LISTED_SHARE * n:
         return None, np.flatnonzero(mask).astype(np.uint32)
     return np.packbits(mask, bitorder="little"), None
+
+
+def bins_of(factors: npt.NDArray[np.void]) -> tuple[UInt8Array, Float32Array] | None:
+    """Sort codes into 16 bins by 1 / scale and into 16 by f_add / scale, with scale = -f_rescale.
+
+    Returns
+    -------
+    bins : ndarray of uint8, shape (n,)
+        Number of the bin of 1 / scale, and 16 times that of f_add / scale.
+    limits : ndarray of float32, shape (3, 16)
+        Least and largest 1 / scale and least f_add / scale in each bin, rounded outwards; another's in empty ones. None where
+        a scale is so small that its quotients are none.
+    """
+    scale = -factors["f_rescale"].astype(np.float64)
+    if scale.min() <= 1e-30:
+        return None
+    limits, bins = np.zeros((3, 16)), np.zeros(len(scale), dtype=np.uint8)
+    for part, values in enumerate((1 / scale, factors["f_add"] / scale)):
+        edges = np.quantile(values, np.arange(1, 16) / 16)
+        number = np.searchsorted(edges, values, side="right")
+        bins |= (number << 4 * part).astype(np.uint8)
+        for i in np.unique(number):
+            found = values[number == i]
+            limits[2 * part, i] = found.min()
+            if part == 0:
+                limits[1, i] = found.max()
+        empty = np.setdiff1d(np.arange(16), number)
+        for row in (0, 1) if part == 0 else (2,):
+            limits[row, empty] = limits[row, number[0]]
+    # a float32 is within 2^-24 of what it stands for
+    slack = np.abs(limits) * 2.0**-22
+    outwards = np.array([[-1.0], [1.0], [-1.0]])
+    return bins, (limits + outwards * slack).astype(np.float32)
 
 
 def arrange(

@@ -38,6 +38,7 @@ class PQView(View):
         l2 = codec.metric_ == "l2"
         self._origin = codec.centroids_.mean(axis=0) if l2 else np.zeros(codec.dim_, np.float32)
         self._centroids = codec.centroids_ - self._origin
+        self.z_nbytes = -(-self.dim // 2) * 128
 
     def plans(self, codes: Codes) -> list[StagePlan]:
         """Take the whole code. Its bits have no axes: `prepare` fills the tables."""
@@ -61,15 +62,10 @@ class PQView(View):
             out["f_add"][rows] = 2 * np.einsum("ij,ij->i", transformed[lists[rows]], residuals)
         return out
 
-    def room(self, capacity: int, stage: Stage) -> Queries:
-        """Return room for so many queries."""
-        return Queries(capacity, stage, self.n_lists, stage.n_lookups * 64, 0)
-
     def prepare(self, queries: Queries, Q: Float32Array, stage: Stage, eps0: float) -> None:
         """Fill tables and terms; rounding is off by delta / 2 in each look-up."""
         codec = self.codec
-        queries.n = len(Q)
-        Q = Q - self._origin
+        Q = codec.as_coded(Q) - self._origin
         if codec.metric_ == "l2":
             for i, q in enumerate(Q):
                 difference = self._centroids - q

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bqcore._kernels import Float32Array
-from bqcore._scan import Queries, Stage
+from bqcore._scan import Model, Queries, Stage
 from bqcore.codes import Codes
 from bqcore.scan_stages import StagePlan
 
@@ -24,18 +24,21 @@ class View(abc.ABC):
     bits, dim : int
         As `bqcore._scan.Blocks` takes them.
     n_lists : int
+    z_nbytes : int
+        Bytes of a query for the estimate of whole codes.
     trellis : bqk_trellis *, optional
         Of kind "trellis".
-    takes_unit_rows : bool
-        Whether queries are scaled under cosine before they get here.
+    model : Model, optional
+        How the kernels prepare queries; without it `prepare` does.
     """
 
     kind: ClassVar[str]
-    takes_unit_rows: bool = True
     bits: int
     dim: int
     n_lists: int
+    z_nbytes: int
     trellis: Any = None
+    model: Model | None = None
 
     @abc.abstractmethod
     def plans(self, codes: Codes) -> list[StagePlan]:
@@ -45,10 +48,6 @@ class View(abc.ABC):
     def factors(self, codes: Codes) -> npt.NDArray[np.void] | None:
         """Return f_add and f_rescale of codes, shape (n,)."""
 
-    @abc.abstractmethod
-    def room(self, capacity: int, stage: Stage) -> Queries:
-        """Return room for so many queries."""
-
-    @abc.abstractmethod
     def prepare(self, queries: Queries, Q: Float32Array, stage: Stage, eps0: float) -> None:
-        """Prepare queries, shape (n_queries <= capacity, dim), contiguous."""
+        """Prepare queries, shape (n_queries <= capacity, dim), contiguous, where there is no `model`."""
+        raise NotImplementedError

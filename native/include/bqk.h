@@ -48,6 +48,8 @@ typedef struct bqk_kernels
 	/* float kernels, fixed lane order */
 	double (*norm2)(const float *x, size_t dim);
 	float (*dotf)(const float *a, const float *b, size_t dim);
+	/* dotf with each row of a matrix */
+	void (*dots)(const float *x, const float *matrix, size_t rows, size_t dim, float *out);
 	void (*residual)(const float *x, float scale, const float *centroid, size_t dim, float *out);
 	void (*rotate)(const float *signs, size_t dim, float *x);
 	void (*sums)(const float *x, size_t dim, bqk_sums *out);
@@ -72,6 +74,8 @@ typedef struct bqk_kernels
 	uint32_t (*nearest)(const float *codewords, size_t n, size_t dim, const float *target, const float *direction,
 						float weight, float shift);
 	bqk_lut_fn lut4;
+	/* product of a trellis code with a prepared query: scan_trellis.h */
+	float (*trellis_product)(const bqk_trellis *t, const float *levels, const uint8_t *code, const void *z);
 } bqk_kernels;
 
 extern const bqk_kernels bqk_kernels_scalar;

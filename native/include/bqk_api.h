@@ -216,7 +216,10 @@ typedef struct bqk_segment
 } bqk_segment;
 
 /* What is searched. ids: which code lies where, NULL where code i lies at i. bits: of a level, or of a whole trellis
- * code; dim: axes, or look-ups. factors (NULL: 0 and -1), lists (NULL: 0) and codes are by id, of n codes. */
+ * code; dim: axes, or look-ups. levels: bqk_scan_levels of the trellis.
+ * factor_bins: NULL, or the limits of the bins in which a further row of each block says that a code's factors are,
+ * with 1 / scale in the low nibble and f_add / scale in the high one: the least and the largest 1 / scale and the least
+ * f_add / scale of each, [3][16]. factors (NULL: 0 and -1), lists (NULL: 0) and codes are by id, of n codes. */
 typedef struct bqk_scan
 {
 	size_t n;
@@ -234,6 +237,8 @@ typedef struct bqk_scan
 	int bits;
 	size_t dim;
 	const bqk_trellis *trellis;
+	const float *levels;
+	const float *factor_bins;
 } bqk_scan;
 
 /* distance = f_add + g_add[list] + f_rescale * kq, and kq = unit * (dot - shift) + offset of the whole code, or
@@ -268,8 +273,65 @@ int bqk_scan_listed(const bqk_scan *scan, const uint32_t *listed, size_t n_liste
 size_t bqk_scan_prepare_work(const bqk_scan_stage *stage);
 int bqk_scan_prepare(const bqk_scan_stage *stage, const float *q, float eps0, uint8_t *luts, float *delta, float *top,
 					 float *work);
-/* Prepares a query of axes for BQK_SCAN_TRELLIS: values, of which there are bqk_scan_trellis_values(t) floats. */
-size_t bqk_scan_trellis_values(const bqk_trellis *t);
-void bqk_scan_trellis_query(const bqk_trellis *t, const float *q, float *values);
+/* Prepares a query of axes for BQK_SCAN_TRELLIS: z, bqk_scan_trellis_nbytes(t), aligned to 4. */
+size_t bqk_scan_trellis_nbytes(const bqk_trellis *t);
+void bqk_scan_trellis_query(const bqk_trellis *t, const float *q, void *z);
+/* Levels of axes of 1, 2, ... bits, up to those of the trellis: bqk_scan_levels_count(t) floats. */
+size_t bqk_scan_levels_count(const bqk_trellis *t);
+void bqk_scan_levels(const bqk_trellis *t, float *levels);
 /* Levels of an axis of `bits` bits and deviation 1: 2^(bits + 1) floats, ascending. */
 int bqk_trellis_levels(int bits, float *levels);
+
+/* How a query of dim coordinates becomes what the kernels take. In this order, each step only where its pointer is set:
+ * scaled to unit length; g_add of every list from its distance |q - c|^2 times square, or else constant - <q, c>; less
+ * origin; times rows of a matrix, matrix[n_axes][dim]. Then `rabitq`, a model of n_axes dimensions, makes z of 8 bits,
+ * and where there is one centroid g_add; without it z is bqk_scan_trellis_query's. */
+typedef struct bqk_scan_model
+{
+	size_t dim;
+	size_t n_axes;
+	int unit;
+	size_t n_lists;
+	const float *centroids;
+	float square;
+	float constant;
+	const float *origin;
+	const float *matrix;
+	const bqk_model *rabitq;
+	const bqk_trellis *trellis;
+	float half; /* of rabitq: half the largest level */
+} bqk_scan_model;
+
+/* Scan, stage and model of one index. A tier, which candidates are rescored from, has no stage and no blocks. */
+typedef struct bqk_scan_index
+{
+	const bqk_scan *scan;
+	const bqk_scan_stage *stage;
+	const bqk_scan_model *model;
+} bqk_scan_index;
+
+/* Prepares queries, n_queries rows of dim floats: fills what their pointers point to. work holds
+ * bqk_scan_queries_work(index) floats. On BQK_ERANGE a query is not finite or too large. */
+size_t bqk_scan_queries_work(const bqk_scan_index *index);
+int bqk_scan_queries(const bqk_scan_index *index, const float *q, size_t n_queries, float eps0, bqk_scan_query *queries,
+					 float *work);
+
+/* Memory of one search: queries with their pointers set, work of bqk_scan_queries_work floats, search of
+ * bqk_scan_work(n_queries, n_candidates), and found distances, ids [n_queries][n_candidates] and counts. */
+typedef struct bqk_scan_room
+{
+	bqk_scan_query *queries;
+	float *work;
+	void *search;
+	float *distances;
+	uint32_t *ids;
+	uint64_t *n_full;
+} bqk_scan_room;
+
+/* A whole search: prepares queries, unless they are, finds n_candidates of each among all, among those of a filter, or,
+ * where listed is set, among the listed; with a tier rescores them (tier_room: of one query), and writes the k
+ * best of each: distances and ids [n_queries][k], infinity and -1 where there are fewer, n_full[n_queries]. */
+int bqk_scan_find(const bqk_scan_index *index, const bqk_scan_room *room, const bqk_scan_index *tier,
+				  const bqk_scan_room *tier_room, const float *q, size_t n_queries, float eps0, int prepared,
+				  size_t n_candidates, size_t k, const uint8_t *filter, const uint32_t *listed, size_t n_listed,
+				  double *distances, int64_t *ids, int64_t *n_full);

@@ -63,7 +63,7 @@ bqk_scan_lut(const float *values, size_t n_rows, size_t n_trellis, uint8_t *luts
 	}
 	/* 1e-6: entries are computed in float32 */
 	step = largest / (255.0 - 0.5 * BQK_SCAN_CHUNK);
-	step = fmax(step, all / (65535.0 - 0.5 * (double) n_lookups)) * (1.0 + 1e-6);
+	step = fmax(step, all / (65535.0 - 255.0 - 0.5 * (double) n_lookups)) * (1.0 + 1e-6);
 	if (!(step < 1e30))
 		return BQK_ERANGE;
 	*delta = (float) step;
@@ -136,10 +136,17 @@ trellis_byte(const uint8_t *block, size_t n_trellis, size_t i, size_t c)
 }
 
 static uint32_t
-sum_of_code(const bqk_scan_rows *rows, const uint8_t *block, const uint8_t *lut, size_t c)
+sum_of_code(const bqk_scan_rows *rows, const uint8_t *block, const bqk_scan_found *found, size_t c)
 {
+	const uint8_t *lut = found->luts;
 	uint32_t sum = 0;
 
+	if (rows->n_factors)
+	{
+		uint8_t bits = block[rows->n_rows * BQK_SCAN_BLOCK + c];
+
+		sum = found->factor_luts[bits & 15] + found->factor_luts[16 + (bits >> 4)];
+	}
 	for (size_t i = 0; i < rows->n_rows; i++, lut += 32)
 	{
 		uint8_t bits = block[i * BQK_SCAN_BLOCK + c];
@@ -158,6 +165,8 @@ sum_of_code(const bqk_scan_rows *rows, const uint8_t *block, const uint8_t *lut,
 void
 bqk_fastscan_scalar(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries)
 {
+	size_t stride = (rows->n_rows + rows->n_factors) * BQK_SCAN_BLOCK;
+
 	for (size_t q = 0; q < n_queries; q++)
 	{
 		bqk_scan_found *f = found + q;
@@ -166,7 +175,7 @@ bqk_fastscan_scalar(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_q
 		for (size_t b = 0; b < rows->n_blocks; b++)
 			for (size_t c = 0; c < BQK_SCAN_BLOCK; c++)
 			{
-				uint32_t sum = sum_of_code(rows, rows->blocks + b * rows->n_rows * BQK_SCAN_BLOCK, f->luts, c);
+				uint32_t sum = sum_of_code(rows, rows->blocks + b * stride, f, c);
 
 				if (sum > f->threshold)
 					continue;

@@ -9,10 +9,13 @@
  *     z1[i] = b[i] ^ b[i+1] ^ b[i+3],
  * is the exclusive or of three rows, two sub-codes more. Beyond the last such row lie the first ones shifted by a bit.
  *
+ * A block may end with a row of factors (scan.c): its two look-ups are of their own, up to 255 together, in a chunk of
+ * their own.
+ *
  * Sums cannot overflow. Look-ups are added in 8 bits in chunks of at most BQK_SCAN_CHUNK, then in 16 bits. Entries of
  * a look-up of range r are round((top - v) / delta) <= r / delta + 1/2, so that with
  *     delta >= (sum of r over the chunk) / (255 - BQK_SCAN_CHUNK / 2)            for every chunk, and
- *     delta >= (sum of r over all L look-ups) / (65,535 - L / 2)
+ *     delta >= (sum of r over all L look-ups) / (65,535 - 255 - L / 2)
  * a chunk reaches at most 255 and a code at most 65,535. */
 #ifndef BQK_FASTSCAN_H
 #define BQK_FASTSCAN_H
@@ -35,6 +38,7 @@ typedef struct bqk_scan_rows
 	size_t n_blocks;
 	size_t n_rows;
 	size_t n_trellis;
+	size_t n_factors; /* 1 where a row of factors follows, else 0 */
 } bqk_scan_rows;
 
 /* Positions, counted from the first block, of the codes whose sum is at most the threshold, rising, and their sums;
@@ -46,6 +50,7 @@ typedef struct bqk_scan_found
 	uint32_t *positions;
 	uint16_t *sums;
 	size_t n;
+	const uint8_t *factor_luts; /* 32 bytes for the row of factors */
 } bqk_scan_found;
 
 /* For n_queries <= BQK_SCAN_GROUP. */

@@ -68,6 +68,12 @@ static inline vec xor (vec a, vec b)
 	return _mm256_xor_si256(a, b);
 }
 
+static inline void
+pin(vec *v)
+{
+	__asm__("" : "+x"(*v));
+}
+
 static inline vec
 zero(void)
 {

@@ -74,6 +74,16 @@ static inline vec xor (vec a, vec b)
 	return _mm512_xor_si512(a, b);
 }
 
+static inline void
+pin(vec *v)
+{
+#if defined(BQK_SIMDE)
+	(void) v;
+#else
+	__asm__("" : "+v"(*v));
+#endif
+}
+
 static inline vec
 zero(void)
 {

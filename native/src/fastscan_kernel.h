@@ -7,6 +7,7 @@
  *     low_nibbles(v), high_nibbles(v), halved(v)     v & 15, v >> 4, v >> 1 of bytes
  *     sum8(a, b), sum16(a, b), xor(a, b), zero()
  *     even16(v), odd16(v)    even and odd bytes of v as 16-bit numbers
+ *     pin(v)                 makes the compiler compute *v here
  *     emit(even, odd, at, found)    appends what does not exceed the threshold
  * Sums stay in range by what fastscan.h derives. */
 #include "fastscan.h"
@@ -100,13 +101,34 @@ add_trellis_row(sums *s, const uint8_t *block, size_t n_trellis, size_t i, const
 }
 
 static inline __attribute__((always_inline)) void
+add_plain_row(sums *s, const uint8_t *plain, size_t i, const bqk_scan_found *found, size_t n_trellis, size_t n_queries)
+{
+	vec low[VECTORS], high[VECTORS];
+
+	if (n_queries == 1)
+		fetch_ahead(plain + i * BQK_SCAN_BLOCK);
+	split(plain + i * BQK_SCAN_BLOCK, low, high);
+	for (size_t q = 0; q < n_queries; q++)
+	{
+		const uint8_t *lut = found[q].luts + n_trellis * 64 + i * 32;
+
+		add(s + q, lut, low);
+		add(s + q, lut + 16, high);
+		/* sums row by row: a tree of all look-ups of a chunk would not fit the registers */
+		for (size_t v = 0; v < VECTORS; v++)
+			pin(s[q].bytes + v);
+	}
+}
+
+static inline __attribute__((always_inline)) void
 scan(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries)
 {
 	size_t n_trellis = rows->n_trellis, n_plain = rows->n_rows - n_trellis;
+	size_t stride = (rows->n_rows + rows->n_factors) * BQK_SCAN_BLOCK;
 
 	for (size_t b = 0; b < rows->n_blocks; b++)
 	{
-		const uint8_t *block = rows->blocks + b * rows->n_rows * BQK_SCAN_BLOCK;
+		const uint8_t *block = rows->blocks + b * stride;
 		const uint8_t *plain = block + n_trellis * BQK_SCAN_BLOCK;
 		sums s[BQK_SCAN_GROUP];
 
@@ -128,25 +150,29 @@ scan(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries)
 		}
 		for (size_t first = 0; first < n_plain; first += BQK_SCAN_CHUNK_ROWS)
 		{
-			size_t last = first + BQK_SCAN_CHUNK_ROWS < n_plain ? first + BQK_SCAN_CHUNK_ROWS : n_plain;
+			size_t last = first + BQK_SCAN_CHUNK_ROWS;
 
-			for (size_t i = first; i < last; i++)
-			{
-				vec low[VECTORS], high[VECTORS];
-
-				if (n_queries == 1)
-					fetch_ahead(plain + i * BQK_SCAN_BLOCK);
-				split(plain + i * BQK_SCAN_BLOCK, low, high);
-				for (size_t q = 0; q < n_queries; q++)
-				{
-					const uint8_t *lut = found[q].luts + n_trellis * 64 + i * 32;
-
-					add(s + q, lut, low);
-					add(s + q, lut + 16, high);
-				}
-			}
+			if (last <= n_plain) /* their number is a constant */
+#pragma GCC unroll 8
+				for (size_t i = first; i < first + BQK_SCAN_CHUNK_ROWS; i++)
+					add_plain_row(s, plain, i, found, n_trellis, n_queries);
+			else
+				for (size_t i = first; i < n_plain; i++)
+					add_plain_row(s, plain, i, found, n_trellis, n_queries);
 			for (size_t q = 0; q < n_queries; q++)
 				widen(s + q);
+		}
+		if (rows->n_factors)
+		{
+			vec low[VECTORS], high[VECTORS];
+
+			split(block + rows->n_rows * BQK_SCAN_BLOCK, low, high);
+			for (size_t q = 0; q < n_queries; q++)
+			{
+				add(s + q, found[q].factor_luts, low);
+				add(s + q, found[q].factor_luts + 16, high);
+				widen(s + q);
+			}
 		}
 		for (size_t q = 0; q < n_queries; q++)
 			emit(s[q].even, s[q].odd, (uint32_t) (b * BQK_SCAN_BLOCK), found + q);

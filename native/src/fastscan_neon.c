@@ -61,6 +61,12 @@ static inline vec xor (vec a, vec b)
 	return veorq_u8(a, b);
 }
 
+static inline void
+pin(vec *v)
+{
+	__asm__("" : "+w"(*v));
+}
+
 static inline vec
 zero(void)
 {

@@ -117,6 +117,43 @@ dotf(const float *a, const float *b, size_t dim)
 	return bqk_fold(lane);
 }
 
+/* dotf with every row of a matrix; four rows side by side hide the latency of additions. */
+static void
+dots(const float *x, const float *matrix, size_t rows, size_t dim, float *out)
+{
+	size_t r = 0;
+
+	for (; r + 4 <= rows; r += 4, matrix += 4 * dim)
+	{
+		float lane[4][BQK_LANES];
+		vf acc[4][V] = {{{0}}};
+		size_t i = 0;
+
+		for (; i + BQK_LANES <= dim; i += BQK_LANES)
+		{
+			UNROLLED
+			for (size_t v = 0; v < V; v++)
+			{
+				vf at = load(x + i + v * W);
+
+				acc[0][v] += at * load(matrix + i + v * W);
+				acc[1][v] += at * load(matrix + dim + i + v * W);
+				acc[2][v] += at * load(matrix + 2 * dim + i + v * W);
+				acc[3][v] += at * load(matrix + 3 * dim + i + v * W);
+			}
+		}
+		memcpy(lane, acc, sizeof(lane));
+		for (size_t j = 0; j < 4; j++)
+		{
+			for (size_t k = i; k < dim; k++)
+				lane[j][k % BQK_LANES] += x[k] * matrix[j * dim + k];
+			out[r + j] = bqk_fold(lane[j]);
+		}
+	}
+	for (; r < rows; r++, matrix += dim)
+		out[r] = dotf(x, matrix, dim);
+}
+
 static void
 residual(const float *x, float scale, const float *centroid, size_t dim, float *out)
 {

@@ -10,6 +10,7 @@
 
 #define W 8
 #include "float_kernels.h"
+#include "scan_trellis.h"
 #include "trellis_kernel.h"
 #include "project_kernel.h"
 
@@ -357,6 +358,7 @@ const bqk_kernels bqk_kernels_avx2 = {
 	bqk_cpu_avx2,
 	norm2,
 	dotf,
+	dots,
 	residual,
 	rotate,
 	sums,
@@ -371,6 +373,7 @@ const bqk_kernels bqk_kernels_avx2 = {
 	project,
 	nearest_codeword,
 	bqk_lut4_avx2,
+	bqk_trellis_product_avx2,
 };
 
 #if defined(__clang__)

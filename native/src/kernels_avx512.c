@@ -11,6 +11,7 @@
 
 #define W 16
 #include "float_kernels.h"
+#include "scan_trellis.h"
 #include "trellis_kernel.h"
 #include "project_kernel.h"
 
@@ -246,6 +247,7 @@ const bqk_kernels bqk_kernels_avx512 = {
 	bqk_cpu_avx512,
 	norm2,
 	dotf,
+	dots,
 	residual,
 	rotate,
 	sums,
@@ -260,6 +262,7 @@ const bqk_kernels bqk_kernels_avx512 = {
 	project,
 	nearest_codeword,
 	bqk_lut4_avx2,
+	bqk_trellis_product_avx2,
 };
 
 #if defined(__clang__)

@@ -3,6 +3,7 @@
 #if defined(__aarch64__)
 #define W 4
 #include "float_kernels.h"
+#include "scan_trellis.h"
 #include "trellis_kernel.h"
 #include "project_kernel.h"
 
@@ -336,6 +337,7 @@ const bqk_kernels bqk_kernels_neon = {
 	bqk_cpu_neon,
 	norm2,
 	dotf,
+	dots,
 	residual,
 	rotate,
 	sums,
@@ -350,5 +352,6 @@ const bqk_kernels bqk_kernels_neon = {
 	project,
 	nearest_codeword,
 	bqk_lut4_scalar,
+	bqk_trellis_product_neon,
 };
 #endif

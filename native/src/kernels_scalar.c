@@ -1,4 +1,5 @@
 /* The oracle: float and integer kernels in plain C, one coordinate at a time. */
+#include "scan_trellis.h"
 #include "trellis.h"
 
 #include <math.h>
@@ -28,6 +29,13 @@ dotf(const float *a, const float *b, size_t dim)
 	for (size_t i = 0; i < dim; i++)
 		lane[i % BQK_LANES] += a[i] * b[i];
 	return bqk_fold(lane);
+}
+
+static void
+dots(const float *x, const float *matrix, size_t rows, size_t dim, float *out)
+{
+	for (size_t r = 0; r < rows; r++)
+		out[r] = dotf(x, matrix + r * dim, dim);
 }
 
 static void
@@ -340,6 +348,7 @@ const bqk_kernels bqk_kernels_scalar = {
 	always,
 	norm2,
 	dotf,
+	dots,
 	residual,
 	rotate,
 	sums,
@@ -354,4 +363,5 @@ const bqk_kernels bqk_kernels_scalar = {
 	project,
 	nearest_codeword,
 	bqk_lut4_scalar,
+	bqk_trellis_product_scalar,
 };

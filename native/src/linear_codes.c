@@ -19,8 +19,7 @@ bqk_matmul(const float *x, size_t n, const float *matrix, size_t rows, size_t di
 		size_t last = first + ROWS < rows ? first + ROWS : rows;
 
 		for (size_t i = 0; i < n; i++)
-			for (size_t j = first; j < last; j++)
-				out[i * rows + j] = k->dotf(x + i * dim, matrix + j * dim, dim);
+			k->dots(x + i * dim, matrix + first * dim, last - first, dim, out + i * rows + first);
 	}
 	return BQK_OK;
 }

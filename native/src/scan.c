@@ -1,11 +1,11 @@
 /* Exhaustive search over blocks of codes: integer sums against an integer threshold, bounds of what passes against the
  * k-th best distance, estimates of what is left. */
 #include "fastscan.h"
-#include "scan_trellis.h"
 #include "topk.h"
 #include "trellis.h"
 
 #include <math.h>
+#include <string.h>
 
 /* Blocks between two looks at the threshold. The first runs are short, as the threshold falls fastest there; 64 blocks
  * of 48 rows are 196 kB, which stay in the second-level cache for all queries. */
@@ -15,10 +15,18 @@
 #define AHEAD 16
 #define CACHE_LINE 64
 
-/* A query's place in the search. */
+/* Codes of a query that wait to be read whole. */
+#define WAITING 512
+
+/* A query's place in the search. Of the codes whose bound does not exceed the threshold only those are read at once
+ * that have one of the k smallest bounds so far: they are the ones to lower the threshold. The others wait, and most
+ * of them need not be read in the end. */
 typedef struct progress
 {
 	bqk_topk best;
+	bqk_topk near;
+	uint64_t *waiting; /* entries of bounds */
+	size_t n_waiting;
 	uint64_t n_full;
 } progress;
 
@@ -32,7 +40,7 @@ typedef struct scratch
 size_t
 bqk_scan_work(size_t n_queries, size_t k)
 {
-	return n_queries * (sizeof(progress) + bqk_topk_capacity(k) * sizeof(uint64_t)) +
+	return n_queries * (sizeof(progress) + (2 * bqk_topk_capacity(k) + WAITING) * sizeof(uint64_t)) +
 		   BQK_SCAN_GROUP * RUN_CODES * (sizeof(uint32_t) + sizeof(uint16_t));
 }
 
@@ -41,11 +49,16 @@ divide(void *work, size_t n_queries, size_t k)
 {
 	scratch s = {work, {NULL}, {NULL}};
 	uint64_t *entries = (uint64_t *) (void *) (s.queries + n_queries);
-	uint32_t *positions = (uint32_t *) (void *) (entries + n_queries * bqk_topk_capacity(k));
+	uint32_t *positions = (uint32_t *) (void *) (entries + n_queries * (2 * bqk_topk_capacity(k) + WAITING));
 	uint16_t *sums = (uint16_t *) (void *) (positions + BQK_SCAN_GROUP * RUN_CODES);
 
-	for (size_t q = 0; q < n_queries; q++, entries += bqk_topk_capacity(k))
-		s.queries[q] = (progress) {{entries, 0, k, INFINITY}, 0};
+	for (size_t q = 0; q < n_queries; q++, entries += 2 * bqk_topk_capacity(k) + WAITING)
+	{
+		uint64_t *near = entries + bqk_topk_capacity(k);
+
+		s.queries[q] =
+			(progress) {{entries, 0, k, INFINITY}, {near, 0, k, INFINITY}, near + bqk_topk_capacity(k), 0, 0};
+	}
 	for (size_t q = 0; q < BQK_SCAN_GROUP; q++)
 	{
 		s.positions[q] = positions + q * RUN_CODES;
@@ -54,23 +67,57 @@ divide(void *work, size_t n_queries, size_t k)
 	return s;
 }
 
-/* Largest sum that a code of the segment may have whose bound, in floats, does not exceed the distance; -1 if none may.
- *     f_add + g_add - scale (top - delta sum) <= distance   <=>   delta sum <= top + (distance - g_add - f_add) / scale
- * Rounding: a bound is four operations on numbers up to `size`, each off by at most 2^-24 of it. */
-static int64_t
-sum_limit(const bqk_segment *segment, const bqk_scan_query *query, float distance)
+/* Limits of the sums that matter, of one query in one run. */
+typedef struct limits
 {
-	double g_add = query->g_add[segment->list], room = (double) distance - g_add - segment->f_add_min, size, limit;
-	double scale = room >= 0 ? segment->scale_min : segment->scale_max;
+	int64_t sum; /* the largest; -1 if no code of the segment has a chance */
+	uint8_t luts[32];
+} limits;
 
+/* Largest sum that a code of the segment may have whose bound, in floats, does not exceed the distance:
+ *     f_add + g_add - scale (top - delta sum) <= distance
+ * <=> delta sum <= top - r / scale - f_add / scale,    r = g_add - distance.
+ * With bins the two quotients of a code, from below, are look-ups beside those of its bits, less the least of them; an
+ * entry above 127 can be cut down to it. Without bins they are those of the segment's extremes.
+ * Rounding: a bound is four operations on numbers up to `size`, each off by at most 2^-24 of it. */
+static void
+set_limits(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_query *query, float distance, limits *out)
+{
+	double g_add = query->g_add[segment->list], r, size, limit, least[2] = {INFINITY, INFINITY}, inv;
+	const float *bins = scan->factor_bins;
+	double part[32];
+
+	memset(out->luts, 0, sizeof(out->luts));
+	out->sum = UINT16_MAX;
 	if (!(query->delta > 0.0f) || !(segment->scale_min > 0.0f) || distance == INFINITY)
-		return UINT16_MAX;
+		return;
 	size = fmax(fabs((double) segment->f_add_min), fabs((double) segment->f_add_max)) + fabs(g_add) +
 		   segment->scale_max * (fabs((double) query->top) + (double) query->delta * UINT16_MAX);
-	room += size * 0x1p-20;
-	scale = room >= 0 ? segment->scale_min : segment->scale_max;
-	limit = (query->top + room / scale) / query->delta + 1.0;
-	return limit < 0 ? -1 : limit < UINT16_MAX ? (int64_t) limit : UINT16_MAX;
+	r = g_add - distance - size * 0x1p-20;
+	inv = 1.0 / query->delta;
+	if (!bins)
+	{
+		double room = -(r + segment->f_add_min), scale = room >= 0 ? segment->scale_min : segment->scale_max;
+
+		limit = (query->top + room / scale) * inv + 1.0;
+		out->sum = limit < 0 ? -1 : limit < UINT16_MAX ? (int64_t) limit : UINT16_MAX;
+		return;
+	}
+	for (size_t i = 0; i < 16; i++)
+	{
+		part[i] = r * bins[r >= 0 ? i : 16 + i];
+		part[16 + i] = bins[32 + i];
+		least[0] = part[i] < least[0] ? part[i] : least[0];
+		least[1] = part[16 + i] < least[1] ? part[16 + i] : least[1];
+	}
+	for (size_t i = 0; i < 32; i++)
+	{
+		double entry = (part[i] - least[i / 16]) * inv;
+
+		out->luts[i] = (uint8_t) (entry < 127.0 ? entry : 127.0);
+	}
+	limit = (query->top - least[0] - least[1]) * inv + 1.0;
+	out->sum = limit < 0 ? -1 : limit < UINT16_MAX ? (int64_t) limit : UINT16_MAX;
 }
 
 static inline float
@@ -93,7 +140,7 @@ inner_product(const bqk_scan *scan, const bqk_scan_query *query, const uint8_t *
 		}
 		break;
 	case BQK_SCAN_TRELLIS:
-		return bqk_scan_trellis_product(scan->trellis, code, query->z);
+		return kernels->trellis_product(scan->trellis, scan->levels, code, query->z);
 	case BQK_SCAN_LUT4:
 		bqk_lut_scan_float(4, code, 1, scan->dim, query->z, 1, &sum);
 		return sum + query->offset;
@@ -129,53 +176,106 @@ wanted(const bqk_scan *scan, uint32_t id, const uint8_t *filter)
 	return id < scan->n && (!filter || filter[id / 8] >> id % 8 & 1);
 }
 
-/* Estimates what the kernel found. Ids and bounds of the codes that are left take the place of positions and sums.
- * Codes are few and far between: their factors are fetched all at once, as each would wait for memory alone. */
+/* Reads codes whole, given as entries of their bounds. */
 static void
-estimate_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_query *query, size_t first_block,
-			   const uint8_t *filter, const bqk_scan_found *found, progress *p)
+read_whole(const bqk_scan *scan, const bqk_scan_query *query, const uint64_t *entries, size_t n, progress *p)
 {
-	size_t first = first_block * BQK_SCAN_BLOCK, n = 0;
-	uint32_t *left = found->positions;
-
-	for (size_t i = 0; i < found->n; i++)
-	{
-		left[i] = scan->ids ? scan->ids[first + left[i]] : (uint32_t) first + left[i];
-		if (scan->factors && left[i] < scan->n)
-			__builtin_prefetch(scan->factors + left[i]);
-	}
-	for (size_t i = 0; i < found->n; i++)
-	{
-		uint32_t id = left[i];
-		uint16_t sum = found->sums[i];
-		float bound;
-
-		if (!wanted(scan, id, filter))
-			continue;
-		bound = f_add_of(scan, query, id, segment->list) +
-				f_rescale_of(scan, id) * (query->top - query->delta * (float) sum);
-		if (bound > p->best.threshold)
-			continue;
-		left[n] = id;
-		found->sums[n++] = sum;
-	}
 	for (size_t i = 0; i < n && i < AHEAD; i++)
-		fetch(scan, left[i]);
+		fetch(scan, (uint32_t) entries[i]);
 	for (size_t i = 0; i < n; i++)
 	{
-		uint32_t id = left[i];
-		float f_add = f_add_of(scan, query, id, segment->list), f_rescale = f_rescale_of(scan, id);
-		float bound = f_add + f_rescale * (query->top - query->delta * (float) found->sums[i]), estimate;
+		uint32_t id = (uint32_t) entries[i];
+		float bound = bqk_topk_distance(entries[i]), estimate;
 
 		if (i + AHEAD < n)
-			fetch(scan, left[i + AHEAD]);
+			fetch(scan, (uint32_t) entries[i + AHEAD]);
 		if (bound > p->best.threshold)
 			continue;
 		p->n_full++;
-		estimate = f_add + f_rescale * inner_product(scan, query, scan->codes + (size_t) id * scan->code_nbytes);
+		estimate = f_add_of(scan, query, id, scan->lists ? scan->lists[id] : 0) +
+				   f_rescale_of(scan, id) * inner_product(scan, query, scan->codes + (size_t) id * scan->code_nbytes);
 		bqk_topk_push(&p->best, estimate < bound ? bound : estimate, id);
+		if (i % AHEAD == AHEAD - 1)
+			bqk_topk_compact(&p->best);
 	}
 	bqk_topk_compact(&p->best);
+}
+
+/* Forgets what fell behind the threshold, and reads the rest if it is much or the last. */
+static void
+clear_waiting(const bqk_scan *scan, const bqk_scan_query *query, progress *p, int last)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < p->n_waiting; i++)
+		if (bqk_topk_distance(p->waiting[i]) <= p->best.threshold)
+			p->waiting[n++] = p->waiting[i];
+	p->n_waiting = n;
+	if (!last && n <= WAITING / 2)
+		return;
+	read_whole(scan, query, p->waiting, n, p);
+	p->n_waiting = 0;
+}
+
+/* Bounds what the kernel found. Codes are few and far between: their factors are fetched all at once, as each would
+ * wait for memory alone. */
+static void
+bound_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_query *query, size_t first_block,
+			const uint8_t *filter, const bqk_scan_found *found, progress *p)
+{
+	size_t first = first_block * BQK_SCAN_BLOCK, n = 0, kept = 0;
+	size_t stride = (scan->n_rows + 1) * BQK_SCAN_BLOCK;
+	const uint8_t *factor_rows =
+		scan->factor_bins ? scan->blocks + first_block * stride + scan->n_rows * BQK_SCAN_BLOCK : NULL;
+	uint32_t *ids = found->positions;
+
+	for (size_t i = 0; i < found->n; i++)
+	{
+		if (factor_rows)
+		{
+			uint8_t bins = factor_rows[ids[i] / BQK_SCAN_BLOCK * stride + ids[i] % BQK_SCAN_BLOCK];
+
+			found->sums[i] =
+				(uint16_t) (found->sums[i] - found->factor_luts[bins & 15] - found->factor_luts[16 + (bins >> 4)]);
+		}
+		ids[i] = scan->ids ? scan->ids[first + ids[i]] : (uint32_t) first + ids[i];
+		if (scan->factors && ids[i] < scan->n)
+			__builtin_prefetch(scan->factors + ids[i]);
+	}
+	for (size_t i = 0; i < found->n; i++)
+	{
+		float bound;
+
+		if (!wanted(scan, ids[i], filter))
+			continue;
+		bound = f_add_of(scan, query, ids[i], segment->list) +
+				f_rescale_of(scan, ids[i]) * (query->top - query->delta * (float) found->sums[i]);
+		if (bound > p->best.threshold)
+			continue;
+		if (p->n_waiting == WAITING)
+			clear_waiting(scan, query, p, 0);
+		if (bound <= p->near.threshold)
+			fetch(scan, ids[i]);
+		p->waiting[p->n_waiting++] = bqk_topk_entry(bound, ids[i]);
+		bqk_topk_push(&p->near, bound, ids[i]);
+		n++;
+	}
+	if (n == 0)
+		return;
+	bqk_topk_compact(&p->near);
+	/* those of this run with the smallest bounds to the end; a cleared list was cut from the front */
+	n = n < p->n_waiting ? n : p->n_waiting;
+	kept = p->n_waiting - n;
+	for (size_t i = kept; i < p->n_waiting; i++)
+		if (bqk_topk_distance(p->waiting[i]) > p->near.threshold)
+		{
+			uint64_t later = p->waiting[i];
+
+			p->waiting[i] = p->waiting[kept];
+			p->waiting[kept++] = later;
+		}
+	read_whole(scan, query, p->waiting + kept, p->n_waiting - kept, p);
+	p->n_waiting = kept;
 }
 
 static void
@@ -199,22 +299,23 @@ search_run(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_rows
 		   const bqk_scan_query *queries, size_t n_queries, const uint8_t *filter, bqk_scan_fn kernel, scratch *s)
 {
 	bqk_scan_found found[BQK_SCAN_GROUP];
+	limits limit[BQK_SCAN_GROUP];
 	size_t who[BQK_SCAN_GROUP], n = 0;
 
 	for (size_t q = 0; q < n_queries; q++)
 	{
-		int64_t limit = sum_limit(segment, queries + q, s->queries[q].best.threshold);
-
-		if (limit >= 0)
+		set_limits(scan, segment, queries + q, s->queries[q].best.threshold, limit + n);
+		if (limit[n].sum >= 0)
 		{
-			found[n] = (bqk_scan_found) {queries[q].luts, (uint32_t) limit, s->positions[n], s->sums[n], 0};
+			found[n] = (bqk_scan_found) {queries[q].luts, (uint32_t) limit[n].sum, s->positions[n], s->sums[n], 0,
+										 limit[n].luts};
 			who[n++] = q;
 		}
 		if (n == 0 || (n < BQK_SCAN_GROUP && q + 1 < n_queries))
 			continue;
 		kernel(rows, found, n);
 		for (size_t i = 0; i < n; i++)
-			estimate_found(scan, segment, queries + who[i], first_block, filter, found + i, s->queries + who[i]);
+			bound_found(scan, segment, queries + who[i], first_block, filter, found + i, s->queries + who[i]);
 		n = 0;
 	}
 }
@@ -226,7 +327,7 @@ bqk_scan_search(const bqk_scan *scan, size_t first_segment, size_t n_segments, c
 {
 	scratch s = divide(work, n_queries, k);
 	bqk_scan_fn kernel = bqk_fastscan();
-	size_t run = 1, done = 0;
+	size_t run = 1, done = 0, n_factors = scan->factor_bins ? 1 : 0;
 
 	if (k == 0 || first_segment > scan->n_segments || n_segments > scan->n_segments - first_segment ||
 		scan->n_rows == 0 || scan->n_trellis > scan->n_rows || (scan->n_trellis > 0 && scan->n_trellis < 3))
@@ -238,7 +339,8 @@ bqk_scan_search(const bqk_scan *scan, size_t first_segment, size_t n_segments, c
 
 		for (size_t b = segment->block; b < last; b += count)
 		{
-			bqk_scan_rows rows = {scan->blocks + b * scan->n_rows * BQK_SCAN_BLOCK, 0, scan->n_rows, scan->n_trellis};
+			bqk_scan_rows rows = {scan->blocks + b * (scan->n_rows + n_factors) * BQK_SCAN_BLOCK, 0, scan->n_rows,
+								  scan->n_trellis, n_factors};
 
 			count = last - b < run ? last - b : run;
 			rows.n_blocks = count;
@@ -247,6 +349,8 @@ bqk_scan_search(const bqk_scan *scan, size_t first_segment, size_t n_segments, c
 			run = 1 + done / 4 < RUN_BLOCKS ? 1 + done / 4 : RUN_BLOCKS;
 		}
 	}
+	for (size_t q = 0; q < n_queries; q++)
+		clear_waiting(scan, queries + q, s.queries + q, 1);
 	write_results(s.queries, n_queries, k, distances, ids);
 	for (size_t q = 0; q < n_queries; q++)
 		n_full[q] = s.queries[q].n_full;

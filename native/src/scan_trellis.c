@@ -1,27 +1,57 @@
-/* Products of single trellis codes with float queries: a table of level times query for every axis. */
+/* Products of single trellis codes with float queries: queries, levels, and the scalar kernel, which is the oracle.
+ */
 #include "scan_trellis.h"
 #include "trellis.h"
 
-size_t
-bqk_scan_trellis_values(const bqk_trellis *t)
-{
-	size_t n = 0;
+#include <string.h>
 
-	for (size_t i = 0; i < t->dim; i++)
-		n += (size_t) 2 << t->bits[i];
-	return n;
+size_t
+bqk_scan_trellis_nbytes(const bqk_trellis *t)
+{
+	return sizeof(bqk_trellis_query) + bqk_trellis_padded(t) * (sizeof(float) + t->bits[0] - 1u);
 }
 
 void
-bqk_scan_trellis_query(const bqk_trellis *t, const float *q, float *values)
+bqk_scan_trellis_query(const bqk_trellis *t, const float *q, void *z)
 {
-	for (size_t i = 0; i < t->dim; i++)
-	{
-		float scaled = q[i] * t->deviation[i];
+	bqk_trellis_query *query = z;
+	size_t at = t->dim, m = t->dim;
 
-		for (int u = 0; u < 2 << t->bits[i]; u++)
-			*values++ = bqk_trellis_level(t->bits[i], u) * scaled;
+	query->plane[0] = 0;
+	for (int p = 1; p < 9; p++)
+	{
+		while (m > 0 && t->bits[m - 1] <= p)
+			m--;
+		query->plane[p] = (uint32_t) at;
+		at += m;
 	}
+	for (size_t i = 0; i < bqk_trellis_padded(t); i++)
+		query->q[i] = i < t->dim ? q[i] * t->deviation[i] : 0.0f;
+	for (int p = 1; p < t->bits[0]; p++)
+	{
+		uint8_t *places = bqk_trellis_places(t, query, p);
+
+		for (size_t i = 0; i < bqk_trellis_padded(t); i++)
+		{
+			int bits = i < t->dim ? t->bits[i] : 0;
+
+			places[i] = p < bits && bits <= BQK_SCAN_MAX_RATE ? (uint8_t) (1 << (bits + 1 - p)) : 0;
+		}
+	}
+}
+
+size_t
+bqk_scan_levels_count(const bqk_trellis *t)
+{
+	return bqk_levels_at(t->bits[0] + 1);
+}
+
+void
+bqk_scan_levels(const bqk_trellis *t, float *levels)
+{
+	for (int bits = 1; bits <= t->bits[0]; bits++)
+		for (int u = 0; u < 2 << bits; u++)
+			levels[bqk_levels_at(bits) + (size_t) u] = bqk_trellis_level(bits, u);
 }
 
 static inline unsigned
@@ -31,31 +61,26 @@ bit_at(const uint8_t *code, size_t at)
 }
 
 float
-bqk_scan_trellis_product(const bqk_trellis *t, const uint8_t *code, const float *values)
+bqk_trellis_product_scalar(const bqk_trellis *t, const float *levels, const uint8_t *code, const void *z)
 {
-	uint16_t u[BQK_MAX_DIM];
-	size_t m = t->dim, at = m, i;
+	const bqk_trellis_query *query = z;
 	unsigned b1 = 0, b2 = 0, b3 = 0;
-	float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+	float lane[BQK_LANES] = {0};
 
-	for (i = m; i-- > 0;)
+	/* Lanes add up from the last axis to the first: the trellis is read that way. */
+	for (size_t i = t->dim; i-- > 0;)
 	{
-		unsigned b = bit_at(code, i);
+		unsigned b = bit_at(code, i), u = 2 * (b ^ b1 ^ b3) + b2;
+		int bits = t->bits[i];
 
-		u[i] = (uint16_t) (2 * (b ^ b1 ^ b3) + b2);
+		for (int p = 1; p < bits; p++)
+			u += bit_at(code, query->plane[p] + i) << (bits + 1 - p);
+		lane[i % BQK_LANES] += levels[bqk_levels_at(bits) + u] * query->q[i];
 		b3 = b2;
 		b2 = b1;
 		b1 = b;
 	}
-	for (int p = 1; p < t->bits[0]; p++)
-	{
-		for (i = 0; i < m && t->bits[i] > p; i++)
-			u[i] = (uint16_t) (u[i] + (bit_at(code, at + i) << (t->bits[i] + 1 - p)));
-		at += i;
-	}
-	for (i = 0; i < m; values += (size_t) 2 << t->bits[i], i++)
-		sum[i % 4] += values[u[i]];
-	return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+	return bqk_fold(lane);
 }
 
 int
