@@ -155,14 +155,38 @@ def advise(
         If both or neither of `bytes_per_vector` and `target_recall` are given, no codec fits the budget or
         reaches the target, there are fewer than 2 rows, or arrays are not finite and of equal dimensions.
     """
+    _check_goal(bytes_per_vector, target_recall)
+    prepared = prepare(X, queries, metric, k=k, random_state=random_state, progress=progress)
+    return choose(
+        prepared,
+        bytes_per_vector=bytes_per_vector,
+        target_recall=target_recall,
+        codecs=codecs,
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A data set with its diagnosis and its sample: what several budgets share."""
+
+    diagnosis: Diagnosis
+    sample: Sample
+
+
+def prepare(
+    X: npt.ArrayLike,
+    queries: npt.ArrayLike | None = None,
+    metric: str = "l2",
+    *,
+    k: int = 10,
+    random_state: int = 0,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Diagnose X and find the exact neighbours of a sample of queries; arguments and errors as `advise`."""
     metric = check_metric(metric)
     vectors = as_vectors(X)
     seed = check_random_state(random_state)
-    if (bytes_per_vector is None) == (target_recall is None):
-        given = f"bytes_per_vector = {bytes_per_vector} and target_recall = {target_recall}"
-        raise ValueError(f"expected one of bytes_per_vector and target_recall, not {given}")
-    if target_recall is not None and not 0 < target_recall <= 1:
-        raise ValueError(f"target_recall: expected a number in (0, 1], not {target_recall}")
     say = progress or (lambda text: None)
     say("statistics of the data")
     diagnosis = diagnose(vectors, metric, seed)
@@ -178,16 +202,38 @@ def advise(
         if metric == "cosine":
             asked = np.delete(asked, zero_rows(asked), axis=0)
     say("exact neighbours")
-    sample = Sample(vectors, asked, metric, k, seed)
+    return Prepared(diagnosis, Sample(vectors, asked, metric, k, seed))
+
+
+def choose(
+    prepared: Prepared,
+    *,
+    bytes_per_vector: int | None = None,
+    target_recall: float | None = None,
+    codecs: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Advice:
+    """Recommend codecs for prepared data; arguments, result and errors as `advise`."""
+    sample, diagnosis = prepared.sample, prepared.diagnosis
+    _check_goal(bytes_per_vector, target_recall)
+    say = progress or (lambda text: None)
     if bytes_per_vector is not None:
         limit = check_int(bytes_per_vector, name="bytes_per_vector", low=1)
         options = _within(sample, codecs, limit, diagnosis, say)
         if not options:
-            raise ValueError(f"bytes_per_vector: no codec stores {dim} dimensions in {limit} bytes")
+            raise ValueError(f"bytes_per_vector: no codec stores {diagnosis.dim} dimensions in {limit} bytes")
     else:
         assert target_recall is not None
         options = _reaching(sample, codecs, target_recall, diagnosis, say)
-    return Advice(tuple(options), diagnosis, k, len(sample.queries), len(sample.rows))
+    return Advice(tuple(options), diagnosis, sample.k, len(sample.queries), len(sample.rows))
+
+
+def _check_goal(bytes_per_vector: int | None, target_recall: float | None) -> None:
+    if (bytes_per_vector is None) == (target_recall is None):
+        given = f"bytes_per_vector = {bytes_per_vector} and target_recall = {target_recall}"
+        raise ValueError(f"expected one of bytes_per_vector and target_recall, not {given}")
+    if target_recall is not None and not 0 < target_recall <= 1:
+        raise ValueError(f"target_recall: expected a number in (0, 1], not {target_recall}")
 
 
 def _within(

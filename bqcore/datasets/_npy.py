@@ -19,9 +19,11 @@ _TRUTH = "gt.npy"
 
 def _load(path: Path) -> npt.NDArray[Any]:
     # Mapped, so that rows=N reads only those rows; and a mapped file cannot hold pickled objects.
+    # A shape whose product exceeds 64 bits overflows in numpy: an error, not a warning.
     try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError) as error:
+        with np.errstate(over="raise"):
+            return np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, EOFError, FloatingPointError, OverflowError) as error:
         size = path.stat().st_size
         raise ValueError(
             f"{path}: expected a whole .npy file of numbers, not these {size} bytes: {error}"

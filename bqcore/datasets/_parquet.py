@@ -50,7 +50,9 @@ def _rows_of(pa: Any, part: Any, dim: int | None, first_row: int, where: str) ->
     return array
 
 
-def read_parquet(path: Path, *, metric: str | None, rows: int | None, column: str | None, part: Part = WHOLE) -> Dataset:
+def read_parquet(
+    path: Path, *, metric: str | None, rows: int | None, column: str | None, part: Part = WHOLE
+) -> Dataset:
     """Read one column of vectors and hold out queries.
 
     Parameters

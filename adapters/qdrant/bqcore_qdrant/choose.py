@@ -74,19 +74,28 @@ class Option:
 
 
 def predict_all(
-    sample: Sample, version: Version, random_state: int, progress: Callable[[str, int, int], None]
+    sample: Sample,
+    version: Version,
+    random_state: int,
+    progress: Callable[[str, int, int], None],
+    only: tuple[Kind, Config] | None = None,
 ) -> list[Predicted]:
     """Predict every storage that a server offers, under every transform that makes sense for it.
 
-    Turbo codes rotate by themselves: a rotation of ours would be a second one.
+    Turbo codes rotate by themselves: a rotation of ours would be a second one. With `only`, its storage is
+    predicted under its transform and raw.
     """
     work: list[tuple[Transform, list[Config]]] = []
     for kind in KINDS:
+        if only is not None and kind not in ("raw", only[0]):
+            continue
         transform = Transform.fit(sample.X, sample.metric, kind, random_state)  # type: ignore[arg-type]
         whole = transform.for_uint8(sample.X)
         groups: dict[tuple[object, ...], list[Config]] = {}
         for config in storages(version, distance=transform.distance, uint8=whole is not None):
             if kind == "rotate" and config.quantizer in ("none", "turbo"):
+                continue
+            if only is not None and config.storage != only[1].storage:
                 continue
             is_uint8 = config.datatype == "uint8"
             key = (config.quantizer, config.bits, config.query_encoding, is_uint8)
@@ -165,6 +174,27 @@ def best_options(
         raise ValueError(f"target_recall: expected at most {best:.3f} on this data, not {target_recall}")
     found.sort(key=lambda option: (option.price, option.config.oversampling, -option.recall))
     return _front(found)
+
+
+def given_option(predicted: list[Predicted], kind: Kind, config: Config, dim: int) -> Option:
+    """Return the option of a configuration that is given, of `predict_all` with `only`.
+
+    Raises
+    ------
+    ValueError
+        If the server does not offer it under that transform.
+    """
+    asked = [one for one in predicted if one.kind == kind]
+    if not asked:
+        raise ValueError(
+            f"configuration: expected one that the server offers for this data, not {config.name!r} "
+            f"on {kind} vectors"
+        )
+    if config.oversampling not in OVERSAMPLING:
+        choices = ", ".join(f"{one:g}" for one in OVERSAMPLING)
+        raise ValueError(f"oversampling: expected one of {choices}, not {config.oversampling:g}")
+    raw = next((one for one in predicted if one.kind == "raw"), asked[0])
+    return _option(asked[0], raw.prediction, config.oversampling, dim)
 
 
 def _front(options: list[Option]) -> list[Option]:

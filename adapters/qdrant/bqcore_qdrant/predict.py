@@ -98,6 +98,7 @@ class Sample:
             distances[near == self.own[:, np.newaxis]] = np.inf
         order = np.argsort(distances, axis=1, kind="stable")
         self._near = np.take_along_axis(near, order, axis=1)
+        self._kths: dict[tuple[int, int | None], npt.NDArray[np.float64]] = {}
         self._distances = np.take_along_axis(distances, order, axis=1)
 
     def _distances_of(self, found: IdArray) -> npt.NDArray[np.float64]:
@@ -113,6 +114,11 @@ class Sample:
 
     def _kth(self, k: int, part: int | None = None) -> npt.NDArray[np.float64]:
         """Distance of the k-th neighbour, shape (n_queries,), with ties; within a part of the sample."""
+        if (k, part) not in self._kths:
+            self._kths[k, part] = self._find_kth(k, part)
+        return self._kths[k, part]
+
+    def _find_kth(self, k: int, part: int | None) -> npt.NDArray[np.float64]:
         if part is None:
             kth = self._distances[:, k - 1]
         else:
