@@ -267,8 +267,8 @@ def _pictures(document: Document) -> str:
 
 
 def _scatter(data: dict[str, Any], name: str) -> str:
-    caption = f"{esc(data['codec'])}: near rows and any rows of some queries, "
-        f"correlation {num(data['correlation'])}."
+    what = f"{esc(data['codec'])}: near rows and any rows of some queries"
+    caption = f"{what}, correlation {num(data['correlation'])}."
     if data["bound"] is not None:
         caption += (
             f" {num(data['within_bound'], '.1%')} of estimates lie within the error bound of "
