@@ -24,8 +24,9 @@ _ROTATION_LEAD = 0.015
 # Above this local fidelity recall is beyond .96, and codecs that train slowly cannot add .01 to it.
 _GOOD_ENOUGH = 0.997
 # Sets of more coordinates are advised without codecs that train slowly: they take minutes there, and their
-# lead shrinks as vectors outnumber codewords (.02 of recall at 10,000 vectors, .01 at 55,000).
-_SLOW_COORDINATES = 30_000_000
+# lead shrinks as vectors outnumber codewords (.02 of recall at 10,000 vectors; .001 at 55,000 of 384
+# dimensions, for two minutes).
+_SLOW_COORDINATES = 9_000_000
 # Bytes per dimension that are tried for a target recall, smallest first.
 _BUDGETS = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 1)
 
@@ -120,7 +121,7 @@ def advise(
 
     Exact neighbours of a sample of queries are found among all rows. Candidates are trained on 8,000 to
     20,000 rows and screened by local fidelity, the quick ones first: of codecs that train slowly only those
-    with the number of lists that served the quick ones better, and none where X has more than 30 million
+    with the number of lists that served the quick ones better, and none where X has more than 9 million
     coordinates (name them in `codecs`). The best are trained on up to 65,536 rows, and
     their recall is measured. Up to 100,000 rows of 400 dimensions this is the recall of up to 1,000 queries
     over all rows, with a standard error of .004. Beyond it, 400 queries are compared with their 200 nearest

@@ -13,6 +13,7 @@ from bqcore.cli import qdrant
 from bqcore.cli.advise import advise_command
 from bqcore.cli.demo import demo
 from bqcore.cli.eval_ import eval_command
+from bqcore.cli.tune import tune_command
 
 _USAGE, _FAILURE = 2, 1
 
@@ -25,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("advise")(advise_command)
+app.command("tune")(tune_command)
 app.command()(demo)
 app.command("eval")(eval_command)
 

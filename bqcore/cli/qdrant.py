@@ -42,7 +42,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Leave points alone that 
 
 
 @contextlib.contextmanager
-def _client(url: str | None, api_key: str | None, edge: Path | None, grpc: bool) -> Iterator[Any]:
+def open_client(url: str | None, api_key: str | None, edge: Path | None, grpc: bool) -> Iterator[Any]:
     """Yield a client of the server, or of the embedded engine."""
     if (url is None) == (edge is None):
         raise ValueError(f"expected one of --url and --edge, not --url {url} and --edge {edge}")
@@ -188,7 +188,7 @@ def create(
     from bqcore_qdrant import Collection, QdrantCodec
 
     codec = QdrantCodec.load(codec_file)
-    with _client(url, api_key, edge, grpc) as client:
+    with open_client(url, api_key, edge, grpc) as client:
         _show(Collection.create(client, name, codec).describe(), as_json)
 
 
@@ -217,7 +217,7 @@ def upload(
 
     stages = Stages()
     codec = QdrantCodec.load(codec_file)
-    with _client(url, api_key, edge, grpc) as client:
+    with open_client(url, api_key, edge, grpc) as client:
         collection = Collection(client, name, codec)
         with stages.stage("upload") as bar:
             done = fill(
@@ -259,7 +259,7 @@ def verify(
 
     asked = None if queries is None else np.load(queries, allow_pickle=False)
     codec = QdrantCodec.load(codec_file)
-    with _client(url, api_key, edge, grpc) as client, Stages().stage("exact and quantized search"):
+    with open_client(url, api_key, edge, grpc) as client, Stages().stage("exact and quantized search"):
         found = measure(Collection(client, name, codec), asked, k, n_queries=n_queries)
     _show(found.as_dict(), as_json)
     if not found.is_as_predicted:
@@ -291,7 +291,7 @@ def migrate(
     from bqcore_qdrant.migrate import METRICS, other_vectors, sample_vectors, source_vector
 
     stages = Stages()
-    with _client(url, api_key, edge, grpc) as client:
+    with open_client(url, api_key, edge, grpc) as client:
         params = source_vector(client, source, using)
         if codec_file.is_file():
             codec = QdrantCodec.load(codec_file)

@@ -186,7 +186,7 @@ def _options(document: Document) -> str:
         "bytes",
         f"recall@{num(k)}, codes alone",
         f"rescored, {num(rescored)} per row",
-        "candidates per row for 99 %",
+        f"candidates per row for {num(goal['oversampling_holds'])}",
         "at the slider",
         "on the frontier",
     )
@@ -241,7 +241,7 @@ def _pictures(document: Document) -> str:
                 checked,
                 f"Trained anew and measured with {num(what['n_queries'], ',')} queries: "
                 f"{esc(what['queries'])}. "
-                "The band is two hundredths wide to either side; bars are two standard errors.",
+                "The band is two hundredths wide to either side, bars are two standard errors.",
             )
         )
     parts.append(

@@ -13,7 +13,7 @@ import numpy as np
 import bqcore
 from bqcore._validation import check_int, zero_rows
 from bqcore.advisor import Advice, Option, choose, prepare
-from bqcore.codec_sample import Profile, Sample
+from bqcore.codec_sample import RESCORED_RECALL, Profile, Sample
 from bqcore.diagnosis import gaussian_l1_ratio
 from bqcore.study import details
 from bqcore.study.coordinates import coordinates_of
@@ -128,6 +128,7 @@ def study(
             "target_recall": target,
             "bytes_per_vector": bytes_per_vector,
             "rescored_per_result": RESCORED,
+            "oversampling_holds": RESCORED_RECALL,
             "k": k,
         },
         "diagnosis": {
