@@ -39,6 +39,9 @@ def advise_command(
     drop_invalid: Annotated[
         bool, typer.Option("--drop-invalid", help="Leave out rows with NaN or inf, and count them.")
     ] = False,
+    codec: Annotated[
+        list[str] | None, typer.Option(help="Choose among these only; may be repeated.", metavar="SPEC")
+    ] = None,
     column: Annotated[str | None, typer.Option(help="Column of a Parquet file.")] = None,
     dsn: Annotated[
         str | None, typer.Option(help="Postgres server: DATA is table.column. Also used in the commands.")
@@ -99,6 +102,7 @@ def advise_command(
             target_recall=target_recall,
             bytes_per_vector=nbytes,
             places=places,
+            codecs=codec,
             seconds=seconds,
             ram_price=ram_price,
             disk_price=disk_price,

@@ -164,19 +164,19 @@ def _print(document: dict[str, Any]) -> None:
     rows = [{**one, "at_total": _at(one["at_total"])} for one in document["frontier"]]
     _print_rows([*names, "at_total"], rows, title, at=f"recall at {data['total_rows']:,}")
     best = document["chosen"]
-    tier = (
-        "not rescored"
-        if best["tier"] == "none"
-        else f"{best['oversampling']:g} x rescored from {best['tier']}"
-    )
+    tier = f"{best['oversampling']:g} x rescored from {best['tier']}"
+    if best["tier"] == "none":
+        tier = "not rescored"
     typer.echo(
-        f"chosen: {best['codec']}, {tier}: {best['ram_bytes']} bytes of memory, {best['disk_bytes']} of disk, "
+        f"chosen: {best['codec']}, {tier}: {best['ram_bytes']} bytes of memory, {best['disk_bytes']} of "
+        "disk, "
         f"recall {best['recall']:.3f}; {_at(best['at_total']) or 'not extrapolated'} at "
         f"{data['total_rows']:,} rows"
     )
     _print_misses(document["reaches_target"], goal["target_recall"])
     if document["not_measured"]:
-        typer.echo(f"not measured for lack of time or rows: {'; '.join(document['not_measured'])}")
+        listed = "; ".join(document["not_measured"])
+        typer.echo(f"not measured for lack of time or rows: {listed}")
 
 
 def _print_misses(reaches: bool, target: float | None) -> None:

@@ -46,6 +46,7 @@ def study(
     bytes_per_vector: int | None = None,
     places: Places | None = None,
     engines: Mapping[str, Engine] | None = None,
+    codecs: Sequence[str] | None = None,
     random_state: int = 0,
     seconds: float = SECONDS,
     ram_price: float = RAM_PRICE,
@@ -69,6 +70,8 @@ def study(
         Where databases are, for the printed commands.
     engines : mapping of str to Engine, optional
         By default Postgres and Qdrant.
+    codecs : sequence of str, optional
+        Specs to choose from in place of what codecs propose.
     random_state : int, default 0
     seconds : float, default 40
         After so many seconds no further budget is begun; what is left out is named in the document.
@@ -108,14 +111,19 @@ def study(
     wanted = dict(ENGINES if engines is None else engines)
     budgets = _budgets(problem)
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(choose, prepared, bytes_per_vector=budgets[0], progress=say)
+        first = pool.submit(_within, problem, budgets[0], codecs, is_first=True)
         others = {name: pool.submit(engine, problem, places or Places()) for name, engine in wanted.items()}
-        later = [pool.submit(_unless_late, problem, budget) for budget in budgets[1:]]
+        later = [pool.submit(_within, problem, budget, codecs) for budget in budgets[1:]]
         advices: dict[int, Advice | None] = {budgets[0]: first.result()}
         advised: dict[str, EngineAdvice] = {name: future.result() for name, future in others.items()}
         advices |= {budget: future.result() for budget, future in zip(budgets[1:], later, strict=True)}
 
     options = _options(advices, sample)
+    if not options:
+        listed = ", ".join(str(budget) for budget in budgets)
+        raise ValueError(
+            f"codecs: expected one of at most {max(budgets)} bytes per vector ({listed} were tried)"
+        )
     best = _best(options, problem)
     for one in options:
         one["chosen"] = one["codec"] == best["codec"]
@@ -192,13 +200,19 @@ def _budgets(problem: Problem) -> list[int]:
     return list(dict.fromkeys(first + ladder))
 
 
-def _unless_late(problem: Problem, budget: int) -> Advice | None:
-    if problem.is_late:
+def _within(
+    problem: Problem, budget: int, codecs: Sequence[str] | None, is_first: bool = False
+) -> Advice | None:
+    """Advise within a budget; None where it is late, or no codec is that small."""
+    if problem.is_late and not is_first:
         problem.say(f"left out for time: {budget} bytes per vector")
         return None
     try:
-        return choose(problem.prepared, bytes_per_vector=budget, progress=problem.say)
-    except ValueError:  # no codec is that small
+        return choose(problem.prepared, bytes_per_vector=budget, codecs=codecs, progress=problem.say)
+    except ValueError as error:
+        # Specs of the caller's own may be wrong, or larger than this budget.
+        if (is_first and problem.bytes_per_vector is not None) or "no codec stores" not in str(error):
+            raise
         return None
 
 
