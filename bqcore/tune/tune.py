@@ -157,11 +157,14 @@ def tune(
     clock = _Clock(started, seconds)
     dim = vectors.shape[1]
 
-    groups = _groups(dim, len(vectors), max_bytes, codecs)
-    kept = _screened(groups, source, vectors, queries, own, k, random_state, known, clock, say)
+    if codecs is not None:
+        kept = list(dict.fromkeys(codecs))
+    else:
+        groups = _groups(dim, len(vectors), max_bytes)
+        kept = _screened(groups, source, vectors, queries, own, k, random_state, known, clock, say)
     sizes = [max(4 * k, round(len(vectors) * part)) for part in _PARTS]
     final, skipped = _measured(
-        kept, sizes, source.metric, vectors, queries, own, k, random_state, known, clock, say
+        kept, sizes, source.metric, vectors, queries, own, k, random_state, known, clock, say, codecs is None
     )
     if max_bytes is not None:
         final = [point for point in final if point.ram_bytes <= max_bytes]
@@ -236,10 +239,8 @@ def _fingerprint(vectors: Float32Array, queries: Float32Array) -> str:
     return digest.hexdigest()[:32]
 
 
-def _groups(dim: int, n: int, max_bytes: int | None, codecs: Sequence[str] | None) -> list[list[str]]:
+def _groups(dim: int, n: int, max_bytes: int | None) -> list[list[str]]:
     """Specs by the budget that they were proposed for, each once."""
-    if codecs is not None:
-        return [list(codecs)]
     budgets = [-(-dim * round(16 * share) // 16) + _FACTORS for share in _BUDGETS]
     if max_bytes is not None:
         budgets = [*(one for one in budgets if one < max_bytes), max_bytes]
@@ -266,8 +267,6 @@ def _screened(
 ) -> list[str]:
     """Return the specs to measure, the best of every group first."""
     total = sum(len(group) for group in groups)
-    if total <= _KEPT:
-        return [spec for group in groups for spec in group]
     sample: Sample | None = None
     done = 0
     ranked: list[list[str]] = []
@@ -310,6 +309,7 @@ def _measured(
     known: State,
     clock: _Clock,
     say: Say,
+    prunes: bool,
 ) -> tuple[list[Point], list[str]]:
     """Measure specs on growing parts; return the points of the largest finished one, and what is missing.
 
@@ -337,6 +337,8 @@ def _measured(
                 try:
                     found = part.measure(spec, random_state)
                 except ValueError:  # not with so few rows
+                    if not prunes:
+                        raise
                     missing.append(f"{spec}, {size} rows")
                     continue
                 took[spec] = time.monotonic() - begun
@@ -344,7 +346,7 @@ def _measured(
             points += found
         if points and (not final or {point.codec for point in points} == set(left)):
             final = points
-        left = _not_behind(left, points)
+        left = _not_behind(left, points) if prunes else left
     if not final:
         raise ValueError(
             f"expected a codec that can be had for {len(vectors)} rows, not only {', '.join(specs)}"
