@@ -72,7 +72,8 @@ def _print_advice(found: Study) -> None:
         f"{best['bytes_per_vector']} bytes per vector instead of {4 * found.document['data']['dim']}. "
         f"Of the {k} nearest rows {best['recall']:.1%} come first by codes "
         f"alone, and {best['recall_rescored']:.1%} are "
-        f"among the first {k * rescored} candidates, which rescoring puts in exact order. {best['reason']}."
+        f"among the first {k * rescored} candidates, which rescoring puts in exact order. Why: "
+        f"{best['reason']}."
     )
     _paragraph(f"{best['codec']}: ", text)
     if goal["bytes_per_vector"] is None and best["recall_rescored"] < goal["target_recall"]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bqcore.cli import tables
 from bqcore.cli.progress import Stages
+
+if TYPE_CHECKING:
+    from bqcore.study.engines import Engine
 
 
 def advise_command(
@@ -57,6 +60,9 @@ def advise_command(
     json_path: Annotated[
         str | None, typer.Option("--json", metavar="FILE|-", help="Write everything as JSON; - is stdout.")
     ] = None,
+    engine: Annotated[
+        list[str] | None, typer.Option(help="postgres or qdrant; may be repeated. [default: both]")
+    ] = None,
     seconds: Annotated[
         float, typer.Option(min=0, help="After so many seconds begin no further budget of bytes.")
     ] = 40,
@@ -102,6 +108,7 @@ def advise_command(
             target_recall=target_recall,
             bytes_per_vector=nbytes,
             places=places,
+            engines=_engines(engine),
             codecs=codec,
             seconds=seconds,
             ram_price=ram_price,
@@ -117,6 +124,15 @@ def advise_command(
             typer.echo(f"Report: {report}")
     if json_path is not None:
         tables.write_json(found.document, json_path)
+
+
+def _engines(names: list[str] | None) -> dict[str, Engine] | None:
+    from bqcore.study.engines import ENGINES
+
+    for name in names or ():
+        if name not in ENGINES:
+            raise ValueError(f"--engine: expected one of {', '.join(ENGINES)}, not {name!r}")
+    return {name: ENGINES[name] for name in names} if names else None
 
 
 class _Progress:

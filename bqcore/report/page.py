@@ -135,7 +135,7 @@ def _cards(document: Document) -> str:
             )
             cards.append((recall(part["predicted_recall"]), f"recall@{num(k)} in {name}: {what}"))
     items = "".join(f'<div class="card"><b>{big}</b><span>{small}</span></div>' for big, small in cards)
-    return f'<section class="cards" aria-label="Advice">{items}</section><p>{esc(best["reason"])}.</p>'
+    return f'<section class="cards" aria-label="Advice">{items}</section><p>Why: {esc(best["reason"])}.</p>'
 
 
 def _findings(document: Document) -> str:
@@ -149,13 +149,13 @@ def _findings(document: Document) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], caption: str) -> str:
     cells = "".join(f'<th scope="col">{name}</th>' for name in head)
-    lines = "".join(
-        f"<tr{attributes}>"
-        + f'<th scope="row">{row[0]}</th>'
-        + "".join(f"<td>{cell}</td>" for cell in row[1:])
-        + "</tr>"
-        for attributes, row in rows
-    )
+
+    def line(attributes: str, row: Sequence[str]) -> str:
+        kinds = [' class="text"' if name == "text" else "" for name in head]
+        rest = "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds[1:], row[1:], strict=True))
+        return f'<tr{attributes}><th scope="row">{row[0]}</th>{rest}</tr>'
+
+    lines = "".join(line(attributes, row) for attributes, row in rows)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{esc(caption)}"><table>'
         f"<thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>"

@@ -13,12 +13,12 @@ from bqcore._validation import Float32Array
 from bqcore_qdrant.choose import Option
 from bqcore_qdrant.codec import QdrantCodec
 
-#: Rows and queries that configurations are chosen from, and rows that the chosen one is predicted from.
-SAMPLE_ROWS, SAMPLE_QUERIES, REFINED_ROWS = 6_000, 150, 20_000
+#: Rows and queries that storages are ranked by, and those that the best of them are predicted from.
+SAMPLE_ROWS, SAMPLE_QUERIES, REFINED_ROWS, REFINED_QUERIES = 6_000, 150, 20_000, 250
 #: Features that are used where no server is asked.
 SERVER = "1.20"
-# Options that are predicted from more rows until one reaches the target.
-_TRIED = 3
+# Storages that are predicted from more rows.
+_REFINED = 4
 #: HNSW's links, the same for every configuration, in bytes per vector.
 GRAPH_BYTES = 45
 
@@ -42,7 +42,7 @@ def fit(
     server_version: str = SERVER,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[QdrantCodec, Option]:
-    """Choose a configuration from few rows, and predict the chosen one from more.
+    """Choose a configuration: storages are ranked by few rows, the best of them predicted from more.
 
     Parameters
     ----------
@@ -54,9 +54,9 @@ def fit(
     Returns
     -------
     codec : QdrantCodec
-        With its options, as they look from `SAMPLE_ROWS` rows.
+        With its options.
     option : Option
-        The chosen one, its recall predicted from `REFINED_ROWS`.
+        The chosen one.
 
     Raises
     ------
@@ -71,17 +71,20 @@ def fit(
     codec = QdrantCodec.fit(
         sampled(X, SAMPLE_ROWS), metric, queries=asked, progress=progress, **about, **goal
     )
+    if len(X) > SAMPLE_ROWS:
+        # Few rows tell which storages are worth it, more of them at how many candidates.
+        first = dict.fromkeys(option.config.storage for option in codec.options)
+        codec = QdrantCodec.fit(
+            sampled(X, REFINED_ROWS),
+            metric,
+            queries=None if queries is None else sampled(queries, REFINED_QUERIES),
+            among=list(first)[:_REFINED],
+            progress=progress,
+            **about,
+            **goal,
+        )
     assert codec.option is not None
-    if len(X) <= SAMPLE_ROWS:
-        return codec, codec.option
-    options = list(codec.options)
-    for rank, option in enumerate(options[:_TRIED]):
-        refined = QdrantCodec.fit(
-            sampled(X, REFINED_ROWS), metric, queries=queries, only=(option.kind, option.config), **about
-        ).options[0]
-        if bytes_per_vector or refined.recall >= target_recall or rank + 1 == min(_TRIED, len(options)):
-            break
-    return codec, refined
+    return codec, codec.option
 
 
 def commands(

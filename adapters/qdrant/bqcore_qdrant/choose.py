@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self, cast
 
@@ -78,24 +78,22 @@ def predict_all(
     version: Version,
     random_state: int,
     progress: Callable[[str, int, int], None],
-    only: tuple[Kind, Config] | None = None,
+    among: Collection[str] | None = None,
 ) -> list[Predicted]:
     """Predict every storage that a server offers, under every transform that makes sense for it.
 
-    Turbo codes rotate by themselves: a rotation of ours would be a second one. With `only`, its storage is
-    predicted under its transform and raw.
+    Turbo codes rotate by themselves: a rotation of ours would be a second one. With `among`, only
+    storages of these names are predicted.
     """
     work: list[tuple[Transform, list[Config]]] = []
     for kind in KINDS:
-        if only is not None and kind not in ("raw", only[0]):
-            continue
         transform = Transform.fit(sample.X, sample.metric, kind, random_state)  # type: ignore[arg-type]
         whole = transform.for_uint8(sample.X)
         groups: dict[tuple[object, ...], list[Config]] = {}
         for config in storages(version, distance=transform.distance, uint8=whole is not None):
             if kind == "rotate" and config.quantizer in ("none", "turbo"):
                 continue
-            if only is not None and config.storage != only[1].storage:
+            if among is not None and config.storage not in among:
                 continue
             is_uint8 = config.datatype == "uint8"
             key = (config.quantizer, config.bits, config.query_encoding, is_uint8)
@@ -177,14 +175,14 @@ def best_options(
 
 
 def given_option(predicted: list[Predicted], kind: Kind, config: Config, dim: int) -> Option:
-    """Return the option of a configuration that is given, of `predict_all` with `only`.
+    """Return the option of a configuration that is given, of `predict_all`.
 
     Raises
     ------
     ValueError
         If the server does not offer it under that transform.
     """
-    asked = [one for one in predicted if one.kind == kind]
+    asked = [one for one in predicted if one.kind == kind and one.config.storage == config.storage]
     if not asked:
         raise ValueError(
             f"configuration: expected one that the server offers for this data, not {config.name!r} "
@@ -193,7 +191,8 @@ def given_option(predicted: list[Predicted], kind: Kind, config: Config, dim: in
     if config.oversampling not in OVERSAMPLING:
         choices = ", ".join(f"{one:g}" for one in OVERSAMPLING)
         raise ValueError(f"oversampling: expected one of {choices}, not {config.oversampling:g}")
-    raw = next((one for one in predicted if one.kind == "raw"), asked[0])
+    same = (one for one in predicted if one.config.storage == config.storage)
+    raw = next((one for one in same if one.kind == "raw"), asked[0])
     return _option(asked[0], raw.prediction, config.oversampling, dim)
 
 

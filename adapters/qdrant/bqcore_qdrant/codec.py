@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -100,6 +100,7 @@ class QdrantCodec:
         random_state: int = 0,
         progress: Progress | None = None,
         only: tuple[Kind, Config] | None = None,
+        among: Collection[str] | None = None,
     ) -> Self:
         """Choose a transform and a configuration.
 
@@ -125,6 +126,8 @@ class QdrantCodec:
         only : tuple, optional
             Transform ("raw", "centre", "rotate") and configuration that are taken, whatever recall they
             have, which is predicted. Neither target nor budget then.
+        among : collection of str, optional
+            Names of storages (`Config.storage`) to choose from; by default all that the server offers.
 
         Raises
         ------
@@ -143,7 +146,8 @@ class QdrantCodec:
         if bytes_per_vector is not None:
             bytes_per_vector = check_int(bytes_per_vector, name="bytes_per_vector", low=1)
         sample, n_zero = _sample(X, queries, metric, k, n_total, seed)
-        predicted = predict_all(sample, version, seed, progress or (lambda text, done, total: None), only)
+        say = progress or (lambda text, done, total: None)
+        predicted = predict_all(sample, version, seed, say, among if only is None else [only[1].storage])
         dim = sample.X.shape[1]
         if only is not None:
             options = [given_option(predicted, *only, dim)]
