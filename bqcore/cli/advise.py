@@ -141,7 +141,7 @@ class _Progress:
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
         self._status = stages.console.status("")
-        self._start = time.perf_counter()
+        self._start, self._cpu = time.perf_counter(), time.process_time()
         self._lock = threading.Lock()
 
     def __enter__(self) -> _Progress:
@@ -150,7 +150,8 @@ class _Progress:
 
     def __exit__(self, *error: object) -> None:
         self._status.stop()
-        self._stages.note(f"advised in {time.perf_counter() - self._start:.1f} s")
+        wall, cpu = time.perf_counter() - self._start, time.process_time() - self._cpu
+        self._stages.note(f"advised in {wall:.1f} s, {cpu:.1f} s of CPU time")
 
     def __call__(self, text: str) -> None:
         """Show a step."""
