@@ -115,6 +115,8 @@ def advise_command(
             disk_price=disk_price,
             progress=say,
         )
+    wall, cpu = found.document["seconds"], found.document["cpu_seconds"]
+    stages.note(f"advised in {wall:.1f} s, {cpu:.1f} s of CPU time")
     if report is not None:
         with stages.stage("report"):
             found.save_report(report)
@@ -141,7 +143,7 @@ class _Progress:
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
         self._status = stages.console.status("")
-        self._start, self._cpu = time.perf_counter(), time.process_time()
+        self._start = time.perf_counter()
         self._lock = threading.Lock()
 
     def __enter__(self) -> _Progress:
@@ -150,8 +152,6 @@ class _Progress:
 
     def __exit__(self, *error: object) -> None:
         self._status.stop()
-        wall, cpu = time.perf_counter() - self._start, time.process_time() - self._cpu
-        self._stages.note(f"advised in {wall:.1f} s, {cpu:.1f} s of CPU time")
 
     def __call__(self, text: str) -> None:
         """Show a step."""

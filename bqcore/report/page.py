@@ -351,4 +351,5 @@ def _engine(document: Document, key: str, name: str) -> str:
 def _footer(document: Document) -> str:
     skipped = document["skipped_budgets"]
     left_out = f" Budgets left out: {', '.join(num(one) for one in skipped)} bytes." if skipped else ""
-    return f"<footer>bqcore {esc(document['bqcore'])}, {num(document['seconds'])} s.{left_out}</footer>"
+    took = f"{num(document['seconds'])} s, {num(document['cpu_seconds'])} s of CPU time"
+    return f"<footer>bqcore {esc(document['bqcore'])}, {took}.{left_out}</footer>"

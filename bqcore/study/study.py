@@ -89,7 +89,7 @@ def study(
     TypeError, ValueError
         If there are too few rows, both goals are given, or one of them is out of range.
     """
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     if target_recall is not None and bytes_per_vector is not None:
         raise ValueError(
             f"expected one of target_recall and bytes_per_vector, not {target_recall} and {bytes_per_vector}"
@@ -161,6 +161,7 @@ def study(
         "storage": _storage(source, best, advised, ram_price, disk_price),
         **{name: one.document for name, one in advised.items()},
         "seconds": round(time.perf_counter() - started, 2),
+        "cpu_seconds": round(time.process_time() - cpu, 2),
     }
     bound = _bound_scatter(sample, profile, random_state)
     if bound is not None:
