@@ -24,8 +24,9 @@ _ROTATION_LEAD = 0.015
 # Above this local fidelity recall is beyond .96, and codecs that train slowly cannot add .01 to it.
 _GOOD_ENOUGH = 0.997
 # Sets of more coordinates are advised without codecs that train slowly: they take minutes there, and their
-# lead shrinks as vectors outnumber codewords (.02 of recall at 10,000 vectors, .01 at 55,000).
-_SLOW_COORDINATES = 30_000_000
+# lead shrinks as vectors outnumber codewords (.02 of recall at 10,000 vectors; .001 at 55,000 of 384
+# dimensions, for two minutes).
+_SLOW_COORDINATES = 9_000_000
 # Bytes per dimension that are tried for a target recall, smallest first.
 _BUDGETS = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 1)
 
@@ -120,7 +121,7 @@ def advise(
 
     Exact neighbours of a sample of queries are found among all rows. Candidates are trained on 8,000 to
     20,000 rows and screened by local fidelity, the quick ones first: of codecs that train slowly only those
-    with the number of lists that served the quick ones better, and none where X has more than 30 million
+    with the number of lists that served the quick ones better, and none where X has more than 9 million
     coordinates (name them in `codecs`). The best are trained on up to 65,536 rows, and
     their recall is measured. Up to 100,000 rows of 400 dimensions this is the recall of up to 1,000 queries
     over all rows, with a standard error of .004. Beyond it, 400 queries are compared with their 200 nearest
@@ -155,14 +156,38 @@ def advise(
         If both or neither of `bytes_per_vector` and `target_recall` are given, no codec fits the budget or
         reaches the target, there are fewer than 2 rows, or arrays are not finite and of equal dimensions.
     """
+    _check_goal(bytes_per_vector, target_recall)
+    prepared = prepare(X, queries, metric, k=k, random_state=random_state, progress=progress)
+    return choose(
+        prepared,
+        bytes_per_vector=bytes_per_vector,
+        target_recall=target_recall,
+        codecs=codecs,
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A data set with its diagnosis and its sample: what several budgets share."""
+
+    diagnosis: Diagnosis
+    sample: Sample
+
+
+def prepare(
+    X: npt.ArrayLike,
+    queries: npt.ArrayLike | None = None,
+    metric: str = "l2",
+    *,
+    k: int = 10,
+    random_state: int = 0,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Diagnose X and find the exact neighbours of a sample of queries; arguments and errors as `advise`."""
     metric = check_metric(metric)
     vectors = as_vectors(X)
     seed = check_random_state(random_state)
-    if (bytes_per_vector is None) == (target_recall is None):
-        given = f"bytes_per_vector = {bytes_per_vector} and target_recall = {target_recall}"
-        raise ValueError(f"expected one of bytes_per_vector and target_recall, not {given}")
-    if target_recall is not None and not 0 < target_recall <= 1:
-        raise ValueError(f"target_recall: expected a number in (0, 1], not {target_recall}")
     say = progress or (lambda text: None)
     say("statistics of the data")
     diagnosis = diagnose(vectors, metric, seed)
@@ -178,16 +203,38 @@ def advise(
         if metric == "cosine":
             asked = np.delete(asked, zero_rows(asked), axis=0)
     say("exact neighbours")
-    sample = Sample(vectors, asked, metric, k, seed)
+    return Prepared(diagnosis, Sample(vectors, asked, metric, k, seed))
+
+
+def choose(
+    prepared: Prepared,
+    *,
+    bytes_per_vector: int | None = None,
+    target_recall: float | None = None,
+    codecs: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Advice:
+    """Recommend codecs for prepared data; arguments, result and errors as `advise`."""
+    sample, diagnosis = prepared.sample, prepared.diagnosis
+    _check_goal(bytes_per_vector, target_recall)
+    say = progress or (lambda text: None)
     if bytes_per_vector is not None:
         limit = check_int(bytes_per_vector, name="bytes_per_vector", low=1)
         options = _within(sample, codecs, limit, diagnosis, say)
         if not options:
-            raise ValueError(f"bytes_per_vector: no codec stores {dim} dimensions in {limit} bytes")
+            raise ValueError(f"bytes_per_vector: no codec stores {diagnosis.dim} dimensions in {limit} bytes")
     else:
         assert target_recall is not None
         options = _reaching(sample, codecs, target_recall, diagnosis, say)
-    return Advice(tuple(options), diagnosis, k, len(sample.queries), len(sample.rows))
+    return Advice(tuple(options), diagnosis, sample.k, len(sample.queries), len(sample.rows))
+
+
+def _check_goal(bytes_per_vector: int | None, target_recall: float | None) -> None:
+    if (bytes_per_vector is None) == (target_recall is None):
+        given = f"bytes_per_vector = {bytes_per_vector} and target_recall = {target_recall}"
+        raise ValueError(f"expected one of bytes_per_vector and target_recall, not {given}")
+    if target_recall is not None and not 0 < target_recall <= 1:
+        raise ValueError(f"target_recall: expected a number in (0, 1], not {target_recall}")
 
 
 def _within(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bqcore._validation import Float32Array, Float64Array, IdArray
-from bqcore.evaluation import exact_distances, exact_search, recall
+from bqcore.codec import Codec
+from bqcore.evaluation import exact_distances, exact_search, recall_per_query
 from bqcore.registry import make_codec
 from bqcore.theory import local_fidelity, plug_in_fidelity
 
@@ -50,6 +51,48 @@ class Screened:
     local_fidelity: float
 
 
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """What a codec does to the neighbours of a sample's queries.
+
+    Parameters
+    ----------
+    spec : str
+    codec : Codec
+        Trained in earnest.
+    k : int
+    recall : float
+        Share of the k nearest among the first k estimates.
+    ranks : ndarray of float64, shape (n_queries, k)
+        Place of each true neighbour among all rows by estimate, from 1; ties count against it.
+    per_query : ndarray of float64, shape (n_queries,)
+        Recall of each query.
+    """
+
+    spec: str
+    codec: Codec
+    k: int
+    recall: float
+    ranks: Float64Array
+    per_query: Float64Array
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """Code, corrective factors and list id."""
+        return self.codec.bytes_per_vector
+
+    @property
+    def oversampling(self) -> float:
+        """Candidates per wanted row that hold 99 % of the k nearest, in tenths, at least 1."""
+        enough = math.ceil(RESCORED_RECALL * self.ranks.size) - 1
+        needed = float(np.partition(self.ranks.ravel(), enough)[enough])
+        return max(1.0, math.ceil(needed / self.k * 10) / 10)
+
+    def recall_in(self, n_candidates: float) -> float:
+        """Return the share of the k nearest among so many candidates: recall after exact rescoring."""
+        return float((self.ranks <= n_candidates).mean())
+
+
 class Sample:
     """Queries with their exact neighbours among all rows, and the rows that stand for all of them.
 
@@ -73,13 +116,19 @@ class Sample:
         self.metric, self.k, self.random_state = metric, k, random_state
         self._vectors = vectors
         self._own: IdArray | None = None
+        #: Numbers of the queries among those given, or of the rows that they are.
+        self.query_ids: IdArray
         self._whole = n <= ALL_ROWS and vectors.size <= ALL_COORDINATES
         most = MAX_QUERIES if self._whole else SAMPLED_QUERIES
         if queries is None:
             self._own = np.sort(rng.choice(n, min(most, -(-n // _OWN_PART)), replace=False))
             queries = vectors[self._own]
-        elif len(queries) > most:
-            queries = queries[np.sort(rng.choice(len(queries), most, replace=False))]
+            self.query_ids = self._own
+        else:
+            self.query_ids = np.arange(len(queries))
+            if len(queries) > most:
+                self.query_ids = np.sort(rng.choice(len(queries), most, replace=False))
+                queries = queries[self.query_ids]
         self.queries = queries
         depth = max(_LOCAL if self._whole else _NEAREST, k) + 1
         near, _ = exact_search(vectors, queries, min(n, depth), metric)
@@ -96,6 +145,23 @@ class Sample:
         trained = vectors if self._own is None else np.delete(vectors, self._own, axis=0)
         self._train = _part(trained, TRAINING, rng)
         self._few = _part(self._train, SCREENING, rng)
+        #: Spec -> profile, of all that was settled.
+        self.profiles: dict[str, Profile] = {}
+
+    @property
+    def vectors(self) -> Float32Array:
+        """All vectors, shape (n, dim)."""
+        return self._vectors
+
+    @property
+    def near(self) -> IdArray:
+        """Row numbers of each query's nearest rows among all, nearest first."""
+        return self._near
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether queries are compared with all rows, not with a sample that stands for them."""
+        return self._whole
 
     @property
     def has_queries(self) -> bool:
@@ -122,6 +188,16 @@ class Sample:
 
     def settle(self, spec: str) -> tuple[float, float]:
         """Train in earnest; return recall@k without rescoring, and the oversampling that rescoring needs."""
+        profile = self.profile(spec)
+        return profile.recall, profile.oversampling
+
+    def profile(self, spec: str) -> Profile:
+        """Train in earnest and place each query's neighbours by estimate; once for a spec."""
+        if spec not in self.profiles:
+            self.profiles[spec] = self._profile(spec)
+        return self.profiles[spec]
+
+    def _profile(self, spec: str) -> Profile:
         codec = make_codec(spec, metric=self.metric, random_state=self.random_state).fit(self._train)
         k, truth = self.k, self._near[:, : self.k]
         codes = codec.encode(self._vectors[self.rows])
@@ -140,12 +216,10 @@ class Sample:
                 else:
                     ranks[i], credits[i] = self._extrapolate(i, estimates, true)
         if self._whole:
-            measured = recall(found, truth, k, X=self._vectors, Q=self.queries, metric=self.metric)
+            shares = recall_per_query(found, truth, k, X=self._vectors, Q=self.queries, metric=self.metric)
         else:
-            measured = float(credits.mean())
-        enough = math.ceil(RESCORED_RECALL * ranks.size) - 1
-        needed = float(np.partition(ranks.ravel(), enough)[enough])
-        return measured, max(1.0, math.ceil(needed / k * 10) / 10)
+            shares = credits.mean(axis=1)
+        return Profile(spec, codec, k, float(shares.mean()), ranks, shares)
 
     def _extrapolate(
         self, query: int, estimates: Float32Array, true: Float32Array

@@ -137,7 +137,7 @@ def test_another_metric_recomputes_the_ground_truth(tmp_path):
     assert (data.ground_truth != truth).any()
 
 
-@pytest.mark.parametrize("missing", ["base.npy", "query.npy", "gt.npy", "meta.json"])
+@pytest.mark.parametrize("missing", ["base.npy", "query.npy", "meta.json"])
 def test_missing_file_of_a_folder_is_named(tmp_path, missing):
     write_folder(tmp_path / "d")
     (tmp_path / "d" / missing).unlink()

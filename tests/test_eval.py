@@ -165,7 +165,7 @@ def test_unreadable_data_is_one_line(tmp_path, capfd, monkeypatch):
     assert "no such file or folder" in capfd.readouterr().err
     (tmp_path / "base.npy").write_bytes(b"short")
     assert run(monkeypatch, tmp_path, "--codec", "rabitq") == 2
-    assert "missing: query.npy, gt.npy, meta.json" in capfd.readouterr().err
+    assert "missing: query.npy, meta.json" in capfd.readouterr().err
 
 
 def test_a_codec_is_asked_for():

@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 
 from bqcore.cli import qdrant
+from bqcore.cli.advise import advise_command
 from bqcore.cli.demo import demo
 from bqcore.cli.eval_ import eval_command
+from bqcore.cli.tune import tune_command
 
 _USAGE, _FAILURE = 2, 1
 
@@ -23,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("advise")(advise_command)
+app.command("tune")(tune_command)
 app.command()(demo)
 app.command("eval")(eval_command)
 

@@ -10,7 +10,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bqcore.cli.postgres_load import load
+
 app = typer.Typer(help="The Postgres extension.", no_args_is_help=True)
+app.command()(load)
 
 
 @app.callback()

@@ -42,7 +42,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Leave points alone that 
 
 
 @contextlib.contextmanager
-def _client(url: str | None, api_key: str | None, edge: Path | None, grpc: bool) -> Iterator[Any]:
+def open_client(url: str | None, api_key: str | None, edge: Path | None, grpc: bool) -> Iterator[Any]:
     """Yield a client of the server, or of the embedded engine."""
     if (url is None) == (edge is None):
         raise ValueError(f"expected one of --url and --edge, not --url {url} and --edge {edge}")
@@ -71,6 +71,22 @@ def _fit(stages: Stages, name: str, X: Any, metric: str, **arguments: Any) -> Qd
             bar(done, total)
 
         return QdrantCodec.fit(X, metric, progress=show, **arguments)
+
+
+def _given(
+    config: str | None, transform: str, target_recall: float | None, bytes_per_vector: int | None
+) -> tuple[Any, Any] | None:
+    """Return transform and configuration that are given on the command line."""
+    from bqcore_qdrant import Config
+    from bqcore_qdrant.transform import KINDS
+
+    if config is None:
+        return None
+    if target_recall is not None or bytes_per_vector is not None:
+        raise ValueError("--config: expected neither --target-recall nor --bytes-per-vector beside it")
+    if transform not in KINDS:
+        raise ValueError(f"--transform: expected one of {', '.join(KINDS)}, not {transform!r}")
+    return transform, Config.parse(config)
 
 
 def _options_table(codec: QdrantCodec) -> Table:
@@ -110,6 +126,10 @@ def advise(
     k: Annotated[int, typer.Option(min=1)] = 10,
     rows: Annotated[int | None, typer.Option(min=2, help="Predict from a sample of so many vectors.")] = None,
     option: Annotated[int, typer.Option(min=1, help="Save the n-th option, not the first.")] = 1,
+    config: Annotated[
+        str | None, typer.Option(help="Take this configuration, e.g. 'turbo1+turbo8 x4'.", metavar="NAME")
+    ] = None,
+    transform: Annotated[str, typer.Option(help="Of vectors, with --config: raw, centre or rotate.")] = "raw",
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the codec is saved.")] = Path(
         "codec.npz"
     ),
@@ -126,13 +146,15 @@ def advise(
     X, n_total = found.base, found.n
     if rows is not None and rows < found.n:
         X = X[np.sort(np.random.default_rng(0).choice(found.n, rows, replace=False))]
-    if target_recall is None and bytes_per_vector is None:
+    only = _given(config, transform, target_recall, bytes_per_vector)
+    if target_recall is None and bytes_per_vector is None and only is None:
         target_recall = 0.95
     codec = _fit(
         stages,
         "predict recall",
         X,
         found.metric,
+        only=only,
         target_recall=target_recall,
         bytes_per_vector=bytes_per_vector,
         server_version=server_version,
@@ -166,7 +188,7 @@ def create(
     from bqcore_qdrant import Collection, QdrantCodec
 
     codec = QdrantCodec.load(codec_file)
-    with _client(url, api_key, edge, grpc) as client:
+    with open_client(url, api_key, edge, grpc) as client:
         _show(Collection.create(client, name, codec).describe(), as_json)
 
 
@@ -195,7 +217,7 @@ def upload(
 
     stages = Stages()
     codec = QdrantCodec.load(codec_file)
-    with _client(url, api_key, edge, grpc) as client:
+    with open_client(url, api_key, edge, grpc) as client:
         collection = Collection(client, name, codec)
         with stages.stage("upload") as bar:
             done = fill(
@@ -237,7 +259,7 @@ def verify(
 
     asked = None if queries is None else np.load(queries, allow_pickle=False)
     codec = QdrantCodec.load(codec_file)
-    with _client(url, api_key, edge, grpc) as client, Stages().stage("exact and quantized search"):
+    with open_client(url, api_key, edge, grpc) as client, Stages().stage("exact and quantized search"):
         found = measure(Collection(client, name, codec), asked, k, n_queries=n_queries)
     _show(found.as_dict(), as_json)
     if not found.is_as_predicted:
@@ -272,7 +294,7 @@ def migrate(
     from bqcore_qdrant.migrate import METRICS, other_vectors, sample_vectors, source_of, source_vector
 
     stages = Stages()
-    with _client(url, api_key, edge, grpc) as client:
+    with open_client(url, api_key, edge, grpc) as client:
         params = source_vector(client, source, using)
         old = None if source_codec is None else QdrantCodec.load(source_codec)
         source_of(client, source, using, old)

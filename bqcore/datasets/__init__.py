@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bqcore.datasets._dataset import Dataset, split_queries
+from bqcore.datasets._dataset import Dataset, InvalidRowsError, split_queries
 from bqcore.datasets._generators import clustered, gaussian
 from bqcore.datasets._read import read
 from bqcore.datasets._vecs import read_vecs
 
-__all__ = ["Dataset", "clustered", "gaussian", "read", "read_vecs", "split_queries"]
+__all__ = ["Dataset", "InvalidRowsError", "clustered", "gaussian", "read", "read_vecs", "split_queries"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,12 @@ from bqcore._validation import (
     check_metric,
     check_random_state,
 )
+from bqcore.datasets._part import WHOLE, Part, check_memory, chosen_texts, invalid_rows, random_rows
 from bqcore.evaluation import exact_search
+
+
+class InvalidRowsError(ValueError):
+    """Some rows are not finite as float32; the text counts them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +43,12 @@ class Dataset:
         Row numbers of the exact neighbours, nearest first. Kept as int64.
     base_texts, query_texts : list of str, optional
         What the vectors stand for, one text per row.
+    n_source : int, optional
+        Base vectors that the source holds, where `base` is a part of them.
+    n_dropped : tuple of int, default (0, 0)
+        Rows of base and queries left out because they are not finite.
+    has_queries : bool, default True
+        False where there are none, and `queries` may have no rows.
 
     Raises
     ------
@@ -52,10 +63,15 @@ class Dataset:
     ground_truth: IdArray | None = None
     base_texts: list[str] | None = None
     query_texts: list[str] | None = None
+    n_source: int | None = None
+    n_dropped: tuple[int, int] = (0, 0)
+    has_queries: bool = True
 
     def __post_init__(self) -> None:
         base = as_vectors(self.base, name=f"{self.name}: base")
-        queries = as_vectors(self.queries, name=f"{self.name}: queries", dim=base.shape[1])
+        queries = as_vectors(
+            self.queries, name=f"{self.name}: queries", dim=base.shape[1], allow_empty=not self.has_queries
+        )
         object.__setattr__(self, "base", base)
         object.__setattr__(self, "queries", queries)
         object.__setattr__(self, "metric", check_metric(self.metric))
@@ -174,6 +190,7 @@ def assemble(
     rows: int | None = None,
     base_texts: list[str] | None = None,
     query_texts: list[str] | None = None,
+    part: Part = WHOLE,
 ) -> Dataset:
     """Build a `Dataset` from what a file holds.
 
@@ -185,11 +202,14 @@ def assemble(
         The metric of `ground_truth` where it may differ from `metric`.
     rows : int, optional
         Keep this many base vectors at most.
+    part : Part
+        What else to leave out.
 
     Returns
     -------
     Dataset
-        With the ground truth of the file, computed anew where `rows` or `metric` made it invalid.
+        With the ground truth of the file, computed anew where `rows` or `metric` made it invalid, and without
+        it where a part of the rows is left out.
 
     Raises
     ------
@@ -200,10 +220,29 @@ def assemble(
         raise ValueError(
             f"{name}: base: expected a 2-d array (n, dim), not {base.ndim}-d of shape {base.shape}"
         )
-    if queries is None:
-        base, queries = split_queries(base)
     if base_texts is not None and len(base_texts) != len(base):
         raise ValueError(f"{name}: base_texts: expected {len(base)} texts, not {len(base_texts)}")
+    n_source = len(base)
+    n_dropped = (0, 0)
+    if part.sample is not None and part.sample < len(base):
+        kept = random_rows(len(base), part.sample)
+        base, base_texts, ground_truth = base[kept], chosen_texts(base_texts, kept), None
+    check_memory(base.shape, name)
+    if part.drop_invalid:
+        valid = np.delete(np.arange(len(base)), invalid_rows(base))
+        if len(valid) < len(base):
+            n_dropped = (len(base) - len(valid), 0)
+            base, base_texts, ground_truth = base[valid], chosen_texts(base_texts, valid), None
+        if queries is not None and queries.ndim == 2:
+            valid = np.delete(np.arange(len(queries)), invalid_rows(queries))
+            if len(valid) < len(queries):
+                n_dropped = (n_dropped[0], len(queries) - len(valid))
+                queries, query_texts = queries[valid], chosen_texts(query_texts, valid)
+                ground_truth = None if ground_truth is None else ground_truth[valid]
+    has_queries = queries is not None or part.hold_out
+    if queries is None:
+        base, queries = split_queries(base) if part.hold_out else (base, base[:0])
+    about: dict[str, Any] = {"n_source": n_source, "n_dropped": n_dropped, "has_queries": has_queries}
     if ground_truth is not None:
         ground_truth = check_ground_truth(ground_truth, n=len(base), n_queries=len(queries), name=name)
     stale = stored_metric is not None and metric != stored_metric
@@ -211,12 +250,23 @@ def assemble(
         base = base[:rows]
         base_texts = None if base_texts is None else base_texts[:rows]
         stale = True
+    known = None if stale else ground_truth
+    try:
+        found = Dataset(name, base, queries, metric, known, base_texts, query_texts, **about)
+    except ValueError as error:
+        counts = [(len(invalid_rows(X)), len(X)) for X in (base, queries)]
+        if not any(count for count, _ in counts):
+            raise
+        listed = [
+            f"{count:,} of {total:,} rows of {what}"
+            for what, (count, total) in zip(("base", "queries"), counts, strict=True)
+            if count
+        ]
+        raise InvalidRowsError(f"{error}; not finite as float32: {' and '.join(listed)}") from None
     if ground_truth is None or not stale:
-        return Dataset(name, base, queries, metric, ground_truth, base_texts, query_texts)
-    cut = Dataset(name, base, queries, metric, None, base_texts, query_texts)
-    k = min(ground_truth.shape[1], cut.n)
-    truth, _ = exact_search(cut.base, cut.queries, k, metric)
-    return Dataset(name, cut.base, cut.queries, metric, truth, base_texts, query_texts)
+        return found
+    truth, _ = exact_search(found.base, found.queries, min(ground_truth.shape[1], found.n), metric)
+    return replace(found, ground_truth=truth)
 
 
 def require_metric(metric: str | None, path: object) -> str:

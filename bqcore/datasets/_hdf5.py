@@ -7,6 +7,7 @@ from typing import Any
 
 from bqcore._validation import Metric
 from bqcore.datasets._dataset import Dataset, assemble, import_extra, require_metric
+from bqcore.datasets._part import WHOLE, Part, check_memory
 
 _METRICS: dict[str, Metric] = {
     "angular": "cosine",
@@ -27,14 +28,14 @@ def _stored_metric(attribute: Any, path: Path) -> Metric | None:
     return _METRICS[distance]
 
 
-def read_hdf5(path: Path, *, metric: str | None, rows: int | None) -> Dataset:
+def read_hdf5(path: Path, *, metric: str | None, rows: int | None, part: Part = WHOLE) -> Dataset:
     """Read an ann-benchmarks file.
 
     Parameters
     ----------
     path : Path
         The file; ``test`` and ``neighbors`` may be missing.
-    metric, rows
+    metric, rows, part
         As in `read`.
 
     Returns
@@ -60,6 +61,7 @@ def read_hdf5(path: Path, *, metric: str | None, rows: int | None) -> Dataset:
             raise ValueError(f"{path}: expected a dataset 'train', not only {sorted(file)}")
         stored = _stored_metric(file.attrs.get("distance"), path)
         has_queries = "test" in file
+        check_memory(file["train"].shape, path.stem)
         return assemble(
             path.stem,
             file["train"][()],
@@ -68,4 +70,5 @@ def read_hdf5(path: Path, *, metric: str | None, rows: int | None) -> Dataset:
             stored_metric=stored,
             ground_truth=file["neighbors"][()] if has_queries and "neighbors" in file else None,
             rows=rows,
+            part=part,
         )

@@ -11,29 +11,33 @@ import numpy.typing as npt
 
 from bqcore._validation import check_metric
 from bqcore.datasets._dataset import Dataset, assemble, require_metric
+from bqcore.datasets._part import WHOLE, Part
 
-_EXPECTED = ("base.npy", "query.npy", "gt.npy", "meta.json")
+_EXPECTED = ("base.npy", "query.npy", "meta.json")
+_TRUTH = "gt.npy"
 
 
 def _load(path: Path) -> npt.NDArray[Any]:
     # Mapped, so that rows=N reads only those rows; and a mapped file cannot hold pickled objects.
+    # A shape whose product exceeds 64 bits overflows in numpy: an error, not a warning.
     try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError) as error:
+        with np.errstate(over="raise"):
+            return np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, EOFError, FloatingPointError, OverflowError) as error:
         size = path.stat().st_size
         raise ValueError(
             f"{path}: expected a whole .npy file of numbers, not these {size} bytes: {error}"
         ) from error
 
 
-def read_npy(path: Path, *, metric: str | None, rows: int | None) -> Dataset:
+def read_npy(path: Path, *, metric: str | None, rows: int | None, part: Part = WHOLE) -> Dataset:
     """Read one array and hold out queries.
 
     Parameters
     ----------
     path : Path
         The file, a 2-d array.
-    metric, rows
+    metric, rows, part
         As in `read`.
 
     Returns
@@ -46,7 +50,7 @@ def read_npy(path: Path, *, metric: str | None, rows: int | None) -> Dataset:
     ValueError
         If it is not a whole ``.npy`` file of numbers, or the metric is missing.
     """
-    return assemble(path.stem, _load(path), None, metric=require_metric(metric, path), rows=rows)
+    return assemble(path.stem, _load(path), None, metric=require_metric(metric, path), rows=rows, part=part)
 
 
 def _load_meta(path: Path) -> dict[str, Any]:
@@ -68,25 +72,25 @@ def _load_texts(path: Path) -> list[str] | None:
     return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
-def read_folder(folder: Path, *, metric: str | None, rows: int | None) -> Dataset:
-    """Read ``base.npy``, ``query.npy``, ``gt.npy`` and ``meta.json``.
+def read_folder(folder: Path, *, metric: str | None, rows: int | None, part: Part = WHOLE) -> Dataset:
+    """Read ``base.npy``, ``query.npy``, ``meta.json`` and, where it is there, ``gt.npy``.
 
     Parameters
     ----------
     folder : Path
         The folder; ``base_texts.txt`` and ``query_texts.txt`` (UTF-8, one text per line) are optional.
-    metric, rows
+    metric, rows, part
         As in `read`.
 
     Returns
     -------
     Dataset
-        With ground truth.
+        With ground truth where the folder holds it.
 
     Raises
     ------
     FileNotFoundError
-        If one of the four files is missing.
+        If one of the three files is missing.
     ValueError
         If a file is truncated or the files do not fit each other.
     """
@@ -107,8 +111,9 @@ def read_folder(folder: Path, *, metric: str | None, rows: int | None) -> Datase
         _load(folder / "query.npy"),
         metric=stored_metric if metric is None else metric,
         stored_metric=stored_metric,
-        ground_truth=_load(folder / "gt.npy"),
+        ground_truth=_load(folder / _TRUTH) if (folder / _TRUTH).exists() else None,
         rows=rows,
+        part=part,
         base_texts=_load_texts(folder / "base_texts.txt"),
         query_texts=_load_texts(folder / "query_texts.txt"),
     )

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bqcore.datasets._dataset import Dataset, assemble, import_extra, require_metric
+from bqcore.datasets._part import WHOLE, Part
 
 
 def _is_number_list(pa: Any, kind: Any) -> bool:
@@ -49,14 +50,16 @@ def _rows_of(pa: Any, part: Any, dim: int | None, first_row: int, where: str) ->
     return array
 
 
-def read_parquet(path: Path, *, metric: str | None, rows: int | None, column: str | None) -> Dataset:
+def read_parquet(
+    path: Path, *, metric: str | None, rows: int | None, column: str | None, part: Part = WHOLE
+) -> Dataset:
     """Read one column of vectors and hold out queries.
 
     Parameters
     ----------
     path : Path
         The file.
-    metric, rows
+    metric, rows, part
         As in `read`.
     column : str or None
         A column of lists (fixed-size or not) of floats or integers; None takes the only one.
@@ -96,4 +99,4 @@ def read_parquet(path: Path, *, metric: str | None, rows: int | None, column: st
             first_row += len(batch)
     if not parts:
         raise ValueError(f"{path}: column {chosen!r}: expected at least 2 rows to hold out queries, not 0")
-    return assemble(path.stem, np.concatenate(parts), None, metric=checked_metric, rows=rows)
+    return assemble(path.stem, np.concatenate(parts), None, metric=checked_metric, rows=rows, part=part)

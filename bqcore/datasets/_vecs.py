@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from bqcore._validation import MAX_DIM
 from bqcore.datasets._dataset import Dataset, assemble
+from bqcore.datasets._part import WHOLE, Part
 
 _ELEMENTS: dict[str, np.dtype[Any]] = {
     ".fvecs": np.dtype("<f4"),
@@ -84,7 +85,7 @@ def _sibling(path: Path, part: str, suffixes: tuple[str, ...]) -> Path | None:
     return next((candidate for candidate in found if candidate.exists()), None)
 
 
-def read_vecs_dataset(path: Path, *, metric: str | None, rows: int | None) -> Dataset:
+def read_vecs_dataset(path: Path, *, metric: str | None, rows: int | None, part: Part = WHOLE) -> Dataset:
     """Read base vectors, and the queries and ground truth that lie next to them.
 
     Parameters
@@ -92,7 +93,7 @@ def read_vecs_dataset(path: Path, *, metric: str | None, rows: int | None) -> Da
     path : Path
         An ``.fvecs`` or ``.bvecs`` file. For ``<name>_base.fvecs`` the files ``<name>_query.fvecs`` and
         ``<name>_groundtruth.ivecs`` of the same folder belong to it, as in siftsmall.
-    metric, rows
+    metric, rows, part
         As in `read`; the metric is "l2" by default, which TEXMEX ground truths are for.
 
     Returns
@@ -119,4 +120,5 @@ def read_vecs_dataset(path: Path, *, metric: str | None, rows: int | None) -> Da
         stored_metric="l2",
         ground_truth=read_vecs(truth_path) if truth_path else None,
         rows=rows,
+        part=part,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self, cast
 
@@ -75,11 +75,16 @@ class Option:
 
 
 def predict_all(
-    sample: Sample, version: Version, random_state: int, progress: Callable[[str, int, int], None]
+    sample: Sample,
+    version: Version,
+    random_state: int,
+    progress: Callable[[str, int, int], None],
+    among: Collection[str] | None = None,
 ) -> list[Predicted]:
     """Predict every storage that a server offers, under every transform that makes sense for it.
 
-    Turbo codes rotate by themselves: a rotation of ours would be a second one.
+    Turbo codes rotate by themselves: a rotation of ours would be a second one. With `among`, only
+    storages of these names are predicted.
     """
     work: list[tuple[Transform, list[Config]]] = []
     raw = Transform.fit(sample.X, sample.metric, "raw", random_state)  # type: ignore[arg-type]
@@ -89,6 +94,8 @@ def predict_all(
         groups: dict[tuple[object, ...], list[Config]] = {}
         for config in storages(version, distance=transform.distance, uint8=True):
             if transform.kind == "rotate" and config.quantizer in ("none", "turbo"):
+                continue
+            if among is not None and config.storage not in among:
                 continue
             key = (config.datatype == "uint8", config.quantizer, config.bits, config.query_encoding)
             groups.setdefault(key, []).append(config)
@@ -170,6 +177,28 @@ def best_options(
         raise ValueError(f"target_recall: expected at most {best:.3f} on this data, not {target_recall}")
     found.sort(key=lambda option: (option.price, option.config.oversampling, -option.recall))
     return _front(found)
+
+
+def given_option(predicted: list[Predicted], kind: Kind, config: Config, dim: int) -> Option:
+    """Return the option of a configuration that is given, of `predict_all`.
+
+    Raises
+    ------
+    ValueError
+        If the server does not offer it under that transform.
+    """
+    asked = [one for one in predicted if one.kind == kind and one.config.storage == config.storage]
+    if not asked:
+        raise ValueError(
+            f"configuration: expected one that the server offers for this data, not {config.name!r} "
+            f"on {kind} vectors"
+        )
+    if config.oversampling not in OVERSAMPLING:
+        choices = ", ".join(f"{one:g}" for one in OVERSAMPLING)
+        raise ValueError(f"oversampling: expected one of {choices}, not {config.oversampling:g}")
+    same = (one for one in predicted if one.config.storage == config.storage)
+    raw = next((one for one in same if one.kind == "raw"), asked[0])
+    return _option(asked[0], raw.prediction, config.oversampling, dim)
 
 
 def _front(options: list[Option]) -> list[Option]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -23,10 +23,10 @@ from bqcore._validation import (
     check_random_state,
     zero_rows,
 )
-from bqcore_qdrant.choose import Option, best_options, predict_all
+from bqcore_qdrant.choose import Option, best_options, given_option, predict_all
 from bqcore_qdrant.config import Config, Datatype, QueryEncoding
 from bqcore_qdrant.predict import Sample
-from bqcore_qdrant.transform import Transform, check_query
+from bqcore_qdrant.transform import Kind, Transform, check_query
 from bqcore_qdrant.versions import EDGE, Version
 
 FORMAT, FORMAT_VERSION = "bqcore qdrant codec", 1
@@ -99,6 +99,8 @@ class QdrantCodec:
         n_total: int | None = None,
         random_state: int = 0,
         progress: Progress | None = None,
+        only: tuple[Kind, Config] | None = None,
+        among: Collection[str] | None = None,
     ) -> Self:
         """Choose a transform and a configuration.
 
@@ -121,6 +123,11 @@ class QdrantCodec:
         random_state : int, default 0
         progress : callable, optional
             Called with a text, steps done, steps in all.
+        only : tuple, optional
+            Transform ("raw", "centre", "rotate") and configuration that are taken, whatever recall they
+            have, which is predicted. Neither target nor budget then.
+        among : collection of str, optional
+            Names of storages (`Config.storage`) to choose from; by default all that the server offers.
 
         Raises
         ------
@@ -131,7 +138,7 @@ class QdrantCodec:
         metric = check_metric(metric)
         version = server_version if isinstance(server_version, Version) else Version.parse(server_version)
         seed = check_random_state(random_state)
-        if (bytes_per_vector is None) == (target_recall is None):
+        if [bytes_per_vector, target_recall, only].count(None) != 2:
             given = f"bytes_per_vector = {bytes_per_vector} and target_recall = {target_recall}"
             raise ValueError(f"expected one of bytes_per_vector and target_recall, not {given}")
         if target_recall is not None and not 0 < target_recall <= 1:
@@ -139,9 +146,15 @@ class QdrantCodec:
         if bytes_per_vector is not None:
             bytes_per_vector = check_int(bytes_per_vector, name="bytes_per_vector", low=1)
         sample, n_zero = _sample(X, queries, metric, k, n_total, seed)
-        predicted = predict_all(sample, version, seed, progress or (lambda text, done, total: None))
+        say = progress or (lambda text, done, total: None)
+        predicted = predict_all(sample, version, seed, say, among if only is None else [only[1].storage])
         dim = sample.X.shape[1]
-        options = best_options(predicted, dim, target_recall=target_recall, bytes_per_vector=bytes_per_vector)
+        if only is not None:
+            options = [given_option(predicted, *only, dim)]
+        else:
+            options = best_options(
+                predicted, dim, target_recall=target_recall, bytes_per_vector=bytes_per_vector
+            )
         best = options[0]
         transform = Transform.fit(sample.X, metric, best.kind, seed)
         if best.config.datatype == "uint8":

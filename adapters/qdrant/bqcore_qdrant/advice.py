@@ -1,0 +1,171 @@
+"""A collection for vectors: the configuration that `bqcore qdrant advise` would choose, and the commands."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bqcore._validation import Float32Array
+from bqcore_qdrant.choose import Option
+from bqcore_qdrant.codec import QdrantCodec
+
+#: Rows and queries that storages are ranked by, and those that the best of them are predicted from.
+SAMPLE_ROWS, SAMPLE_QUERIES, REFINED_ROWS, REFINED_QUERIES = 6_000, 150, 20_000, 250
+#: Features that are used where no server is asked.
+SERVER = "1.20"
+# Storages that are predicted from more rows.
+_REFINED = 4
+#: HNSW's links, the same for every configuration, in bytes per vector.
+GRAPH_BYTES = 45
+
+
+def sampled(X: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
+    """Return a random sample of rows in their order, the same every time."""
+    if rows >= len(X):
+        return X
+    return np.asarray(X[np.sort(np.random.default_rng(0).choice(len(X), rows, replace=False))])
+
+
+def fit(
+    X: Float32Array,
+    queries: Float32Array | None,
+    metric: str,
+    *,
+    target_recall: float,
+    bytes_per_vector: int | None = None,
+    n_total: int,
+    k: int = 10,
+    server_version: str = SERVER,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[QdrantCodec, Option]:
+    """Choose a configuration: storages are ranked by few rows, the best of them predicted from more.
+
+    Parameters
+    ----------
+    X, queries, metric, target_recall, n_total, k, server_version, progress
+        As `QdrantCodec.fit`.
+    bytes_per_vector : int, optional
+        In place of `target_recall`: the best recall within them.
+
+    Returns
+    -------
+    codec : QdrantCodec
+        With its options.
+    option : Option
+        The chosen one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `QdrantCodec.fit`.
+    """
+    goal: dict[str, Any] = (
+        {"bytes_per_vector": bytes_per_vector} if bytes_per_vector else {"target_recall": target_recall}
+    )
+    asked = None if queries is None else sampled(queries, SAMPLE_QUERIES)
+    about: dict[str, Any] = {"server_version": server_version, "k": k, "n_total": n_total}
+    codec = QdrantCodec.fit(
+        sampled(X, SAMPLE_ROWS), metric, queries=asked, progress=progress, **about, **goal
+    )
+    if len(X) > SAMPLE_ROWS:
+        # Few rows tell which storages are worth it, more of them at how many candidates.
+        first = dict.fromkeys(option.config.storage for option in codec.options)
+        codec = QdrantCodec.fit(
+            sampled(X, REFINED_ROWS),
+            metric,
+            queries=None if queries is None else sampled(queries, REFINED_QUERIES),
+            among=list(first)[:_REFINED],
+            progress=progress,
+            **about,
+            **goal,
+        )
+    assert codec.option is not None
+    return codec, codec.option
+
+
+def commands(
+    data: str,
+    option: Option,
+    metric: str,
+    *,
+    name: str,
+    upload: str | None,
+    k: int = 10,
+    url: str | None = None,
+    server_version: str = SERVER,
+    rows: int | None = None,
+) -> list[str]:
+    """Return shell lines that set up, fill and check a collection for a configuration.
+
+    Parameters
+    ----------
+    data : str
+        Path of the vectors.
+    option : Option
+        What is set up.
+    metric : {"l2", "ip", "cosine"}
+    name : str
+        Of the collection; files and the engine's folder are named after it.
+    upload : str or None
+        File that is uploaded; None leaves the upload to the reader.
+    k : int, default 10
+    url : str, optional
+        Server; without it the embedded engine in a folder.
+    server_version : str
+    rows : int, optional
+        Sample that recall is predicted from.
+    """
+    where = f"--url {shlex.quote(url)}" if url else f"--edge {shlex.quote(f'qdrant_{name}')}"
+    codec = shlex.quote(f"{name}-qdrant.npz")
+    sample = f" --rows {rows}" if rows else ""
+    lines = [
+        f"bqcore qdrant advise {shlex.quote(data)} --metric {metric} "
+        f"--config {shlex.quote(option.config.name)} --transform {option.kind} "
+        f"--k {k}{sample} --server-version {server_version} --output {codec}",
+        f"bqcore qdrant create {codec} {name} {where}",
+    ]
+    if upload is not None:
+        lines.append(f"bqcore qdrant upload {codec} {name} {shlex.quote(upload)} {where}")
+    return [*lines, f"bqcore qdrant verify {codec} {name} {where} --k {k}"]
+
+
+def option_dict(option: Option) -> dict[str, Any]:
+    """Return an option as JSON shows it."""
+    return {
+        "config": option.config.name,
+        "transform": option.kind,
+        "recall": option.recall,
+        "codes_recall": option.recall_without_rescore,
+        "raw_recall": option.raw_recall,
+        "oversampling": option.config.oversampling,
+        "hnsw_ef": option.config.hnsw_ef,
+        "ram_bytes": option.bytes_ram + GRAPH_BYTES,
+        "disk_bytes": option.bytes_disk + GRAPH_BYTES,
+        "reason": option.reason,
+    }
+
+
+def migrate_commands(
+    source: str,
+    target: str,
+    *,
+    url: str,
+    using: str = "",
+    target_recall: float,
+    bytes_per_vector: int | None = None,
+) -> list[str]:
+    """Return shell lines that copy a collection into one set up by bqcore, and check it."""
+    codec = shlex.quote(f"{target}-qdrant.npz")
+    goal = (
+        f"--bytes-per-vector {bytes_per_vector}" if bytes_per_vector else f"--target-recall {target_recall:g}"
+    )
+    vector = f" --using {shlex.quote(using)}" if using else ""
+    names = f"{shlex.quote(source)} {shlex.quote(target)}"
+    return [
+        f"bqcore qdrant migrate {names} --url {shlex.quote(url)}{vector} {goal} --codec {codec}",
+        f"bqcore qdrant verify {codec} {shlex.quote(target)} --url {shlex.quote(url)}",
+    ]

@@ -1,0 +1,180 @@
+"""What each database would do with the vectors, and the commands that lead there; adapters load late."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bqcore.study.problem import Problem
+from bqcore.study.scale import Store
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where databases are, for the printed commands.
+
+    Parameters
+    ----------
+    dsn : str, optional
+        Of a Postgres server.
+    table, column : str, optional
+        As SQL writes them, where the vectors are in a table already.
+    url : str, optional
+        Of a Qdrant server; without it the embedded engine is named.
+    collection : str, optional
+        Where the vectors are in a collection already.
+    using : str
+        Its vector.
+    """
+
+    dsn: str | None = None
+    table: str | None = None
+    column: str | None = None
+    url: str | None = None
+    collection: str | None = None
+    using: str = ""
+
+
+@dataclass(frozen=True)
+class EngineAdvice:
+    """What one database would do.
+
+    Parameters
+    ----------
+    document : dict
+        For JSON: options, the chosen one, predicted recall, commands; or why there are none.
+    store : Store or None
+        What the chosen option takes for a row.
+    """
+
+    document: dict[str, Any]
+    store: Store | None
+
+
+Engine = Callable[[Problem, Places], EngineAdvice]
+
+
+def postgres(problem: Problem, places: Places) -> EngineAdvice:
+    """bqhnsw: RaBitQ codes in pgvector's graph, rescored from the table."""
+    from bqcore_postgres import advice
+
+    source, sample = problem.source, problem.prepared.sample
+    kind = source.origin.type_name
+    found = []
+    for bits, most in advice.MAX_DIM.items():
+        if problem.dim > most:
+            continue
+        problem.say(f"Postgres: bqhnsw with {bits} bits")
+        found += advice.options(bits, sample.profile(advice.spec(bits)), problem.k, source.n_source)
+    best = advice.choose_option(
+        found, target_recall=problem.target_recall, bytes_per_vector=problem.bytes_per_vector
+    )
+    in_use = places.table is not None
+    table = places.table or advice.quote(source.origin.identifier)
+    column = places.column or "embedding"
+    steps: list[dict[str, str]] = []
+    if not in_use:
+        steps.append({"kind": "sql", "text": advice.table_sql(table, problem.dim, kind)})
+        if source.origin.kind == "file":
+            server = f"--dsn {shlex.quote(places.dsn)}" if places.dsn else '--dsn "$DSN"'
+            drop = " --drop-invalid" if source.n_dropped[0] else ""
+            command = f"bqcore postgres load {source.origin.quoted} {shlex.quote(table)} {server}{drop}"
+            steps.append({"kind": "shell", "text": command})
+        else:
+            steps.append({"kind": "note", "text": f"fill {table} before the index is made"})
+    create = advice.index_sql(best, source.metric, table=table, column=column, type_name=kind, in_use=in_use)
+    steps.append({"kind": "sql", "text": create})
+    store = Store(
+        f"Postgres, bqhnsw {best.bits} bit{'s' if best.bits > 1 else ''}",
+        best.index_bytes,
+        best.index_bytes + advice.heap_bytes(problem.dim, kind),
+    )
+    document = {
+        "options": [one.as_dict() for one in found],
+        "chosen": best.as_dict(),
+        "predicted_recall": best.recall,
+        "reaches_target": best.recall >= problem.target_recall,
+        "table": table,
+        "column": column,
+        "index": advice.index_name(table, column.strip('"')),
+        "steps": steps,
+        "note": "predicted for pgvector's graph at m = 16; bqcore_recall measures it on your rows",
+    }
+    return EngineAdvice(document, store)
+
+
+def qdrant(problem: Problem, places: Places) -> EngineAdvice:
+    """Choose quantization and transform of a collection by predicted recall."""
+    reason = "needs pip install 'bqcore[qdrant]'"
+    if importlib.util.find_spec("qdrant_client") is None:
+        return EngineAdvice({"unavailable": reason}, None)
+    from bqcore.datasets import split_queries
+    from bqcore_qdrant import advice
+
+    source = problem.source
+    base, queries = source.base, source.queries
+    if queries is None:
+        base, queries = split_queries(base)
+
+    def show(text: str, done: int, total: int) -> None:
+        problem.say(f"Qdrant: {text}")
+
+    target = problem.target_recall
+    try:
+        codec, option = _fit(problem, base, queries, target, show)
+    except ValueError as error:
+        return EngineAdvice({"unavailable": str(error)}, None)
+    name = places.collection or source.origin.identifier
+    if places.collection is not None:
+        name = f"{name}_bq"
+    commands: list[str] = []
+    if source.origin.kind == "qdrant" and places.url:
+        commands = advice.migrate_commands(
+            places.collection or "", name, url=places.url, using=places.using,
+            target_recall=target, bytes_per_vector=problem.bytes_per_vector,
+        )  # fmt: skip
+    elif source.origin.kind == "file":
+        commands = advice.commands(
+            source.origin.name,
+            option,
+            source.metric,
+            name=name,
+            upload=source.origin.vectors_path,
+            k=problem.k,
+            url=places.url,
+            rows=advice.REFINED_ROWS if len(base) > advice.REFINED_ROWS else None,
+        )
+    chosen = advice.option_dict(option)
+    document = {
+        "options": [advice.option_dict(one) for one in codec.options],
+        "chosen": chosen,
+        "predicted_recall": option.recall,
+        "reaches_target": option.recall >= target,
+        "collection": name,
+        "steps": [{"kind": "shell", "text": "\n".join(commands)}] if commands else [],
+        "note": "predicted without the graph's own loss, which is about .002 at hnsw_ef 256",
+    }
+    store = Store(f"Qdrant, {option.config.name}", chosen["ram_bytes"], chosen["disk_bytes"])
+    return EngineAdvice(document, store)
+
+
+def _fit(problem: Problem, base: Any, queries: Any, target: float, show: Any) -> Any:
+    from bqcore_qdrant import advice
+
+    return advice.fit(
+        base,
+        queries,
+        problem.source.metric,
+        target_recall=target,
+        bytes_per_vector=problem.bytes_per_vector,
+        n_total=max(len(base), problem.source.n_source),
+        k=problem.k,
+        progress=show,
+    )
+
+
+#: Engines by the key of their part of the document.
+ENGINES: dict[str, Engine] = {"postgres": postgres, "qdrant": qdrant}
