@@ -82,11 +82,16 @@ def stretched(X: FloatArray, dim: int, n: int) -> FloatArray:
 
 
 def load(conn: Connection, table: str, X: FloatArray, metric: str, code_bits: int | None) -> None:
+    """Fill a table of ids and vectors; code_bits adds codes by a model that is trained on table floats."""
     conn.execute(raw_sql(f"CREATE TABLE {table} (id int PRIMARY KEY, embedding vector({X.shape[1]}))"))
     with conn.cursor() as cursor:
         if code_bits:
-            text = f"SELECT bq_train(embedding, {code_bits}, '{metric}')::text FROM floats WHERE id < 10000"
-            row = cursor.execute(raw_sql(text)).fetchone()
+            text = (
+                f"SELECT bq_train(embedding, {code_bits}, '{metric}') AS model FROM floats WHERE id < 10000"
+            )
+            cursor.execute("DROP TABLE IF EXISTS models")
+            cursor.execute(raw_sql(f"CREATE TABLE models AS {text}"))
+            row = cursor.execute("SELECT model::text FROM models").fetchone()
             assert row is not None
             column = (
                 f"code bqcode({X.shape[1]}) GENERATED ALWAYS AS (bq_encode(embedding, '{row[0]}')) STORED"
@@ -99,18 +104,22 @@ def load(conn: Connection, table: str, X: FloatArray, metric: str, code_bits: in
     conn.execute(raw_sql(f"VACUUM ANALYZE {table}"))
 
 
+def backend_seconds(conn: Connection) -> float:
+    """CPU seconds of the connection's server process so far."""
+    return int(Path(f"/proc/{conn.info.backend_pid}/schedstat").read_text().split()[0]) * 1e-9
+
+
 def run_queries(
     conn: Connection, table: str, metric: str, Q: FloatArray, truth: NDArray[np.integer[Any]]
 ) -> tuple[float, float]:
     """Recall@10, and CPU milliseconds of the backend per query."""
     statement = raw_sql(f"SELECT id FROM {table} ORDER BY embedding {OPERATORS[metric]} %(q)b LIMIT {K}")
-    clock = Path(f"/proc/{conn.info.backend_pid}/schedstat")
-    hits, before = 0, int(clock.read_text().split()[0])
+    hits, before = 0, backend_seconds(conn)
     with conn.cursor() as cursor:
         for q, nearest in zip(Q, truth, strict=True):
             rows = cursor.execute(statement, {"q": q}, prepare=True, binary=True).fetchall()
             hits += len({row[0] for row in rows} & set(nearest.tolist()))
-    return hits / truth[:, :K].size, (int(clock.read_text().split()[0]) - before) * 1e-6 / len(Q)
+    return hits / truth[:, :K].size, (backend_seconds(conn) - before) * 1e3 / len(Q)
 
 
 def measure(options: argparse.Namespace, source: FloatArray, metric: str, dim: int) -> list[Row]:
