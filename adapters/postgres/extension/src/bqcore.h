@@ -106,6 +106,8 @@ typedef struct BqTypeInfo
 /* inner.c */
 extern const IndexAmRoutine *BqInner(void);
 extern void BqCheckPgvector(void);
+extern void BqCheckHnsw(void);
+extern void BqCheckIvfflat(void);
 extern const char *BqPgvectorVersion(void);
 extern int BqEfSearch(void);
 /* pgvector's hnsw.iterative_scan */

@@ -206,6 +206,7 @@ bqcode_hnsw_support(PG_FUNCTION_ARGS)
 {
 	static const HnswTypeInfo info = {.maxDimensions = BQK_MAX_DIM};
 
+	BqCheckHnsw();
 	PG_RETURN_POINTER(&info);
 }
 
@@ -269,5 +270,6 @@ bqcode_ivfflat_support(PG_FUNCTION_ARGS)
 										 .updateCenter = update_centre,
 										 .sumCenter = sum_centre};
 
+	BqCheckIvfflat();
 	PG_RETURN_POINTER(&info);
 }
