@@ -18,8 +18,11 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 export BQCORE_CACHE ?= $(CURDIR)/.cache
 
 FUZZ_SECONDS ?= 60
+FUZZ_CASES ?= 100000
+# These run on both embedded servers.
+TYPE_TESTS := $(addprefix integration/test_,types.py type_dump.py type_fuzz.py code_index.py rescore_column.py upgrade.py)
 
-.PHONY: demo test test-pg16 test-pgvector test-faults bench bench-qdrant bench-scan bench-check fuzz eval lint format \
+.PHONY: demo test test-pg16 test-pgvector test-faults fuzz-postgres bench bench-qdrant bench-scan bench-check fuzz eval lint format \
 	native-test native-test-neon clean help
 
 help:
@@ -32,6 +35,7 @@ help:
 	@echo 'make fuzz    each kernel against the scalar one for $$FUZZ_SECONDS (60) seconds'
 	@echo 'make eval    DATA_SETS=folder: the tables of docs/codecs.md'
 	@echo 'make test-pg16   the server tests on Postgres 16'
+	@echo 'make fuzz-postgres   100,000 malformed codes, queries and models into both servers'
 	@echo 'make test-pgvector   the server tests on pgvector 0.7.4 and 0.8.0'
 	@echo 'make native-test-neon   the C tests cross-compiled for AArch64, under qemu'
 	@echo 'make test-faults   stop the server at random moments, $$BQCORE_FAULT_ROUNDS times (150: some five minutes)'
@@ -83,10 +87,17 @@ test: lint native-test
 	  else echo 'native-test-neon skipped: it needs $(NEON_CC) and $(NEON_RUN) (Debian: $(NEON_PACKAGES))'; fi
 	$(BIN)/pytest tests --numprocesses 2
 	$(BIN)/pytest integration --numprocesses 2 --dist loadfile
+	BQCORE_TEST_PG=16 $(BIN)/pytest $(TYPE_TESTS) --numprocesses 2 --dist loadfile
 
 # The server tests on the older embedded server.
 test-pg16: $(READY)
 	BQCORE_TEST_PG=16 $(BIN)/pytest integration --numprocesses 2 --dist loadfile
+
+# Environment: BQCORE_FUZZ_SEED.
+fuzz-postgres: $(READY)
+	for version in 18 16; do \
+	  BQCORE_TEST_PG=$$version BQCORE_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/pytest integration/test_type_fuzz.py || exit; \
+	done
 
 # The server tests on older releases of the embedded server, for the pgvector that they carry: 0.7.4 and 0.8.0.
 test-pgvector: $(READY)

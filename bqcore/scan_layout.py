@@ -56,8 +56,8 @@ def bins_of(factors: npt.NDArray[np.void]) -> tuple[UInt8Array, Float32Array] | 
     bins : ndarray of uint8, shape (n,)
         Number of the bin of 1 / scale, and 16 times that of f_add / scale.
     limits : ndarray of float32, shape (3, 16)
-        Least and largest 1 / scale and least f_add / scale in each bin, rounded outwards; another's in empty ones. None where
-        a scale is so small that its quotients are none.
+        Least and largest 1 / scale and least f_add / scale in each bin, rounded outwards; another's in empty
+        ones. None where a scale is so small that its quotients are none.
     """
     scale = -factors["f_rescale"].astype(np.float64)
     if scale.min() <= 1e-30:

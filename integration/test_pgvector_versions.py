@@ -32,6 +32,7 @@ from support import (
     value,
 )
 
+import bqcore
 from bqcore.datasets import clustered
 from bqcore_postgres import EmbeddedServer, build, embedded_pg_config
 
@@ -341,7 +342,7 @@ def test_another_interface_is_refused_at_create_index(
                 conn.execute(statement)
             told = failure.value.diag.message_detail or ""
             assert detail in told
-            assert "bqcore 0.1.0 was made for pgvector 0.7.4 and later" in told
+            assert f"bqcore {bqcore.__version__} was made for pgvector 0.7.4 and later" in told
         assert value(conn, "SELECT count(*) FROM pg_class WHERE relname = 'items_bq'") == 0
     # the session that has the real library goes on
     scratch.execute(statement)

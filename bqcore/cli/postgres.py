@@ -54,3 +54,4 @@ def install(
     if not report.has_pgvector:
         typer.echo("This server has no pgvector yet: install it first (Debian: postgresql-NN-pgvector).")
     typer.echo(f"Next, in a database:\n  {report.next_sql}")
+    typer.echo(f"In one that has an older version of bqcore:\n  {report.update_sql}")

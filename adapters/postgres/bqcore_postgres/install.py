@@ -50,6 +50,11 @@ class InstallReport:
         """The statement to run in a database next."""
         return "CREATE EXTENSION bqcore CASCADE;"
 
+    @property
+    def update_sql(self) -> str:
+        """The statement to run instead in a database that has an older version of the extension."""
+        return "ALTER EXTENSION bqcore UPDATE;"
+
     def as_dict(self) -> dict[str, object]:
         """Return values that JSON can hold."""
         return {
@@ -58,6 +63,7 @@ class InstallReport:
             "files": [str(path) for path in self.files],
             "has_pgvector": self.has_pgvector,
             "next_sql": self.next_sql,
+            "update_sql": self.update_sql,
         }
 
 

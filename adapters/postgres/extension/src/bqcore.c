@@ -54,6 +54,16 @@ BqMetricName(int metric)
 	return metric >= 0 && metric <= BQK_COSINE ? names[metric] : "unknown";
 }
 
+int
+BqMetricByName(const char *name)
+{
+	for (int metric = 0; metric <= BQK_COSINE; metric++)
+		if (strcmp(name, BqMetricName(metric)) == 0)
+			return metric;
+	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("metric must be \"l2\", \"ip\" or \"cosine\", not \"%s\"", name)));
+}
+
 const BqTypeInfo *
 BqGetTypeInfo(Relation index)
 {

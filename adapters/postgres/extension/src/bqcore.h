@@ -13,7 +13,7 @@
 
 #include "bqk.h"
 
-#define BQCORE_VERSION "0.1.0"
+#define BQCORE_VERSION "0.2.0"
 #define BQ_DEFAULT_BITS 1
 #define BQ_DEFAULT_M 16 /* pgvector's own */
 #define BQ_EF_CONSTRUCTION_UNSET 0
@@ -86,6 +86,7 @@ typedef struct BqOptions
 	int m;
 	int efConstruction;
 	int bits;
+	int rescoreColumn; /* offset of the name, 0 without */
 } BqOptions;
 
 /* What support function 3 returns: pgvector's HnswTypeInfo (same from 0.7.0 on), then ours. */
@@ -105,6 +106,8 @@ typedef struct BqTypeInfo
 /* inner.c */
 extern const IndexAmRoutine *BqInner(void);
 extern void BqCheckPgvector(void);
+extern void BqCheckHnsw(void);
+extern void BqCheckIvfflat(void);
 extern const char *BqPgvectorVersion(void);
 extern int BqEfSearch(void);
 /* pgvector's hnsw.iterative_scan */
@@ -122,6 +125,7 @@ extern void BqRestoreIterative(int old);
 extern int bq_rescore;
 extern const BqTypeInfo *BqGetTypeInfo(Relation index);
 extern const char *BqMetricName(int metric);
+extern int BqMetricByName(const char *name);
 
 /* codes.c */
 extern BqCode *BqEncode(const bqk_model *model, const BqVector *vec, BqType type);
@@ -129,7 +133,23 @@ extern BqQuery *BqPrepare(const bqk_model *model, const BqVector *vec, BqType ty
 /* The coordinates as floats: those of the value itself, or converted into buf (dim floats). */
 extern const float *BqCoordinates(const BqVector *vec, uint32 dim, BqType type, float *buf);
 extern bool BqIsZero(const BqVector *vec, BqType type);
+extern void BqCheckStatus(int status);
 extern Datum BqNormalize(PG_FUNCTION_ARGS);
+
+/* centroid.c */
+#define BQ_DEFAULT_SEED 42
+/* Sum of the vectors that a centroid is the mean of. */
+typedef struct BqSum
+{
+	uint32 dim;
+	int metric; /* under cosine vectors count with length 1, and zero vectors not at all */
+	uint64 rows;
+	double *sum;
+} BqSum;
+
+extern void BqSumBegin(BqSum *s, uint32 dim, int metric);
+extern void BqSumAdd(BqSum *s, const float *x);
+extern bqk_model *BqSumModel(const BqSum *s, int bits, uint64 seed);
 
 /* build_context.c */
 /* What an index build encodes with. */
@@ -149,8 +169,13 @@ extern void BqUnshareBuildContext(struct dsm_segment *segment);
 /* model_store.c */
 extern void BqModelStore(Relation index, ForkNumber fork, const bqk_model *model);
 extern const bqk_model *BqModelGet(Relation index);
+extern const struct varlena *BqColumnModelGet(Relation heap, Relation index);
 extern bytea *BqModelRead(Relation index);
 extern void BqBuiltWith(Relation index, int *m, int *efConstruction);
+
+/* rescore_column.c */
+extern AttrNumber BqRescoreAttribute(Relation heap, Relation index);
+extern const struct varlena *BqRescoreModel(Relation heap, Relation index, AttrNumber attnum);
 
 /* build.c, insert.c, scan.c */
 extern IndexBuildResult *BqBuild(Relation heap, Relation index, IndexInfo *indexInfo);

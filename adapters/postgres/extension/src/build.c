@@ -1,9 +1,8 @@
 /* Index build: take the centroid from a sample, let pgvector build its graph over codes, store the model. */
 #include "bqcore.h"
 
-#include <math.h>
-
 #include "access/tableam.h"
+#include "catalog/index.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/guc.h"
@@ -11,8 +10,6 @@
 
 /* A mean of 10,000 rows is off by 1 % of the data's spread. */
 #define SAMPLE_ROWS 10000
-
-#define DEFAULT_SEED 42
 
 /* Room that pgvector needs on a page beside the value: its element tuple's fields, then header, special space
  * and line pointer of the page. */
@@ -23,12 +20,9 @@
 
 typedef struct Sample
 {
-	uint32 dim;
-	int metric;
+	BqSum sum;
 	BqType type;
 	float *buf;
-	double *sum;
-	uint64 rows;
 	MemoryContext tmp;
 } Sample;
 
@@ -44,26 +38,12 @@ static void
 add_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool tupleIsAlive, void *state)
 {
 	Sample *s = state;
-	const float *x;
-	double norm2 = 0.0, scale = 1.0;
 	MemoryContext old;
 
 	if (isnull[0])
 		return;
 	old = MemoryContextSwitchTo(s->tmp);
-	x = BqCoordinates((BqVector *) PG_DETOAST_DATUM(values[0]), s->dim, s->type, s->buf);
-	if (s->metric == BQK_COSINE)
-	{
-		for (uint32 i = 0; i < s->dim; i++)
-			norm2 += (double) x[i] * x[i];
-		scale = norm2 > 0.0 ? 1.0 / sqrt(norm2) : 0.0;
-	}
-	if (scale > 0.0)
-	{
-		for (uint32 i = 0; i < s->dim; i++)
-			s->sum[i] += x[i] * scale;
-		s->rows++;
-	}
+	BqSumAdd(&s->sum, BqCoordinates((BqVector *) PG_DETOAST_DATUM(values[0]), s->sum.dim, s->type, s->buf));
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(s->tmp);
 }
@@ -91,7 +71,7 @@ take_centroid(Relation heap, Relation index, IndexInfo *indexInfo, Sample *s)
 
 	while (blocks > 0 && gcd(stride, blocks) != 1)
 		stride += 2;
-	for (uint64 i = 0; i < blocks && s->rows < SAMPLE_ROWS; i++)
+	for (uint64 i = 0; i < blocks && s->sum.rows < SAMPLE_ROWS; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		/* a concurrent build scans with a snapshot, which excludes anyvisible */
@@ -117,39 +97,22 @@ static bqk_model *
 train(Relation heap, Relation index, IndexInfo *indexInfo)
 {
 	int32 dim = TupleDescAttr(RelationGetDescr(index), 0)->atttypmod;
-	bqk_model *model = palloc0(sizeof(bqk_model));
-	float *centroid, *signs;
-	Sample s = {0};
+	int bits = index_bits(index);
+	Sample s;
 
 	if (dim < 1)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("column does not have dimensions"),
 						errhint("Declare it as vector(n).")));
-	model->bits = (uint8) index_bits(index);
-	model->metric = (uint8) BqGetTypeInfo(index)->metric;
-	check_size(index, dim, model->bits);
+	check_size(index, dim, bits);
 
-	s.dim = (uint32) dim;
-	s.metric = model->metric;
+	BqSumBegin(&s.sum, (uint32) dim, BqGetTypeInfo(index)->metric);
 	s.type = BqGetTypeInfo(index)->type;
 	s.buf = palloc(sizeof(float) * dim);
-	s.sum = palloc0(sizeof(double) * dim);
 	s.tmp = AllocSetContextCreate(CurrentMemoryContext, "bqhnsw sample", ALLOCSET_DEFAULT_SIZES);
 	if (heap)
 		take_centroid(heap, index, indexInfo, &s);
 	MemoryContextDelete(s.tmp);
-
-	centroid = palloc(sizeof(float) * dim);
-	for (int i = 0; i < dim; i++)
-		centroid[i] = (float) (s.rows ? s.sum[i] / (double) s.rows : 0.0);
-	signs = palloc(sizeof(float) * bqk_signs_count(dim));
-	bqk_signs_init(dim, DEFAULT_SEED, signs);
-	model->dim = (uint32) dim;
-	model->rotation = BQK_ROTATION_HADAMARD;
-	model->seed = DEFAULT_SEED;
-	model->n_trained = s.rows;
-	model->centroid = centroid;
-	model->signs = signs;
-	return model;
+	return BqSumModel(&s.sum, bits, BQ_DEFAULT_SEED);
 }
 
 IndexBuildResult *
@@ -161,6 +124,14 @@ BqBuild(Relation heap, Relation index, IndexInfo *indexInfo)
 	int nest;
 
 	BqCheckPgvector();
+	/* TRUNCATE and rewriting ALTER TABLE rebuild indexes: a column that is gone by then stops scans, not them */
+	if (!ReindexIsProcessingIndex(RelationGetRelid(index)))
+	{
+		AttrNumber column = BqRescoreAttribute(heap, index);
+
+		if (column != 0)
+			BqRescoreModel(heap, index, column);
+	}
 	context.model = train(heap, index, indexInfo);
 	context.type = BqGetTypeInfo(index)->type;
 

@@ -53,8 +53,8 @@ BqIsZero(const BqVector *vec, BqType type)
 	return true;
 }
 
-static void
-check_status(int status)
+void
+BqCheckStatus(int status)
 {
 	if (status == BQK_OK)
 		return;
@@ -84,7 +84,7 @@ BqEncode(const bqk_model *model, const BqVector *vec, BqType type)
 	size_t bad;
 
 	set_header(&code->h, size, BQ_TAG_CODE, model);
-	check_status(bqk_encode(model, x, 1, code->code, &code->factors, work, &bad));
+	BqCheckStatus(bqk_encode(model, x, 1, code->code, &code->factors, work, &bad));
 	pfree(work);
 	return code;
 }
@@ -98,7 +98,7 @@ BqPrepare(const bqk_model *model, const BqVector *vec, BqType type)
 	const float *x = BqCoordinates(vec, model->dim, type, work + model->dim);
 
 	set_header(&query->h, size, BQ_TAG_QUERY, model);
-	check_status(bqk_query_prepare(model, x, BQ_QUERY_BITS, &query->query, query->z, work));
+	BqCheckStatus(bqk_query_prepare(model, x, BQ_QUERY_BITS, &query->query, query->z, work));
 	pfree(work);
 	return query;
 }

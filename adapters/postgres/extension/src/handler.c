@@ -21,6 +21,8 @@ BqInitOptions(void)
 					  BQ_EF_CONSTRUCTION_UNSET, 4, 1000, AccessExclusiveLock);
 	add_int_reloption(bq_relopt_kind, "bits", "Bits per dimension: 1, 2, 4 or 8", BQ_DEFAULT_BITS, 1, 8,
 					  AccessExclusiveLock);
+	add_string_reloption(bq_relopt_kind, "rescore_column", "Code column that candidates are rescored from", NULL, NULL,
+						 AccessExclusiveLock);
 }
 
 static bytea *
@@ -30,6 +32,7 @@ BqReadOptions(Datum reloptions, bool validate)
 		{.optname = "m", .opttype = RELOPT_TYPE_INT, .offset = offsetof(BqOptions, m)},
 		{.optname = "ef_construction", .opttype = RELOPT_TYPE_INT, .offset = offsetof(BqOptions, efConstruction)},
 		{.optname = "bits", .opttype = RELOPT_TYPE_INT, .offset = offsetof(BqOptions, bits)},
+		{.optname = "rescore_column", .opttype = RELOPT_TYPE_STRING, .offset = offsetof(BqOptions, rescoreColumn)},
 	};
 	BqOptions *options =
 		(BqOptions *) build_reloptions(reloptions, validate, bq_relopt_kind, sizeof(BqOptions), table, lengthof(table));

@@ -150,6 +150,14 @@ check_library(const char *extension)
 }
 
 static void
+check_hnsw(const IndexAmRoutine *am)
+{
+	if (am->amsupport != 3 || am->amoptsprocnum != 0)
+		unknown_interface(psprintf("Its hnsw has %d support functions and options at number %d, expected 3 and 0.",
+								   am->amsupport, am->amoptsprocnum));
+}
+
+static void
 check_pgvector(const IndexAmRoutine *am)
 {
 	const char *version = BqPgvectorVersion();
@@ -161,9 +169,7 @@ check_pgvector(const IndexAmRoutine *am)
 						errmsg("bqhnsw needs pgvector %s or later, not %s", OLDEST_TEXT, version),
 						errhint("ALTER EXTENSION vector UPDATE, after installing a newer pgvector.")));
 	check_library(version);
-	if (am->amsupport != 3 || am->amoptsprocnum != 0)
-		unknown_interface(psprintf("Its hnsw has %d support functions and options at number %d, expected 3 and 0.",
-								   am->amsupport, am->amoptsprocnum));
+	check_hnsw(am);
 	if (!am->amcanorderbyop || am->amcanmulticol || am->amstorage || am->amoptions == NULL)
 		unknown_interface("Its hnsw is not an index on one column, ordered by an operator, with options.");
 	check_options(am);
@@ -176,6 +182,28 @@ BqCheckPgvector(void)
 	check_pgvector(BqInner());
 }
 
+/* The routine of one of pgvector's access methods; it stays for the session. */
+static IndexAmRoutine *
+load_handler(const char *name)
+{
+	PGFunction handler = load_external_function("$libdir/vector", name, false, NULL);
+	MemoryContext old;
+	LOCAL_FCINFO(fcinfo, 1);
+	IndexAmRoutine *am;
+
+	if (handler == NULL)
+		unknown_interface(psprintf("Its library has no function %s.", name));
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = (Datum) 0;
+	fcinfo->args[0].isnull = false;
+	am = (IndexAmRoutine *) DatumGetPointer(handler(fcinfo));
+	MemoryContextSwitchTo(old);
+	if (am == NULL || !IsA(am, IndexAmRoutine))
+		unknown_interface(psprintf("Its %s returned no access method.", name));
+	return am;
+}
+
 /* Loading it also defines pgvector's settings (hnsw.ef_search and others). */
 const IndexAmRoutine *
 BqInner(void)
@@ -184,27 +212,36 @@ BqInner(void)
 
 	if (inner == NULL)
 	{
-		PGFunction handler = load_external_function("$libdir/vector", "hnswhandler", false, NULL);
-		MemoryContext old;
-		LOCAL_FCINFO(fcinfo, 1);
-		IndexAmRoutine *am;
+		const IndexAmRoutine *am = load_handler("hnswhandler");
 
-		if (handler == NULL)
-			unknown_interface("Its library has no function hnswhandler.");
-		old = MemoryContextSwitchTo(TopMemoryContext);
-		InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
-		fcinfo->args[0].value = (Datum) 0;
-		fcinfo->args[0].isnull = false;
-		am = (IndexAmRoutine *) DatumGetPointer(handler(fcinfo));
-		MemoryContextSwitchTo(old);
-		if (am == NULL || !IsA(am, IndexAmRoutine))
-			unknown_interface("Its hnswhandler returned no access method.");
 		/* before the script names a type that an old pgvector lacks */
 		if (creating_extension)
 			check_pgvector(am);
 		inner = am;
 	}
 	return inner;
+}
+
+/* Refuses an ivfflat whose support functions are others than those that our operator classes have. */
+void
+BqCheckIvfflat(void)
+{
+	static bool checked = false;
+	const IndexAmRoutine *am;
+
+	if (checked)
+		return;
+	am = load_handler("ivfflathandler");
+	if (am->amsupport != 5 || am->amoptsprocnum != 0)
+		unknown_interface(psprintf("Its ivfflat has %d support functions and options at number %d, expected 5 and 0.",
+								   am->amsupport, am->amoptsprocnum));
+	checked = true;
+}
+
+void
+BqCheckHnsw(void)
+{
+	check_hnsw(BqInner());
 }
 
 int

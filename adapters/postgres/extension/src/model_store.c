@@ -180,6 +180,54 @@ BqModelRead(Relation index)
 	return out;
 }
 
+/* What a relcache entry keeps in rd_amcache, which is freed as one chunk: this, the blob (whose centroid `model` points
+ * at), the signs, and the model of the column that is rescored from. */
+typedef struct Cache
+{
+	bqk_model model;
+	AttrNumber column; /* 0: none was asked for */
+	const struct varlena *columnModel;
+} Cache;
+
+static Cache *
+fill_cache(Relation index, AttrNumber column, const struct varlena *columnModel)
+{
+	bytea *blob = BqModelRead(index);
+	Size nbytes = VARSIZE_ANY_EXHDR(blob), signs, columnNbytes = columnModel ? VARSIZE_ANY(columnModel) : 0;
+	bqk_model parsed;
+	Cache *cache;
+	char *at;
+	int status;
+
+	status = bqk_model_read((uint8 *) VARDATA(blob), nbytes, &parsed);
+	if (status != BQK_OK)
+		corrupt(index, bqk_strerror(status));
+	signs = parsed.rotation == BQK_ROTATION_NONE ? 0 : bqk_signs_count(parsed.dim) * sizeof(float);
+	cache = MemoryContextAllocZero(index->rd_indexcxt,
+								   MAXALIGN(sizeof(Cache)) + MAXALIGN(nbytes) + MAXALIGN(signs) + columnNbytes);
+	at = (char *) cache + MAXALIGN(sizeof(Cache));
+	memcpy(at, VARDATA(blob), nbytes);
+	bqk_model_read((uint8 *) at, nbytes, &cache->model);
+	at += MAXALIGN(nbytes);
+	if (signs)
+	{
+		bqk_signs_init(cache->model.dim, cache->model.seed, (float *) at);
+		cache->model.signs = (float *) at;
+	}
+	at += MAXALIGN(signs);
+	if (columnModel)
+	{
+		memcpy(at, columnModel, columnNbytes);
+		cache->column = column;
+		cache->columnModel = (struct varlena *) at;
+	}
+	pfree(blob);
+	if (index->rd_amcache)
+		pfree(index->rd_amcache);
+	index->rd_amcache = cache;
+	return cache;
+}
+
 /* The index's model, cached in its relcache entry.
  *
  * The result lives until the next relcache invalidation of the index: use it before anything that may look
@@ -187,34 +235,24 @@ BqModelRead(Relation index)
 const bqk_model *
 BqModelGet(Relation index)
 {
-	bytea *blob;
-	bqk_model *model, parsed;
-	Size nbytes, signs;
-	char *cache;
-	int status;
+	Cache *cache = index->rd_amcache;
 
-	if (index->rd_amcache)
-		return (const bqk_model *) index->rd_amcache;
+	return cache ? &cache->model : &fill_cache(index, 0, NULL)->model;
+}
 
-	blob = BqModelRead(index);
-	nbytes = VARSIZE_ANY_EXHDR(blob);
-	/* rd_amcache is freed as one chunk: struct, blob (whose centroid the struct points at), signs */
-	status = bqk_model_read((uint8 *) VARDATA(blob), nbytes, &parsed);
-	if (status != BQK_OK)
-		corrupt(index, bqk_strerror(status));
-	signs = parsed.rotation == BQK_ROTATION_NONE ? 0 : bqk_signs_count(parsed.dim) * sizeof(float);
-	cache = MemoryContextAlloc(index->rd_indexcxt, MAXALIGN(sizeof(bqk_model)) + MAXALIGN(nbytes) + signs);
-	model = (bqk_model *) cache;
-	memcpy(cache + MAXALIGN(sizeof(bqk_model)), VARDATA(blob), nbytes);
-	bqk_model_read((uint8 *) cache + MAXALIGN(sizeof(bqk_model)), nbytes, model);
-	if (signs)
-	{
-		float *s = (float *) (cache + MAXALIGN(sizeof(bqk_model)) + MAXALIGN(nbytes));
+/* The model of the code column that is rescored from, NULL without one; lives as long. A column whose expression
+ * changes is rewritten, and its table's indexes are rebuilt, which invalidates them. */
+const struct varlena *
+BqColumnModelGet(Relation heap, Relation index)
+{
+	AttrNumber column = BqRescoreAttribute(heap, index);
+	const Cache *cache = index->rd_amcache;
+	const struct varlena *model;
 
-		bqk_signs_init(model->dim, model->seed, s);
-		model->signs = s;
-	}
-	pfree(blob);
-	index->rd_amcache = cache;
-	return model;
+	if (column == 0)
+		return NULL;
+	if (cache && cache->column == column)
+		return cache->columnModel;
+	model = BqRescoreModel(heap, index, column);
+	return fill_cache(index, column, model)->columnModel;
 }

@@ -1,4 +1,4 @@
-/* Rescoring: the operator's own function on the heap's own rows. */
+/* Rescoring: the operator's own function on the heap's own rows, or the estimate of a code column. */
 #include "rescore.h"
 
 #include <math.h>
@@ -105,6 +105,32 @@ by_tid(const void *a, const void *b)
 	return ItemPointerCompare((ItemPointer) a, (ItemPointer) b);
 }
 
+/* The distance of the row in the slot; false if it has none. */
+static bool
+row_distance(BqRescorer *r, double *distance)
+{
+	bool isnull;
+	Datum value;
+
+	if (r->column != 0)
+	{
+		BqView code;
+
+		value = slot_getattr(r->reader.slot, r->column, &isnull);
+		if (isnull)
+			return false;
+		code = BqViewCode((const struct varlena *) PG_DETOAST_DATUM_PACKED(value));
+		*distance = BqViewDistance(&r->query, &code);
+		return true;
+	}
+	value = BqReaderValue(&r->reader, &isnull);
+	if (isnull)
+		return false;
+	*distance = DatumGetFloat8(
+		FunctionCall2Coll(&r->orderby->sk_func, r->orderby->sk_collation, value, r->orderby->sk_argument));
+	return true;
+}
+
 /* Fetches candidates in block order and computes their exact distances. Rows that the snapshot does
  * not see are dropped here. */
 void
@@ -119,9 +145,8 @@ BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n)
 	for (int i = 0; i < n; i++)
 	{
 		ItemPointerData tid = tids[i]; /* the fetch follows HOT chains and changes it */
-		bool again = false, dead = false, isnull = true;
+		bool again = false, dead = false;
 		double distance = 0.0;
-		Datum value;
 		Row *row;
 
 		CHECK_FOR_INTERRUPTS();
@@ -130,15 +155,9 @@ BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n)
 		if (!table_index_fetch_tuple(r->fetch, &tid, snapshot, r->reader.slot, &again, &dead))
 			continue;
 		/* ORDER BY embedding <-> NULL: every distance is NULL, any order is right */
-		if (!(r->orderby->sk_flags & SK_ISNULL))
-		{
-			value = BqReaderValue(&r->reader, &isnull);
-			/* a HOT update cannot change an indexed value, so a visible row has the value that was indexed */
-			if (isnull)
-				continue;
-			distance = DatumGetFloat8(
-				FunctionCall2Coll(&r->orderby->sk_func, r->orderby->sk_collation, value, r->orderby->sk_argument));
-		}
+		/* a HOT update cannot change an indexed value, so a visible row has the value that was indexed */
+		if (!(r->orderby->sk_flags & SK_ISNULL) && !row_distance(r, &distance))
+			continue;
 		MemoryContextReset(r->tmp);
 		row = MemoryContextAlloc(scan, sizeof(Row));
 		row->distance = distance;

@@ -2,7 +2,7 @@
 #ifndef BQCORE_RESCORE_H
 #define BQCORE_RESCORE_H
 
-#include "bqcore.h"
+#include "types.h"
 
 #include "access/relscan.h"
 #include "access/tableam.h"
@@ -28,7 +28,9 @@ typedef struct BqRescorer
 {
 	BqReader reader;
 	Relation heap;
-	ScanKey orderby; /* the user's own ORDER BY: operator and argument */
+	AttrNumber column; /* of codes that take the vectors' place, or 0 */
+	BqView query;      /* for them */
+	ScanKey orderby;   /* the user's own ORDER BY: operator and argument */
 	IndexFetchTableData *fetch;
 	MemoryContext tmp;
 	pairingheap *rows; /* rescored, not yet returned; nearest first */

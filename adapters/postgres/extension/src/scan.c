@@ -17,7 +17,7 @@ typedef struct BqScan
 	bool first;
 	bool exhausted; /* the inner scan has no more candidates */
 	BqIterative iterative;
-	double last; /* exact distance of the last row returned */
+	double last; /* distance of the last row returned */
 	int64 returned;
 	int ahead;
 	int slope;
@@ -85,8 +85,10 @@ static void
 start(IndexScanDesc scan, BqScan *s)
 {
 	MemoryContext old = MemoryContextSwitchTo(s->ctx);
+	const struct varlena *columnModel = NULL;
 	const bqk_model *model;
 	ScanKeyData orderby;
+	BqView query;
 
 	if (scan->orderByData == NULL)
 		elog(ERROR, "cannot scan bqhnsw index without order");
@@ -100,6 +102,9 @@ start(IndexScanDesc scan, BqScan *s)
 		BqVector *vec = (BqVector *) PG_DETOAST_DATUM(orderby.sk_argument);
 		BqType type = BqGetTypeInfo(scan->indexRelation)->type;
 
+		columnModel = BqColumnModelGet(scan->heapRelation, scan->indexRelation);
+		if (columnModel)
+			query = BqViewQuery(BqPrepareColumn(BqModelOf(columnModel), vec, type));
 		model = BqModelGet(scan->indexRelation);
 		set_window(s, model->bits);
 		orderby.sk_argument = PointerGetDatum(BqPrepare(model, vec, type));
@@ -120,6 +125,9 @@ start(IndexScanDesc scan, BqScan *s)
 		MemoryContextSwitchTo(old);
 		s->rescoring = true;
 	}
+	s->rescorer.column = columnModel ? BqRescoreAttribute(scan->heapRelation, scan->indexRelation) : 0;
+	if (columnModel)
+		s->rescorer.query = query;
 	s->iterative = BqIterativeScan();
 	s->first = false;
 	s->exhausted = false;

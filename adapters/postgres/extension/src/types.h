@@ -1,0 +1,84 @@
+/* The SQL types bqmodel, bqcode and bqquery. Layout: docs/code-format.md.
+ *
+ * A datum's payload, what follows its varlena header, is also its binary form and, in hex, its text form. Payloads may
+ * lie at any address, because short datums have a header of one byte: fields are copied out before they are read. */
+#ifndef BQCORE_TYPES_H
+#define BQCORE_TYPES_H
+
+#include "bqcore.h"
+
+/* High half: what it is; low half: version of the layout. */
+#define BQ_TAG_COLUMN_CODE 0xC1
+#define BQ_TAG_COLUMN_QUERY 0xD1
+#define BQ_TAG_CENTRE 0xE1
+
+typedef enum BqKindOfType
+{
+	BQ_MODEL_TYPE,
+	BQ_CODE_TYPE,
+	BQ_QUERY_TYPE
+} BqKindOfType;
+
+/* First bytes of codes and queries. */
+typedef struct BqHead
+{
+	uint16 dim;
+	uint8 tag;
+	uint8 kind;     /* bits | metric << 4 */
+	uint8 model[8]; /* identity of the model: first bytes of the SHA-256 of its serialised form, as Python's model_id */
+} BqHead;
+
+/* Payload of a bqcode: BqHead, bqk_factors, packed code.
+ * Of a bqquery: BqHead, bqk_query, its coordinates; under ip then the same two of the query without the centroid taken
+ * off, which ranks the centres of ivfflat lists.
+ * Of a centre (in ivfflat indexes only): BqHead with neither kind nor model, bqk_query, and the coordinates in the
+ * orders of BQ_ORDERS. */
+typedef struct BqView
+{
+	BqHead head;
+	bqk_factors factors;    /* of a code */
+	bqk_query query, plain; /* of a query or a centre; plain under ip only */
+	const uint8 *code;
+	const int8 *z, *z_plain;
+} BqView;
+
+#define BqQueryNbytes(dim) (((Size) (dim) + 63) / 64 * 64)
+#define BqCodePayload(dim, bits) (sizeof(BqHead) + sizeof(bqk_factors) + bqk_nbytes(dim, bits))
+#define BqQueryPart(dim) (sizeof(bqk_query) + BqQueryNbytes(dim))
+#define BqQueryPayload(dim, metric) (sizeof(BqHead) + BqQueryPart(dim) * ((metric) == BQK_IP ? 2 : 1))
+
+/* Kernels take the coordinates of queries in an order that depends on the bits of the codes. */
+#define BQ_ORDERS 3
+#define BqOrder(bits) ((bits) == 2 ? 1 : ((bits) == 4 ? 2 : 0))
+#define BqCentrePayload(dim) (sizeof(BqHead) + sizeof(bqk_query) + BQ_ORDERS * BqQueryNbytes(dim))
+
+/* A model with what it takes to use it. */
+typedef struct BqModel
+{
+	bqk_model model;
+	uint8 id[8];
+} BqModel;
+
+/* values.c */
+extern BqView BqViewOf(const struct varlena *datum);
+extern BqView BqViewCode(const struct varlena *datum);
+extern BqView BqViewQuery(const struct varlena *datum);
+extern void BqCheckPair(const BqHead *a, const BqHead *b);
+extern pg_noinline void BqWrongMetric(const BqHead *h, int metric);
+/* What is wrong with a payload from outside, as a message; NULL if nothing is. */
+extern const char *BqProblem(BqKindOfType type, const uint8 *payload, Size nbytes);
+
+/* model_type.c */
+/* Valid until the next call. */
+extern const BqModel *BqModelOf(const struct varlena *datum);
+extern bytea *BqModelDatum(const bqk_model *model);
+
+/* code_functions.c */
+extern struct varlena *BqEncodeColumn(const BqModel *m, const BqVector *vec, BqType type);
+extern struct varlena *BqPrepareColumn(const BqModel *m, const BqVector *vec, BqType type);
+/* Distance in the unit of the metric (l2: squared) of a code, or a query, to a code. */
+extern double BqViewDistance(const BqView *a, const BqView *code);
+
+#define GETARG_PACKED(n) ((const struct varlena *) PG_DETOAST_DATUM_PACKED(PG_GETARG_DATUM(n)))
+
+#endif

@@ -1,0 +1,216 @@
+"""Rescoring from code columns beside rescoring from toasted vectors: recall and CPU per query of bqhnsw.
+
+    python benchmarks/postgres_rescore.py DATA_DIR --dims 1024,1536 --json OUT
+
+Rows are Gaussian with the spectrum of the data set's vectors, stretched over more dimensions, so that vectors
+are too long for their rows. One graph per width; modes take turns, and the fastest of three passes counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from pgvector.psycopg import register_vector
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bqcore._validation import normalize
+from bqcore.datasets import read
+from bqcore.evaluation import exact_search
+from bqcore_postgres import EmbeddedServer, build, embedded_pg_config
+from bqcore_postgres.candidates import raw_sql, tuned_settings
+
+K = 10
+OPERATORS = {"l2": "<->", "ip": "<#>", "cosine": "<=>"}
+ERRORS = Console(stderr=True)
+FloatArray = NDArray[np.float32]
+Connection = psycopg.Connection[Any]
+
+
+@dataclass
+class Row:
+    """One mode at one ef_search; `ratio` is its CPU time over that of rescoring from vectors."""
+
+    dim: int
+    bits: int
+    rescored_from: str
+    ef_search: int
+    recall_at_10: float
+    cpu_ms: float
+    ratio: float
+    row_bytes: int
+
+
+def numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("data", type=Path, metavar="DATA_DIR")
+    parser.add_argument("--json", type=Path, metavar="OUT")
+    parser.add_argument("--dims", type=numbers, default=[1024, 1536])
+    parser.add_argument("--rows", type=int, default=20000)
+    parser.add_argument("--queries", type=int, default=300)
+    parser.add_argument("--bits", type=numbers, default=[1], help="of the graph")
+    parser.add_argument("--code-bits", type=numbers, default=[8, 4])
+    parser.add_argument("--ef", type=numbers, default=[40, 100, 200])
+    return parser.parse_args()
+
+
+def stretched(X: FloatArray, dim: int, n: int) -> FloatArray:
+    """Draw Gaussian rows, shape (n, dim), whose covariance has the eigenvalues of X's, interpolated."""
+    spectrum = np.linalg.eigvalsh(np.cov(X, rowvar=False))[::-1].clip(1e-12)
+    at = np.linspace(0, len(spectrum) - 1, dim)
+    variances = np.exp(np.interp(at, np.arange(len(spectrum)), np.log(spectrum)))
+    variances *= spectrum.sum() / variances.sum()
+    rng = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(rng.standard_normal((dim, dim)))
+    centre = rng.standard_normal(dim)
+    centre *= np.linalg.norm(X.mean(axis=0)) / np.linalg.norm(centre)
+    drawn = rng.standard_normal((n, dim), dtype=np.float32) * np.sqrt(variances)
+    return np.ascontiguousarray(drawn @ basis.T + centre, dtype=np.float32)
+
+
+def load(conn: Connection, table: str, X: FloatArray, metric: str, code_bits: int | None) -> None:
+    """Fill a table of ids and vectors; code_bits adds codes by a model that is trained on table floats."""
+    conn.execute(raw_sql(f"CREATE TABLE {table} (id int PRIMARY KEY, embedding vector({X.shape[1]}))"))
+    with conn.cursor() as cursor:
+        if code_bits:
+            text = (
+                f"SELECT bq_train(embedding, {code_bits}, '{metric}') AS model FROM floats WHERE id < 10000"
+            )
+            cursor.execute("DROP TABLE IF EXISTS models")
+            cursor.execute(raw_sql(f"CREATE TABLE models AS {text}"))
+            row = cursor.execute("SELECT model::text FROM models").fetchone()
+            assert row is not None
+            column = (
+                f"code bqcode({X.shape[1]}) GENERATED ALWAYS AS (bq_encode(embedding, '{row[0]}')) STORED"
+            )
+            cursor.execute(raw_sql(f"ALTER TABLE {table} ADD {column}"))
+        with cursor.copy(raw_sql(f"COPY {table} (id, embedding) FROM STDIN WITH (FORMAT BINARY)")) as copy:
+            copy.set_types(["int4", "vector"])
+            for i, x in enumerate(X):
+                copy.write_row((i, x))
+    conn.execute(raw_sql(f"VACUUM ANALYZE {table}"))
+
+
+def backend_seconds(conn: Connection) -> float:
+    """CPU seconds of the connection's server process so far."""
+    return int(Path(f"/proc/{conn.info.backend_pid}/schedstat").read_text().split()[0]) * 1e-9
+
+
+def run_queries(
+    conn: Connection, table: str, metric: str, Q: FloatArray, truth: NDArray[np.integer[Any]]
+) -> tuple[float, float]:
+    """Recall@10, and CPU milliseconds of the backend per query."""
+    statement = raw_sql(f"SELECT id FROM {table} ORDER BY embedding {OPERATORS[metric]} %(q)b LIMIT {K}")
+    hits, before = 0, backend_seconds(conn)
+    with conn.cursor() as cursor:
+        for q, nearest in zip(Q, truth, strict=True):
+            rows = cursor.execute(statement, {"q": q}, prepare=True, binary=True).fetchall()
+            hits += len({row[0] for row in rows} & set(nearest.tolist()))
+    return hits / truth[:, :K].size, (backend_seconds(conn) - before) * 1e3 / len(Q)
+
+
+def measure(options: argparse.Namespace, source: FloatArray, metric: str, dim: int) -> list[Row]:
+    drawn = stretched(source, dim, options.rows + options.queries)
+    X, Q = drawn[: options.rows], drawn[options.rows :]
+    truth = exact_search(X, Q, K, metric)[0]
+    tables: dict[str, int | None] = {"floats": None} | {f"codes{bits}": bits for bits in options.code_bits}
+    found = []
+    settings = tuned_settings(len(X) * 2, dim) | {"jit": "off"}
+    server = EmbeddedServer(settings=settings, extension_dirs=[build(embedded_pg_config())])
+    with server, server.connect() as conn:
+        conn.execute("CREATE EXTENSION bqcore CASCADE")
+        register_vector(conn)
+        for table, code_bits in tables.items():
+            load(conn, table, X, metric, code_bits)
+            for bits in options.bits:
+                option = ", rescore_column = 'code'" if code_bits else ""
+                conn.execute(
+                    raw_sql(
+                        f"CREATE INDEX {table}_{bits} ON {table} USING bqhnsw "
+                        f"(embedding vector_{metric}_ops) WITH (bits = {bits}{option})"
+                    )
+                )
+            ERRORS.print(f"{dim} dimensions: {table} is built")
+        for bits in options.bits:
+            found += compare(conn, tables, options, metric, bits, Q, truth)
+    return found
+
+
+def compare(
+    conn: Connection,
+    tables: dict[str, int | None],
+    options: argparse.Namespace,
+    metric: str,
+    bits: int,
+    Q: FloatArray,
+    truth: NDArray[np.integer[Any]],
+) -> list[Row]:
+    """Measure the graphs of one width; the others are hidden from the planner."""
+    conn.execute("SET enable_seqscan = off")
+    for table in tables:
+        for other in options.bits:
+            conn.execute(
+                "UPDATE pg_index SET indisvalid = %s WHERE indexrelid = %s::regclass",
+                [other == bits, f"{table}_{other}"],
+            )
+    found = []
+    for ef in options.ef:
+        conn.execute("SELECT set_config('hnsw.ef_search', %s, false)", [str(ef)])
+        best = dict.fromkeys(tables, (0.0, np.inf))
+        for turn in range(4):
+            for table in tables:
+                recall, cpu = run_queries(conn, table, metric, Q, truth)
+                if turn:  # the first pass warms up
+                    best[table] = (recall, min(cpu, best[table][1]))
+        for table, code_bits in tables.items():
+            rows = conn.execute(
+                raw_sql(f"SELECT pg_relation_size('{table}') / count(*) FROM {table}")
+            ).fetchone()
+            assert rows is not None
+            recall, cpu = best[table]
+            what = f"{code_bits}-bit codes" if code_bits else "vectors"
+            found.append(Row(Q.shape[1], bits, what, ef, recall, cpu, cpu / best["floats"][1], rows[0]))
+    return found
+
+
+def main() -> int:
+    options = arguments()
+    data = read(options.data)
+    source = normalize(data.base) if data.metric == "cosine" else data.base
+    rows = [row for dim in options.dims for row in measure(options, source, data.metric, dim)]
+    result = {"rows": options.rows, "metric": data.metric, "results": [asdict(row) for row in rows]}
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("dim", "graph bits", "rescored from", "ef", "recall@10", "CPU ms", "ratio", "heap B/row"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            str(row.dim),
+            str(row.bits),
+            row.rescored_from,
+            str(row.ef_search),
+            f"{row.recall_at_10:.4f}",
+            f"{row.cpu_ms:.3f}",
+            f"{row.ratio:.2f}",
+            str(row.row_bytes),
+        )
+    Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""bqhnsw that takes the final order from a code column (option rescore_column)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import psycopg
+import pytest
+from dumps import restored
+from support import (
+    OPERATORS,
+    Connection,
+    column,
+    configure,
+    create_index,
+    create_table,
+    execute,
+    force_index,
+    has_iterative_scan,
+    hits,
+    plan,
+    search_ids,
+    search_sql,
+    table_recall,
+    value,
+)
+
+from bqcore import RaBitQ
+from bqcore.datasets import clustered
+from bqcore_postgres import EmbeddedServer
+
+pytestmark = pytest.mark.postgres
+
+DATA = clustered(600, 70, n_queries=10, random_state=47)
+OPTION = ", rescore_column = 'code'"
+MISSING = "cannot rescore from column"
+
+
+def add_codes(
+    conn: Connection, bits: int = 8, metric: str = "l2", *, source: str = "embedding", seed: int = 42
+) -> RaBitQ:
+    """Add the generated column `code` to items; return its codec."""
+    model = str(value(conn, f"SELECT bq_train({source}, {bits}, '{metric}', {seed})::text FROM items"))
+    execute(
+        conn,
+        "ALTER TABLE items DROP COLUMN IF EXISTS code, "
+        f"ADD code bqcode(70) GENERATED ALWAYS AS (bq_encode({source}, '{model}')) STORED",
+    )
+    return RaBitQ.from_bytes(bytes.fromhex(model[2:]))
+
+
+def ids(conn: Connection, q: object, metric: str = "l2", limit: int = 20) -> list[int]:
+    return search_ids(conn, q, limit, metric)
+
+
+@pytest.fixture
+def items(conn: Connection) -> Connection:
+    create_table(conn, DATA.base)
+    force_index(conn)
+    return conn
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("metric", OPERATORS)
+def test_order_is_that_of_the_codes(items: Connection, metric: str, bits: int) -> None:
+    """With every row rescored, answers are the first rows by Python's estimates."""
+    codec = add_codes(items, bits, metric)
+    create_index(items, 1, metric, options=OPTION)
+    configure(items, hnsw_ef_search=1000, bqcore_rescore=1000)
+    for q in DATA.queries:
+        estimates = codec.estimate(codec.encode(DATA.base), q)
+        found = ids(items, q, metric)
+        assert "Index Scan using items_bq" in plan(items, search_sql(metric), {"q": q})
+        np.testing.assert_allclose(np.sort(estimates)[:20], estimates[found], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("metric", OPERATORS)
+def test_recall_is_that_of_8_bit_codes(items: Connection, metric: str) -> None:
+    create_index(items, 1, metric, name="floats")
+    by_floats = value(items, "SELECT bqcore_recall('floats', 10, 300)")
+    items.execute("DROP INDEX floats")
+    add_codes(items, 8, metric)
+    create_index(items, 1, metric, options=OPTION)
+    assert value(items, "SELECT bqcore_recall('items_bq', 10, 300)") >= by_floats - 0.015
+
+
+def test_halfvec_and_expression_indexes(items: Connection) -> None:
+    add_codes(items)
+    execute(
+        items,
+        "CREATE INDEX items_bq ON items USING bqhnsw ((embedding::halfvec(70)) halfvec_l2_ops) "
+        "WITH (bits = 1, rescore_column = 'code')",
+    )
+    configure(items, hnsw_ef_search=1000)
+    target = "(embedding::halfvec(70))"
+    assert "items_bq" in plan(items, search_sql(target=target), {"q": DATA.queries[0]})
+    text = f"SELECT id FROM items ORDER BY {target} <-> %s::halfvec LIMIT 1"
+    assert column(items, text, [DATA.base[5].tolist()]) == [5]
+
+
+def test_writes_and_rescans(items: Connection) -> None:
+    """Generated columns follow their vectors; a nested loop scans again and again."""
+    items.execute("DELETE FROM items WHERE id >= 400")
+    add_codes(items)
+    create_index(items, 4, options=OPTION)
+    configure(items, hnsw_ef_search=100)
+    items.execute("UPDATE items SET embedding = %s WHERE id = 3", [DATA.queries[0]])
+    items.execute("INSERT INTO items VALUES (1000, NULL), (1001, %s)", [DATA.queries[1]])
+    assert ids(items, DATA.queries[0], limit=1) == [3]
+    assert ids(items, DATA.queries[1], limit=1) == [1001]
+    create_table(items, DATA.queries, "queries")
+    text = """SELECT q.id, n.id FROM queries q CROSS JOIN LATERAL
+        (SELECT id FROM items ORDER BY items.embedding <-> q.embedding LIMIT 20) n"""
+    assert "using items_bq" in plan(items, text)
+    rows = execute(items, text).fetchall()
+    for i, q in enumerate(DATA.queries):
+        assert [n for outer, n in rows if outer == i] == ids(items, q)
+    assert len(column(items, "SELECT id FROM items ORDER BY embedding <-> NULL LIMIT 5")) == 5
+    if has_iterative_scan(items):
+        for mode in ("strict_order", "relaxed_order"):
+            configure(items, hnsw_iterative_scan=mode)
+            found = ids(items, DATA.queries[2], limit=390)
+            assert len(set(found)) == len(found) >= 380
+
+
+def test_option_needs_a_column_of_codes_of_what_is_indexed(items: Connection) -> None:
+    def refused(error: type[psycopg.Error], problem: str) -> None:
+        with pytest.raises(error, match=problem) as failure:
+            create_index(items, 1, "l2", options=OPTION)
+        assert MISSING in str(failure.value)
+        assert "RESET (rescore_column)" in (failure.value.diag.message_hint or "")
+
+    state = psycopg.errors.ObjectNotInPrerequisiteState
+    refused(psycopg.errors.UndefinedColumn, "has no such column")
+    items.execute("ALTER TABLE items ADD code bqcode(70)")
+    refused(state, "expected a column GENERATED ALWAYS")
+    items.execute("ALTER TABLE items DROP code, ADD code int GENERATED ALWAYS AS (id + 1) STORED")
+    refused(state, "expected one generated by bq_encode")
+    add_codes(items, metric="cosine")
+    refused(state, "expected codes of metric l2, not cosine")
+    items.execute("ALTER TABLE items ADD other vector(70)")
+    items.execute("UPDATE items SET other = embedding")
+    add_codes(items, source="other")
+    refused(state, "it encodes something else than what is indexed")
+    model = value(items, "SELECT bq_train(embedding, 8, 'l2')::text FROM items")
+    execute(
+        items,
+        "ALTER TABLE items DROP code, ADD model bqmodel, "
+        "ADD code bqcode(70) GENERATED ALWAYS AS (bq_encode(embedding, model)) STORED",
+    )
+    refused(state, "expected a literal as its model")
+    execute(
+        items,
+        "ALTER TABLE items DROP code, ADD code bqcode(70) GENERATED ALWAYS AS "
+        f"(coalesce(bq_encode(embedding, '{model}'), bq_encode(embedding, '{model}'))) STORED",
+    )
+    refused(state, "expected one generated by bq_encode")
+
+
+def test_columns_that_change_under_an_index(items: Connection) -> None:
+    """A dropped or renamed column stops searches with an error until the option is put right."""
+    add_codes(items)
+    create_index(items, 1, options=OPTION)
+    configure(items, hnsw_ef_search=1000)
+    before = [ids(items, q) for q in DATA.queries]
+    text = search_sql()
+
+    def broken(problem: str) -> None:
+        with pytest.raises(psycopg.Error, match=f"{MISSING}.*{problem}"):
+            execute(items, text, {"q": DATA.queries[0]})
+
+    items.execute("ALTER TABLE items RENAME code TO renamed")
+    broken("has no such column")
+    items.execute("ALTER INDEX items_bq SET (rescore_column = 'renamed')")
+    assert [ids(items, q) for q in DATA.queries] == before
+    items.execute("ALTER TABLE items ALTER renamed DROP EXPRESSION")
+    broken("expected a column GENERATED ALWAYS")
+    items.execute("ALTER TABLE items DROP renamed")
+    items.execute("REINDEX INDEX items_bq")  # as TRUNCATE and VACUUM FULL do
+    broken("has no such column")
+    add_codes(items, seed=7)  # a column of that name again, with another model
+    items.execute("ALTER INDEX items_bq SET (rescore_column = 'code')")
+    now = [ids(items, q) for q in DATA.queries]
+    assert sum(hits(a, b) for a, b in zip(now, before, strict=True)) >= 0.95 * 20 * len(DATA.queries)
+    if items.info.server_version >= 170000:
+        model = value(items, "SELECT bq_train(embedding, 4, 'l2')::text FROM items")
+        execute(items, f"ALTER TABLE items ALTER code SET EXPRESSION AS (bq_encode(embedding, '{model}'))")
+        assert len(ids(items, DATA.queries[0])) == 20
+    items.execute("ALTER INDEX items_bq RESET (rescore_column)")
+    assert table_recall(items, DATA.queries) == 1.0
+
+
+def test_dropped_columns_partitions_and_dumps(
+    embedded: EmbeddedServer, database: str, conn: Connection, tmp_path: Path
+) -> None:
+    """Column numbers differ between partitions and after a restore; the option holds a name."""
+    create_table(conn, DATA.base, "source")
+    model = value(conn, "SELECT bq_train(embedding, 8, 'l2')::text FROM source")
+    code = f"code bqcode(70) GENERATED ALWAYS AS (bq_encode(embedding, '{model}')) STORED"
+    execute(conn, f"CREATE TABLE items (id int, embedding vector(70), {code}) PARTITION BY RANGE (id)")
+    execute(conn, f"CREATE TABLE part1 (gone int, id int, gone2 text, embedding vector(70), {code})")
+    conn.execute("ALTER TABLE part1 DROP gone, DROP gone2")
+    conn.execute("ALTER TABLE items ATTACH PARTITION part1 FOR VALUES FROM (0) TO (300)")
+    conn.execute("CREATE TABLE part2 PARTITION OF items FOR VALUES FROM (300) TO (1000)")
+    conn.execute("INSERT INTO items (id, embedding) SELECT id, embedding FROM source")
+    create_index(conn, 1, options=OPTION)
+
+    def answers(connection: Connection) -> list[list[int]]:
+        force_index(connection)
+        configure(connection, hnsw_ef_search=1000)
+        return [ids(connection, q) for q in DATA.queries]
+
+    before = answers(conn)
+    with restored(embedded, database, "custom", tmp_path) as copy:
+        assert answers(copy) == before
+        options = column(copy, "SELECT reloptions::text FROM pg_class WHERE relname LIKE 'part%_idx'")
+        assert len(options) == 2
+        assert all("rescore_column=code" in text for text in options)
