@@ -155,7 +155,9 @@ def _pgvector(conn: Connection, database: str) -> tuple[str, str]:
             f"database {database} has no pgvector: CREATE EXTENSION vector first ({minimum} or later)"
         )
     if _parts(row[0]) < MIN_PGVECTOR:
-        raise RuntimeError(f"expected pgvector {minimum} or later, not {row[0]}: ALTER EXTENSION vector UPDATE")
+        raise RuntimeError(
+            f"expected pgvector {minimum} or later, not {row[0]}: ALTER EXTENSION vector UPDATE"
+        )
     return str(row[0]), str(row[1])
 
 
