@@ -26,13 +26,15 @@ if TYPE_CHECKING:
 MAX_CANDIDATES = 1000
 
 _FIND = """
-    SELECT n.nspname, c.relname, s.column_name, s.code, s.f_add, s.f_rescale, s.model, t.typname, v.nspname
-    FROM bqcore.setup(%s::regclass, %s) s
-    JOIN pg_class c ON c.oid = s.table_name
+    SELECT n.nspname, c.relname, a.attname, s.code, s.f_add, s.f_rescale,
+        bqcore.model(c.oid::regclass, a.attname), t.typname, v.nspname
+    FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = s.column_name
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = %(column)s
     JOIN pg_type t ON t.oid = a.atttypid
-    JOIN pg_namespace v ON v.oid = t.typnamespace"""
+    JOIN pg_namespace v ON v.oid = t.typnamespace
+    CROSS JOIN LATERAL bqcore.setup(%(table)s::regclass, %(column)s) s
+    WHERE c.oid = %(table)s::regclass"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,16 +99,18 @@ class CodedColumn:
         psycopg.errors.UndefinedObject
             If the column has no codes; other errors of the server if there is no such table or column.
         """
-        return cls._of(conn.execute(_FIND, [table, column]).fetchone())
+        return cls._of(conn.execute(_FIND, {"table": table, "column": column}).fetchone())
 
     @classmethod
     async def read_async(cls, conn: AsyncConnection, table: str, column: str) -> CodedColumn:
         """`read` on an asynchronous connection."""
-        cursor = await conn.execute(_FIND, [table, column])
+        cursor = await conn.execute(_FIND, {"table": table, "column": column})
         return cls._of(await cursor.fetchone())
 
     @classmethod
     def _of(cls, row: Any) -> CodedColumn:
+        if row is None:
+            raise ValueError("expected a column of the table, and there is none of that name")
         *names, model, type_name, type_schema = row
         return cls(*names, type_name=type_name, type_schema=type_schema, model=from_json(model))
 

@@ -64,56 +64,61 @@ COMMENT ON FUNCTION bqcore.encode(@vector@.vector, jsonb) IS 'sign bits and corr
 -- A query in levels of 4 bits, as bit planes of two's complement: estimate = f_add + g_add
 -- + f_rescale (delta (count(code & p0) + 2 count(code & p1) + 4 count(code & p2) - 8 count(code & p3)) - shift).
 CREATE OR REPLACE FUNCTION bqcore.query(
-	q @vector@.vector, model jsonb,
+	q @vector@.vector, centroid @vector@.vector, metric text, rotation text, seed bigint, planes boolean,
 	OUT code bit, OUT p0 bit, OUT p1 bit, OUT p2 bit, OUT p3 bit, OUT delta real, OUT shift float8, OUT g_add real)
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	m record := bqcore.read_model(model);
-	n int := m.dim;
+	n int := @vector@.vector_dims(centroid);
 	o @vector@.vector;
 	v @vector@.vector;
+	unit @vector@.vector;
+	half @vector@.vector;
 	n2 float8;
-	inverse real;
-	sum_z bigint := -7 * n;
-	-- t[j + 7]: where the level is j or more, j = -6 .. 7.
+	-- t[j + 7]: where the level is j or more, j = -6 .. 7; and how often that is so.
 	t varbit[];
+	sum_z bigint := -7 * n;
 BEGIN
 	IF q IS NULL THEN
 		RAISE EXCEPTION 'expected a query vector, not NULL' USING ERRCODE = 'null_value_not_allowed';
 	ELSIF @vector@.vector_dims(q) <> n THEN
 		RAISE EXCEPTION 'expected % dimensions, not %', n, @vector@.vector_dims(q) USING ERRCODE = 'data_exception';
 	END IF;
-	IF m.metric = 'cosine' THEN
+	IF metric = 'cosine' THEN
 		q := @vector@.l2_normalize(q);
+	ELSIF metric = 'ip' THEN
+		g_add := q OPERATOR(@vector@.<#>) centroid;
 	END IF;
-	o := q OPERATOR(@vector@.-) m.centroid;
-	IF m.metric = 'ip' THEN
-		g_add := q OPERATOR(@vector@.<#>) m.centroid;
-	END IF;
-	IF m.rotation = 'hadamard' THEN
-		o := bqcore.rotate(o, m.seed);
+	o := q OPERATOR(@vector@.-) centroid;
+	IF rotation = 'hadamard' THEN
+		o := bqcore.rotate(o, seed);
 	END IF;
 	n2 := -(o OPERATOR(@vector@.<#>) o);
 	IF NOT n2 < 4.25e37 THEN
 		RAISE EXCEPTION 'the squared distance to the centroid is % and has to stay below 4.25e37', n2
 			USING ERRCODE = 'numeric_value_out_of_range';
 	END IF;
-	g_add := CASE m.metric WHEN 'l2' THEN n2 WHEN 'cosine' THEN n2 / 2 ELSE g_add END;
+	g_add := CASE metric WHEN 'l2' THEN n2 WHEN 'cosine' THEN n2 / 2 ELSE g_add END;
 	code := @vector@.binary_quantize(o);
+	IF NOT planes THEN
+		RETURN;
+	END IF;
 	delta := (SELECT max(abs(c.x)) FROM unnest(o::real[]) AS c(x)) / 7;
 	IF delta < 1e-37 THEN  -- its inverse would be infinite: the query sits on the centroid
 		delta := 0;
-		inverse := 0;
-	ELSE
-		inverse := 1 / delta;
 	END IF;
-	v := o OPERATOR(@vector@.*) array_fill(inverse, ARRAY[n])::@vector@.vector;
+	unit := array_fill(1::real, ARRAY[n])::@vector@.vector;
+	half := array_fill(0.5::real, ARRAY[n])::@vector@.vector;
+	v := o OPERATOR(@vector@.*) array_fill(coalesce(1 / nullif(delta, 0), 0)::real, ARRAY[n])::@vector@.vector;
 	-- Halves are rounded away from zero, and binary_quantize tells what is above zero, not at it.
-	FOR j IN -6 .. 0 LOOP
-		t[j + 7] := @vector@.binary_quantize(v OPERATOR(@vector@.-) array_fill((j - 0.5)::real, ARRAY[n])::@vector@.vector);
+	o := v OPERATOR(@vector@.+) half;
+	FOR j IN REVERSE 7 .. 1 LOOP
+		t[j] := @vector@.binary_quantize(o);
+		o := o OPERATOR(@vector@.+) unit;
 	END LOOP;
-	FOR j IN 1 .. 7 LOOP
-		t[j + 7] := ~@vector@.binary_quantize(array_fill((j - 0.5)::real, ARRAY[n])::@vector@.vector OPERATOR(@vector@.-) v);
+	o := half OPERATOR(@vector@.-) v;
+	FOR j IN 8 .. 14 LOOP
+		t[j] := ~@vector@.binary_quantize(o);
+		o := o OPERATOR(@vector@.+) unit;
 	END LOOP;
 	FOR j IN 1 .. 14 LOOP
 		sum_z := sum_z + bit_count(t[j]);
@@ -130,7 +135,8 @@ CREATE OR REPLACE FUNCTION bqcore.estimate(
 	code bit, f_add real, f_rescale real, q @vector@.vector, model jsonb) RETURNS float8
 	LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	z record := bqcore.query(q, model);
+	m record := bqcore.read_model(model);
+	z record := bqcore.query(q, m.centroid, m.metric, m.rotation, m.seed, true);
 BEGIN
 	IF length(code) <> length(z.code) THEN
 		RAISE EXCEPTION 'expected a code of % bits, not %', length(z.code), length(code) USING ERRCODE = 'data_exception';

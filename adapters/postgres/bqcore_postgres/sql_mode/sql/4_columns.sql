@@ -1,16 +1,19 @@
 -- Codes in columns beside the vectors, kept current by a trigger. A trigger, not generated columns: dumps carry its
 -- results as data and create it last, adding it rewrites no table, and a client may bring codes that it made itself.
 
+-- A model is a value: the trigger's arguments.
 CREATE OR REPLACE VIEW bqcore.columns AS
 	SELECT t.tgrelid::regclass AS table_name, a.arg[1] AS column_name, a.arg[2] AS code, a.arg[3] AS f_add,
-		a.arg[4] AS f_rescale, a.arg[5]::jsonb AS model, t.oid AS trigger_oid, t.tgname AS trigger_name,
-		t.tgfoid AS trigger_function
+		a.arg[4] AS f_rescale,
+		bqcore.make_model(a.arg[5], a.arg[6], a.arg[7]::bigint, a.arg[8]::bigint, a.arg[9]::@vector@.vector) AS model,
+		a.arg[5] AS metric, a.arg[6] AS rotation, a.arg[7]::bigint AS seed, a.arg[9]::@vector@.vector AS centroid,
+		t.tgname AS trigger_name, t.tgfoid AS trigger_function
 	FROM pg_catalog.pg_trigger t, LATERAL (
 		SELECT pg_catalog.array_agg(pg_catalog.convert_from(pg_catalog.decode(p.part, 'escape'), pg_catalog.getdatabaseencoding())
 			ORDER BY p.i) AS arg
 		FROM pg_catalog.unnest(pg_catalog.string_to_array(pg_catalog.encode(t.tgargs, 'escape'), '\000'))
 			WITH ORDINALITY AS p(part, i)) a
-	WHERE t.tgname LIKE 'zz\_bqcore\_%' AND t.tgnargs = 5 AND t.tgparentid = 0;
+	WHERE t.tgname LIKE 'zz\_bqcore\_%' AND t.tgnargs = 9 AND t.tgparentid = 0;
 GRANT SELECT ON bqcore.columns TO PUBLIC;
 COMMENT ON VIEW bqcore.columns IS 'columns with codes: their names and their models';
 
@@ -82,32 +85,35 @@ BEGIN
 	RETURN NEW;
 END $body$, column_name, code, f_add, f_rescale, m.centroid, m.metric, m.rotation, m.seed));
 	-- Triggers fire by name: this one after those that may still change the vector.
-	EXECUTE format('CREATE TRIGGER %I BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION %s(%L, %L, %L, %L, %L)',
-		'zz_bqcore_' || col.attnum, table_name, function, column_name, code, f_add, f_rescale, model);
+	EXECUTE format('CREATE TRIGGER %I BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION '
+		'%s(%L, %L, %L, %L, %L, %L, %L, %L, %L)', 'zz_bqcore_' || col.attnum, table_name, function, column_name, code, f_add,
+		f_rescale, m.metric, m.rotation, m.seed, m.n_trained, m.centroid);
 END $$;
 COMMENT ON FUNCTION bqcore.add(regclass, name, jsonb) IS
 	'add code columns and the trigger that fills them; existing rows: CALL bqcore.fill';
 
 -- The codes of one column; an error if it has none.
-CREATE OR REPLACE FUNCTION bqcore.setup(table_name regclass, column_name name) RETURNS bqcore.columns
+CREATE OR REPLACE FUNCTION bqcore.setup(
+	table_name regclass, column_name name, OUT code name, OUT f_add name, OUT f_rescale name, OUT metric text,
+	OUT rotation text, OUT seed bigint, OUT centroid @vector@.vector, OUT trigger_name name, OUT trigger_function regprocedure)
 	LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-	s bqcore.columns;
 BEGIN
-	PERFORM bqcore.vector_column(table_name, column_name);
-	SELECT c.* INTO s FROM bqcore.columns c WHERE c.table_name = $1 AND c.column_name = $2;
+	SELECT c.code, c.f_add, c.f_rescale, c.metric, c.rotation, c.seed, c.centroid, c.trigger_name, c.trigger_function
+		INTO code, f_add, f_rescale, metric, rotation, seed, centroid, trigger_name, trigger_function
+		FROM bqcore.columns c WHERE c.table_name = $1 AND c.column_name = $2;
 	IF NOT FOUND THEN
-		RAISE EXCEPTION 'column % of % has no codes', quote_ident(column_name), table_name
+		PERFORM bqcore.vector_column($1, $2);
+		RAISE EXCEPTION 'column % of % has no codes', quote_ident($2), $1
 			USING ERRCODE = 'undefined_object',
-				HINT = format('SELECT bqcore.add(%1$L, %2$L, bqcore.train(%1$L, %2$L));', table_name, column_name);
+				HINT = format('SELECT bqcore.add(%1$L, %2$L, bqcore.train(%1$L, %2$L));', $1, $2);
 	END IF;
-	RETURN s;
 END $$;
 
 CREATE OR REPLACE FUNCTION bqcore.model(table_name regclass, column_name name) RETURNS jsonb
 	LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	RETURN (bqcore.setup(table_name, column_name)).model;
+	PERFORM bqcore.setup($1, $2);
+	RETURN (SELECT c.model FROM bqcore.columns c WHERE c.table_name = $1 AND c.column_name = $2);
 END $$;
 COMMENT ON FUNCTION bqcore.model(regclass, name) IS 'the model behind a column''s codes';
 
@@ -115,7 +121,7 @@ COMMENT ON FUNCTION bqcore.model(regclass, name) IS 'the model behind a column''
 CREATE OR REPLACE PROCEDURE bqcore.fill(table_name regclass, column_name name, pages int DEFAULT 500)
 	LANGUAGE plpgsql AS $$
 DECLARE
-	s bqcore.columns := bqcore.setup(table_name, column_name);
+	s record := bqcore.setup(table_name, column_name);
 	part regclass;
 	total bigint;
 	filled bigint := 0;
@@ -129,7 +135,7 @@ BEGIN
 		total := pg_catalog.pg_relation_size(part) / pg_catalog.current_setting('block_size')::bigint;
 		FOR page IN 0 .. total BY pages LOOP
 			EXECUTE pg_catalog.format('UPDATE ONLY %1$s SET %2$I = NULL WHERE %2$I IS NULL AND %3$I IS NOT NULL
-				AND ctid >= %4$L AND ctid < %5$L', part, s.code, s.column_name,
+				AND ctid >= %4$L AND ctid < %5$L', part, s.code, column_name,
 				pg_catalog.format('(%s,0)', page), pg_catalog.format('(%s,0)', page + pages));
 			GET DIAGNOSTICS n = ROW_COUNT;
 			filled := filled + n;
@@ -143,10 +149,10 @@ COMMENT ON PROCEDURE bqcore.fill(regclass, name, int) IS 'encode the rows that h
 CREATE OR REPLACE FUNCTION bqcore.remove(table_name regclass, column_name name) RETURNS void
 	LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	s bqcore.columns := bqcore.setup(table_name, column_name);
+	s record := bqcore.setup(table_name, column_name);
 BEGIN
 	EXECUTE format('DROP TRIGGER %I ON %s', s.trigger_name, table_name);
-	EXECUTE format('DROP FUNCTION %s', s.trigger_function::regprocedure);
+	EXECUTE format('DROP FUNCTION %s', s.trigger_function);
 	EXECUTE format('ALTER TABLE %s DROP COLUMN %I, DROP COLUMN %I, DROP COLUMN %I', table_name, s.code, s.f_add, s.f_rescale);
 END $$;
 COMMENT ON FUNCTION bqcore.remove(regclass, name) IS 'drop code columns, their indexes and their trigger: the table is as before';
