@@ -111,8 +111,8 @@ class CodedColumn:
     def _of(cls, row: Any) -> CodedColumn:
         if row is None:
             raise ValueError("expected a column of the table, and there is none of that name")
-        *names, model, type_name, type_schema = row
-        return cls(*names, type_name=type_name, type_schema=type_schema, model=from_json(model))
+        schema, table, column, code, f_add, f_rescale, model, type_name, type_schema = row
+        return cls(schema, table, column, code, f_add, f_rescale, type_name, type_schema, from_json(model))
 
     @property
     def _kernel_model(self) -> _kernels.Model:

@@ -23,7 +23,8 @@ SCHEMA = "bqcore"
 
 _HEADER = """\
 -- bqcore SQL mode {version}: RaBitQ codes in plain SQL. Needs pgvector {pgvector} or later in schema {vector}.
-CREATE SCHEMA IF NOT EXISTS bqcore;
+-- not IF NOT EXISTS, which asks for CREATE on the database even where the schema exists
+DO $$ BEGIN IF to_regnamespace('bqcore') IS NULL THEN CREATE SCHEMA bqcore; END IF; END $$;
 GRANT USAGE ON SCHEMA bqcore TO PUBLIC;
 CREATE OR REPLACE FUNCTION bqcore.sql_version() RETURNS text
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$ SELECT '{version}'::text $$;

@@ -35,12 +35,7 @@ def to_json(model: RaBitQ) -> str:
         raise ValueError(f"expected a model of 1 bit for SQL mode, not of {model.bits_}")
     if model.random_state_ >= _MAX_SEED:
         raise ValueError(f"expected a seed below 2**63 for SQL mode, not {model.random_state_}")
-    named = {
-        "metric": model.metric_,
-        "rotation": model.rotation_,
-        "seed": model.random_state_,
-        "n_trained": model.n_trained_,
-    }
+    metric, rotation, seed = model.metric_, model.rotation_, model.random_state_
     return json.dumps(
         {
             "format": FORMAT,
@@ -48,9 +43,13 @@ def to_json(model: RaBitQ) -> str:
             "codec": "rabitq",
             "bits": 1,
             "dim": model.dim_,
-            **named,
+            "metric": metric,
+            "rotation": rotation,
+            "seed": seed,
+            "n_trained": model.n_trained_,
+            # the shortest digits that give the same float32 again
             "centroid": [float(str(x)) for x in model.centroid_],
-            "id": model_id(**named, centroid=model.centroid_),
+            "id": model_id(metric, rotation, seed, model.n_trained_, model.centroid_),
         }
     )
 

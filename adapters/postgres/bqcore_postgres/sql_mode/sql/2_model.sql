@@ -103,7 +103,7 @@ BEGIN
 		sample) INTO centroid, n;
 	IF n = 0 THEN
 		RAISE EXCEPTION 'expected rows to train from, not an empty %', table_name
-			USING ERRCODE = 'no_data', HINT = 'Fill the table first: the centroid is the mean of its rows.';
+			USING ERRCODE = 'data_exception', HINT = 'Fill the table first: the centroid is the mean of its rows.';
 	END IF;
 	model := bqcore.make_model(metric, rotation, seed, n, centroid);
 	IF rotation = 'hadamard' THEN
