@@ -1,7 +1,7 @@
 """SQL mode against pgvector's binary quantization with a rescoring subquery: recall, time, sizes.
 
     python benchmarks/postgres_sql.py /path/to/vectors --json result.json
-    python benchmarks/postgres_sql.py /path/to/vectors --synthetic 1024 --storage external plain --json result.json
+    python benchmarks/postgres_sql.py /path/to/vectors --synthetic 1024 --storage external plain --json OUT
 
 Every method is measured at rising numbers of candidates; the time at a recall is interpolated between them.
 """
@@ -64,7 +64,7 @@ def numbers(text: str) -> list[int]:
 
 
 def with_spectrum_of(data: Dataset, dim: int, n_queries: int) -> Dataset:
-    """Gaussian rows whose covariance has the data's eigenvalues, stretched over `dim` axes, about its mean's length."""
+    """Draw Gaussian rows whose covariance has the data's eigenvalues, stretched over `dim` axes."""
     from bqcore._validation import normalize
 
     rows = normalize(data.base) if data.metric == "cosine" else data.base
@@ -117,7 +117,8 @@ def methods(
     found: list[tuple[str, int, int, Search]] = []
     for candidates in options.candidates:
         plain = raw_sql(
-            f"SELECT id FROM (SELECT id, embedding FROM items ORDER BY binary_quantize(embedding)::bit({dim}) <~> "
+            f"SELECT id FROM (SELECT id, embedding FROM items "
+            f"ORDER BY binary_quantize(embedding)::bit({dim}) <~> "
             f"binary_quantize(%(q)b::vector({dim}))::bit({dim}) LIMIT {candidates}) c "
             f"ORDER BY embedding {operator} %(q)b::vector({dim}) LIMIT {K}"
         )
@@ -170,8 +171,10 @@ def run(
         sizes: dict[str, Any] = {"rows": rows, "dim": dim, "storage": storage, "data": data.name}
         sizes["table_mb"], sizes["toast_mb"] = table_sizes(conn)
         for name, statement in {
-            "pgvector_build_s": f"CREATE INDEX items_bit ON items USING hnsw ((binary_quantize(embedding)::bit({dim})) bit_hamming_ops)",
-            "train_s": f"SELECT bqcore.add('items', 'embedding', bqcore.train('items', 'embedding', 10000, '{data.metric}'))",
+            "pgvector_build_s": f"CREATE INDEX items_bit ON items "
+            f"USING hnsw ((binary_quantize(embedding)::bit({dim})) bit_hamming_ops)",
+            "train_s": "SELECT bqcore.add('items', 'embedding', "
+            f"bqcore.train('items', 'embedding', 10000, '{data.metric}'))",
             "fill_s": "CALL bqcore.fill('items', 'embedding')",
             "vacuum_s": "VACUUM FULL items",
             "sql_build_s": "CREATE INDEX items_code ON items USING hnsw (embedding_code bit_hamming_ops)",
@@ -223,14 +226,14 @@ def one(conn: psycopg.Connection[Any], statement: str) -> tuple[Any, ...]:
 def table_sizes(conn: psycopg.Connection[Any]) -> tuple[float, float]:
     (heap, toast) = one(
         conn,
-        "SELECT pg_relation_size('items'), coalesce(pg_relation_size(nullif(reltoastrelid, 0)), 0) FROM pg_class "
-        "WHERE oid = 'items'::regclass",
+        "SELECT pg_relation_size('items'), coalesce(pg_relation_size(nullif(reltoastrelid, 0)), 0) "
+        "FROM pg_class WHERE oid = 'items'::regclass",
     )
     return round(heap / 1e6, 1), round(toast / 1e6, 1)
 
 
 def time_at(results: list[dict[str, Any]], level: float, field: str) -> float | None:
-    """Milliseconds at a recall: between the last point below and the first above; None where it is not reached."""
+    """Interpolate the milliseconds at a recall; None where it is not reached."""
     points = sorted((one["candidates"], one["recall_at_10"], one[field]) for one in results)
     for i, (_, quality, ms) in enumerate(points):
         if quality >= level:

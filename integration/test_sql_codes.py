@@ -180,19 +180,21 @@ def test_copied_codes_are_kept_and_equal_those_of_the_trigger(coded: Connection)
     assert column.copy(coded, new, {"id": range(5000, 5060)}, ["int4"]) == 60
     given = execute(
         coded,
-        "SELECT embedding_code::text, embedding_f_add, embedding_f_rescale FROM items WHERE id >= 5000 ORDER BY id",
+        "SELECT embedding_code::text, embedding_f_add, embedding_f_rescale FROM items "
+        "WHERE id >= 5000 ORDER BY id",
     ).fetchall()
     execute(coded, "UPDATE items SET embedding_code = NULL WHERE id >= 5000")
     made = execute(
         coded,
-        "SELECT embedding_code::text, embedding_f_add, embedding_f_rescale FROM items WHERE id >= 5000 ORDER BY id",
+        "SELECT embedding_code::text, embedding_f_add, embedding_f_rescale FROM items "
+        "WHERE id >= 5000 ORDER BY id",
     ).fetchall()
     execute(coded, "DELETE FROM items WHERE id >= 5000")
     assert np.mean([a[0] != b[0] for a, b in zip(given, made, strict=True)]) <= 0.05
     np.testing.assert_allclose([a[1:] for a in given], [b[1:] for b in made], rtol=1e-5)
     with pytest.raises(ValueError, match="id: expected 60 values, not 59"):
         column.copy(coded, new, {"id": range(59)}, ["int4"])
-    with pytest.raises(ValueError, match="expected 100 dimensions, not 99|100"):
+    with pytest.raises(ValueError, match="expected 100 dimensions, not 99"):
         column.copy(coded, new[:, :99], {"id": range(60)}, ["int4"])
 
 

@@ -42,7 +42,7 @@ def install(
     ] = "public",
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Build the extension and copy it into a server's folders; or, with --sql, SQL functions into a database."""
+    """Build the extension and copy it into a server's folders; with --sql, put functions into a database."""
     if sql_mode:
         if pg_config is not None:
             raise ValueError("--pg-config belongs to the C extension: leave it out with --sql")

@@ -110,6 +110,7 @@ class BackendClock:
 
     @property
     def works(self) -> bool:
+        """Whether the backend is a process of this machine."""
         return self._path is not None
 
     def seconds(self) -> float:

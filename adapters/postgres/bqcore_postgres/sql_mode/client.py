@@ -332,8 +332,8 @@ _FIRST = (
 _HAMMING = f"WITH b AS ({_FIRST}) "
 _ESTIMATE = (
     f"WITH b AS (SELECT a.key, a.x FROM ({_FIRST}) AS a ORDER BY a.f_add + a.f_rescale * ("
-    "{delta}::float8 * (bit_count(a.code & {p0}) + 2 * bit_count(a.code & {p1}) + 4 * bit_count(a.code & {p2}) "
-    "- 8 * bit_count(a.code & {p3})) - {shift}::float8) LIMIT {rescore}) "
+    "{delta}::float8 * (bit_count(a.code & {p0}) + 2 * bit_count(a.code & {p1}) "
+    "+ 4 * bit_count(a.code & {p2}) - 8 * bit_count(a.code & {p3})) - {shift}::float8) LIMIT {rescore}) "
 )
 _FLOATS = (
     "SELECT b.key AS id, b.x OPERATOR({schema}.{operator}) %b::{type} AS distance FROM b ORDER BY 2 LIMIT {k}"

@@ -22,12 +22,13 @@ MIN_POSTGRES = 14
 SCHEMA = "bqcore"
 
 _HEADER = """\
--- bqcore SQL mode {version}: RaBitQ codes in plain SQL. Needs pgvector {pgvector} or later in schema {vector}.
+-- bqcore SQL mode {version}: RaBitQ codes in plain SQL, with pgvector {pgvector} or later in schema {vector}.
 -- not IF NOT EXISTS, which asks for CREATE on the database even where the schema exists
 DO $$ BEGIN IF to_regnamespace('bqcore') IS NULL THEN CREATE SCHEMA bqcore; END IF; END $$;
 GRANT USAGE ON SCHEMA bqcore TO PUBLIC;
 CREATE OR REPLACE FUNCTION bqcore.sql_version() RETURNS text
-	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$ SELECT '{version}'::text $$;
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$ SELECT '{version}'::text $$;
 COMMENT ON FUNCTION bqcore.sql_version() IS 'version of bqcore''s SQL mode in this schema';
 """
 
@@ -165,16 +166,16 @@ def _pgvector(conn: Connection, database: str) -> tuple[str, str]:
 def _existing(conn: Connection, database: str, role: str) -> str | None:
     """Check that the schema can be made or renewed; return the version in it."""
     row = conn.execute(
-        "SELECT nspowner::regrole::text, has_schema_privilege(oid, 'CREATE') AND has_schema_privilege(oid, 'USAGE'), "
+        "SELECT nspowner::regrole::text, has_schema_privilege(oid, 'CREATE'), "
         "pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'bqcore'"
     ).fetchone()
     if row is None:
         (may_create,) = _one(conn, "SELECT has_database_privilege(current_database(), 'CREATE')")
         if not may_create:
             raise RuntimeError(
-                f"role {role} may not create schema bqcore: it lacks CREATE on database {database}. Its owner can run "
-                f"GRANT CREATE ON DATABASE {quote_name(database)} TO {quote_name(role)}, or "
-                f"CREATE SCHEMA bqcore AUTHORIZATION {quote_name(role)}"
+                f"role {role} may not create schema bqcore: it lacks CREATE on database {database}. "
+                f"Its owner can run GRANT CREATE ON DATABASE {quote_name(database)} TO {quote_name(role)}, "
+                f"or CREATE SCHEMA bqcore AUTHORIZATION {quote_name(role)}"
             )
         return None
     owner, may_create, owns = row
@@ -187,17 +188,19 @@ def _existing(conn: Connection, database: str, role: str) -> str | None:
     _refuse_others(conn)
     if version is not None and _parts(version) > _parts(SQL_VERSION):
         raise RuntimeError(
-            f"database {database} has SQL mode {version}, newer than this package's {SQL_VERSION}: upgrade bqcore"
+            f"database {database} has SQL mode {version}, newer than this package's {SQL_VERSION}: "
+            "upgrade bqcore"
         )
     return version
 
 
 def _refuse_others(conn: Connection) -> None:
-    """The schema is SQL mode's own: what it drops and replaces must not be anybody else's."""
+    """Check that the schema is SQL mode's own: what it drops must not be anybody else's."""
     if others := _others(conn):
         raise RuntimeError(
-            f"schema bqcore holds {', '.join(others[:3])}{', ...' * (len(others) > 3)}, and SQL mode needs it for itself: "
-            "move that elsewhere first (ALTER EXTENSION bqcore SET SCHEMA public, or ALTER SCHEMA bqcore RENAME TO ...)"
+            f"schema bqcore holds {', '.join(others[:3])}{', ...' * (len(others) > 3)}, "
+            "and SQL mode needs it for itself: move that elsewhere first "
+            "(ALTER EXTENSION bqcore SET SCHEMA public, or ALTER SCHEMA bqcore RENAME TO ...)"
         )
 
 
