@@ -80,7 +80,8 @@ CREATE OR REPLACE FUNCTION bqcore.train(
 	LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	col record := bqcore.vector_column(table_name, column_name);
-	rows float8 := (SELECT c.reltuples FROM pg_class c WHERE c.oid = table_name);
+	rows float8;
+	size int;
 	source text := format('%s AS t', table_name);
 	value text := format('t.%I::@vector@.vector', column_name);
 	centroid @vector@.vector;
@@ -90,9 +91,11 @@ BEGIN
 	IF sample < 1 THEN
 		RAISE EXCEPTION 'sample: expected 1 row or more, not %', sample USING ERRCODE = 'invalid_parameter_value';
 	END IF;
-	-- Blocks, with a fifth more than needed because a sample of blocks varies; small tables are read whole.
+	SELECT c.reltuples, c.relpages INTO rows, size FROM pg_class c WHERE c.oid = table_name;
+	-- A fifth more than needed, because samples vary; of large tables whole blocks, so that few are read.
 	IF rows > 2.0 * sample THEN
-		source := source || format(' TABLESAMPLE SYSTEM (%s) REPEATABLE (0)', 100.0 * 1.2 * sample / rows);
+		source := source || format(' TABLESAMPLE %s (%s) REPEATABLE (0)',
+			CASE WHEN size > 5000 THEN 'SYSTEM' ELSE 'BERNOULLI' END, 100.0 * 1.2 * sample / rows);
 	END IF;
 	IF metric = 'cosine' THEN
 		value := format('@vector@.l2_normalize(%s)', value);
