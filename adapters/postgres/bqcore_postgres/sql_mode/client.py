@@ -13,6 +13,7 @@ from bqcore import RaBitQ, _kernels
 from bqcore._kernels import Float32Array
 from bqcore._validation import as_vectors
 from bqcore_postgres.candidates import OPERATORS, raw_sql
+from bqcore_postgres.copying import copy_rows, copy_rows_async
 
 from .model import from_json
 
@@ -159,17 +160,12 @@ class CodedColumn:
         ValueError
             If lengths or dimensions disagree, or a vector cannot be encoded; the text names its row.
         """
-        statement, all_types = self._copy_statement(columns, types)
+        names, all_types = self._copied(columns, types)
         rows = self._copy_rows(X, columns)
-        count = 0
-        with conn.transaction(), conn.cursor() as cursor:
-            cursor.execute(_GIVEN)
-            with cursor.copy(statement) as copy:
-                copy.set_types(all_types)
-                for row in rows:
-                    copy.write_row(row)
-                    count += 1
-            cursor.execute(_NOT_GIVEN)
+        with conn.transaction():
+            conn.execute(_GIVEN)
+            count = copy_rows(conn, (self.schema, self.table), names, all_types, rows)
+            conn.execute(_NOT_GIVEN)
         return count
 
     async def copy_async(
@@ -180,31 +176,22 @@ class CodedColumn:
         types: Sequence[str],
     ) -> int:
         """`copy` on an asynchronous connection."""
-        statement, all_types = self._copy_statement(columns, types)
+        names, all_types = self._copied(columns, types)
         rows = self._copy_rows(X, columns)
-        count = 0
-        async with conn.transaction(), conn.cursor() as cursor:
-            await cursor.execute(_GIVEN)
-            async with cursor.copy(statement) as copy:
-                copy.set_types(all_types)
-                for row in rows:
-                    await copy.write_row(row)
-                    count += 1
-            await cursor.execute(_NOT_GIVEN)
+        async with conn.transaction():
+            await conn.execute(_GIVEN)
+            count = await copy_rows_async(conn, (self.schema, self.table), names, all_types, rows)
+            await conn.execute(_NOT_GIVEN)
         return count
 
-    def _copy_statement(
+    def _copied(
         self, columns: Mapping[str, Sequence[Any]], types: Sequence[str]
-    ) -> tuple[sql.Composed, list[str]]:
-        from psycopg import sql
-
+    ) -> tuple[list[str], list[str]]:
+        """Names and types of all that is copied."""
         if len(types) != len(columns):
             raise ValueError(f"expected {len(columns)} types, one per column, not {len(types)}")
         names = [*columns, self.column, self.code, self.f_add, self.f_rescale]
-        statement = sql.SQL("COPY {} ({}) FROM STDIN WITH (FORMAT BINARY)").format(
-            sql.Identifier(self.schema, self.table), sql.SQL(", ").join(map(sql.Identifier, names))
-        )
-        return statement, [*types, self.type_name, "bit", "float4", "float4"]
+        return names, [*types, self.type_name, "bit", "float4", "float4"]
 
     def _copy_rows(self, X: npt.ArrayLike, columns: Mapping[str, Sequence[Any]]) -> Iterator[tuple[Any, ...]]:
         from pgvector import Bit, HalfVector
