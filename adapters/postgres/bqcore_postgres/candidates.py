@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 FloatArray = NDArray[np.float32]
 
-_OPERATORS = {"l2": "<->", "ip": "<#>", "cosine": "<=>"}
+#: Distance operators of pgvector by metric.
+OPERATORS = {"l2": "<->", "ip": "<#>", "cosine": "<=>"}
 _FIXED_BITS = {"vector": 32, "halfvec": 16, "bit": 1}
 _COPY_REPORT_ROWS = 10_000
 _MB = 1 << 20
@@ -185,8 +186,8 @@ def check_supported(conn: Connection, specs: Iterable[IndexSpec], metric: str) -
     ValueError
         If bqhnsw is among them and has no operator class for this metric, or does not exist.
     """
-    if metric not in _OPERATORS:
-        raise ValueError(f"expected a metric in {list(_OPERATORS)}, not {metric!r}")
+    if metric not in OPERATORS:
+        raise ValueError(f"expected a metric in {list(OPERATORS)}, not {metric!r}")
     if all(spec.index != "bqhnsw" for spec in specs):
         return
     found = conn.execute(
@@ -322,7 +323,7 @@ def query_sql(
     str
         SQL in psycopg's placeholder style, one result column ``id``, best first.
     """
-    operator = _OPERATORS[metric]
+    operator = OPERATORS[metric]
     source = quote_name(table)
     query = f"%(q)b::vector({dim})"
     if spec.index == "halfvec":

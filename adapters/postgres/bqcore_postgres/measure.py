@@ -93,7 +93,7 @@ def _check_plans(conn: Connection, statement: str, query: FloatArray, name: str)
             raise RuntimeError(f"the {kind} plan of\n  {statement}\ndoes not use index {name}:\n{plan}")
 
 
-class _BackendClock:
+class BackendClock:
     """CPU time of a connection's backend, read from /proc; absent for a server elsewhere."""
 
     def __init__(self, conn: Connection) -> None:
@@ -110,6 +110,7 @@ class _BackendClock:
 
     @property
     def works(self) -> bool:
+        """Whether the backend is a process of this machine."""
         return self._path is not None
 
     def seconds(self) -> float:
@@ -224,7 +225,7 @@ def measure_index(
     report(progress, f"{spec.label}: building")
     name, build_s, size_bytes = build_index(conn, spec, metric, table)
     set_setting(conn, "enable_seqscan", "off")
-    clock = _BackendClock(conn)
+    clock = BackendClock(conn)
     if not clock.works:
         report(progress, "CPU time unknown: the server's backend is not a process of this machine")
 

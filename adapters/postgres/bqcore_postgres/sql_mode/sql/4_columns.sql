@@ -1,0 +1,158 @@
+-- Codes in columns beside the vectors, kept current by a trigger. A trigger, not generated columns: dumps carry its
+-- results as data and create it last, adding it rewrites no table, and a client may bring codes that it made itself.
+
+-- A model is a value: the trigger's arguments.
+CREATE OR REPLACE VIEW bqcore.columns AS
+	SELECT t.tgrelid::regclass AS table_name, a.arg[1] AS column_name, a.arg[2] AS code, a.arg[3] AS f_add,
+		a.arg[4] AS f_rescale,
+		bqcore.make_model(a.arg[5], a.arg[6], a.arg[7]::bigint, a.arg[8]::bigint, a.arg[9]::@vector@.vector) AS model,
+		a.arg[5] AS metric, a.arg[6] AS rotation, a.arg[7]::bigint AS seed, a.arg[9]::@vector@.vector AS centroid,
+		t.tgname AS trigger_name, t.tgfoid AS trigger_function
+	FROM pg_catalog.pg_trigger t, LATERAL (
+		SELECT pg_catalog.array_agg(pg_catalog.convert_from(pg_catalog.decode(p.part, 'escape'), pg_catalog.getdatabaseencoding())
+			ORDER BY p.i) AS arg
+		FROM pg_catalog.unnest(pg_catalog.string_to_array(pg_catalog.encode(t.tgargs, 'escape'), '\000'))
+			WITH ORDINALITY AS p(part, i)) a
+	WHERE t.tgname LIKE 'zz\_bqcore\_%' AND t.tgnargs = 9 AND t.tgparentid = 0;
+GRANT SELECT ON bqcore.columns TO PUBLIC;
+COMMENT ON VIEW bqcore.columns IS 'columns with codes: their names and their models';
+
+-- Shortened at its end so that the suffix fits into 63 bytes.
+CREATE OR REPLACE FUNCTION bqcore.with_suffix(stem text, suffix text) RETURNS name
+	LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	WHILE octet_length(stem) + octet_length(suffix) > 63 LOOP
+		stem := left(stem, -1);
+	END LOOP;
+	RETURN stem || suffix;
+END $$;
+
+CREATE OR REPLACE FUNCTION bqcore.add(table_name regclass, column_name name, model jsonb) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	m record := bqcore.read_model(model);
+	col record := bqcore.vector_column(table_name, column_name);
+	code name := bqcore.with_suffix(column_name, '_code');
+	f_add name := bqcore.with_suffix(column_name, '_f_add');
+	f_rescale name := bqcore.with_suffix(column_name, '_f_rescale');
+	namespace name;
+	relation name;
+	kind "char";
+	old oid;
+	owner oid;
+	function text;
+BEGIN
+	SELECT n.nspname, c.relname, c.relkind, c.relowner INTO namespace, relation, kind, owner
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = table_name;
+	IF kind NOT IN ('r', 'p') THEN
+		RAISE EXCEPTION 'expected a table, not %', table_name USING ERRCODE = 'wrong_object_type';
+	ELSIF NOT pg_has_role(owner, 'USAGE') THEN
+		RAISE EXCEPTION 'must be owner of table %', table_name USING ERRCODE = 'insufficient_privilege';
+	ELSIF col.dim <> m.dim THEN
+		RAISE EXCEPTION 'expected a model of % dimensions, not %', col.dim, m.dim USING ERRCODE = 'data_exception';
+	ELSIF EXISTS (SELECT FROM bqcore.columns c WHERE c.table_name = $1 AND c.column_name = $2) THEN
+		RAISE EXCEPTION 'column % of % has codes already', quote_ident(column_name), table_name
+			USING ERRCODE = 'duplicate_object', HINT = 'bqcore.remove drops them; then add those of another model.';
+	END IF;
+	IF m.rotation = 'hadamard' THEN
+		PERFORM bqcore.prepare_rotation(m.dim, m.seed);
+	END IF;
+	EXECUTE format('ALTER TABLE %s ADD COLUMN %I bit(%s), ADD COLUMN %I real, ADD COLUMN %I real',
+		table_name, code, m.dim, f_add, f_rescale);
+	-- Names and centroid are part of the body: it then costs no look-up and no parsing per row.
+	function := format('%I.%I', namespace, bqcore.with_suffix(relation || '_' || column_name, '_bqcore'));
+	SELECT p.oid INTO old FROM pg_proc p WHERE p.oid = to_regprocedure(function || '()');
+	IF old IS NOT NULL AND EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = old) THEN
+		function := format('%I.%I', namespace,
+			bqcore.with_suffix(relation || '_' || column_name, format('_bqcore_%s_%s', table_name::oid, col.attnum)));
+	END IF;
+	EXECUTE format($body$CREATE OR REPLACE FUNCTION %1$s() RETURNS trigger
+		LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS %2$L$body$, function, format($body$
+-- Made by bqcore.add, dropped by bqcore.remove.
+DECLARE
+	e record;
+BEGIN
+	IF current_setting('bqcore_sql.given_codes', true) = 'on' THEN
+		RETURN NEW;
+	ELSIF TG_OP = 'UPDATE' AND NEW.%1$I OPERATOR(@vector@.=) OLD.%1$I AND NEW.%2$I = OLD.%2$I
+		AND NEW.%3$I = OLD.%3$I AND NEW.%4$I = OLD.%4$I THEN
+		RETURN NEW;
+	END IF;
+	e := bqcore.encode(NEW.%1$I::@vector@.vector, %5$L::@vector@.vector, %6$L, %7$L, %8$L);
+	NEW.%2$I := e.code;
+	NEW.%3$I := e.f_add;
+	NEW.%4$I := e.f_rescale;
+	RETURN NEW;
+END $body$, column_name, code, f_add, f_rescale, m.centroid, m.metric, m.rotation, m.seed));
+	-- Triggers fire by name: this one after those that may still change the vector.
+	EXECUTE format('CREATE TRIGGER %I BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION '
+		'%s(%L, %L, %L, %L, %L, %L, %L, %L, %L)', 'zz_bqcore_' || col.attnum, table_name, function, column_name, code, f_add,
+		f_rescale, m.metric, m.rotation, m.seed, m.n_trained, m.centroid);
+END $$;
+COMMENT ON FUNCTION bqcore.add(regclass, name, jsonb) IS
+	'add code columns and the trigger that fills them; existing rows: CALL bqcore.fill';
+
+-- The codes of one column; an error if it has none.
+CREATE OR REPLACE FUNCTION bqcore.setup(
+	table_name regclass, column_name name, OUT code name, OUT f_add name, OUT f_rescale name, OUT metric text,
+	OUT rotation text, OUT seed bigint, OUT centroid @vector@.vector, OUT trigger_name name, OUT trigger_function regprocedure)
+	LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	SELECT c.code, c.f_add, c.f_rescale, c.metric, c.rotation, c.seed, c.centroid, c.trigger_name, c.trigger_function
+		INTO code, f_add, f_rescale, metric, rotation, seed, centroid, trigger_name, trigger_function
+		FROM bqcore.columns c WHERE c.table_name = $1 AND c.column_name = $2;
+	IF NOT FOUND THEN
+		PERFORM bqcore.vector_column($1, $2);
+		RAISE EXCEPTION 'column % of % has no codes', quote_ident($2), $1
+			USING ERRCODE = 'undefined_object',
+				HINT = format('SELECT bqcore.add(%1$L, %2$L, bqcore.train(%1$L, %2$L));', $1, $2);
+	END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION bqcore.model(table_name regclass, column_name name) RETURNS jsonb
+	LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	PERFORM bqcore.setup($1, $2);
+	RETURN (SELECT c.model FROM bqcore.columns c WHERE c.table_name = $1 AND c.column_name = $2);
+END $$;
+COMMENT ON FUNCTION bqcore.model(regclass, name) IS 'the model behind a column''s codes';
+
+-- Codes of the rows that have none yet, with a commit every so many pages, so that locks and dead rows stay few.
+CREATE OR REPLACE PROCEDURE bqcore.fill(table_name regclass, column_name name, pages int DEFAULT 500)
+	LANGUAGE plpgsql AS $$
+DECLARE
+	s record := bqcore.setup(table_name, column_name);
+	part regclass;
+	total bigint;
+	filled bigint := 0;
+	n bigint;
+BEGIN
+	IF pages < 1 THEN
+		RAISE EXCEPTION 'pages: expected 1 or more, not %', pages USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	FOR part IN SELECT p.relid FROM pg_catalog.pg_partition_tree(table_name) p WHERE p.isleaf
+		UNION SELECT table_name FROM pg_catalog.pg_class c WHERE c.oid = table_name AND c.relkind = 'r' LOOP
+		total := pg_catalog.pg_relation_size(part) / pg_catalog.current_setting('block_size')::bigint;
+		FOR page IN 0 .. total BY pages LOOP
+			EXECUTE pg_catalog.format('UPDATE ONLY %1$s SET %2$I = NULL WHERE %2$I IS NULL AND %3$I IS NOT NULL
+				AND ctid >= %4$L AND ctid < %5$L', part, s.code, column_name,
+				pg_catalog.format('(%s,0)', page), pg_catalog.format('(%s,0)', page + pages));
+			GET DIAGNOSTICS n = ROW_COUNT;
+			filled := filled + n;
+			COMMIT;
+		END LOOP;
+		RAISE NOTICE '%: % rows got codes', part, filled;
+	END LOOP;
+END $$;
+COMMENT ON PROCEDURE bqcore.fill(regclass, name, int) IS 'encode the rows that have no code yet';
+
+CREATE OR REPLACE FUNCTION bqcore.remove(table_name regclass, column_name name) RETURNS void
+	LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	s record := bqcore.setup(table_name, column_name);
+BEGIN
+	EXECUTE format('DROP TRIGGER %I ON %s', s.trigger_name, table_name);
+	EXECUTE format('DROP FUNCTION %s', s.trigger_function);
+	EXECUTE format('ALTER TABLE %s DROP COLUMN %I, DROP COLUMN %I, DROP COLUMN %I', table_name, s.code, s.f_add, s.f_rescale);
+END $$;
+COMMENT ON FUNCTION bqcore.remove(regclass, name) IS 'drop code columns, their indexes and their trigger: the table is as before';
