@@ -50,7 +50,7 @@ def client_of(kind: str, folder: Path) -> Iterator[Any]:
 @contextlib.contextmanager
 def _container() -> Iterator[str]:
     try:
-        from testcontainers.qdrant import QdrantContainer
+        from testcontainers.community.qdrant import QdrantContainer
     except ImportError:
         skip("testcontainers is not installed")
     try:
