@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bqcore import _sections
-from bqcore._kernels import Float32Array, _check
+from bqcore._ffi import _check
 from bqcore._scan import BLOCK, NONE, SEGMENT_DTYPE, Blocks, Index, Queries, UInt8Array, UInt32Array, pack
-from bqcore._validation import Float64Array, IdArray, as_matrix_or_vector, check_int
+from bqcore._validation import Float32Array, Float64Array, IdArray, as_matrix_or_vector, check_int
 from bqcore.codec import Codec
 from bqcore.codes import Codes
 from bqcore.rescore import Tier
