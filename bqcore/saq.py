@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from bqcore._products import fixed_product, row_products
+from bqcore._saq_kernel import SAQEncoder
 from bqcore._trellis import Trellis
 from bqcore._validation import Float32Array, Float64Array, check_int, check_random_state
 from bqcore.axes import Expectation, expectation, fit_axes, near_pairs
@@ -20,8 +20,6 @@ from bqcore.factors import Factor, check_form
 _SAMPLE = 1 << 16
 # Searches of levels and scale in turn; a third one adds less than .001 of recall.
 _ROUNDS = 2
-# Rows encoded together, at most.
-_CHUNK_ROWS = 1 << 12
 _DECODE_ROWS = 1 << 13
 
 
@@ -151,7 +149,7 @@ class SAQ(Codec):
     def _fit_factors(self, sample: Float32Array) -> None:
         self.factor_limits_ = np.ones((2, 2))
         self._restore()
-        f_add, f_rescale = self._encode_floats(sample)[2:]
+        f_add, f_rescale = self._encoder.encode(np.ascontiguousarray(sample), _ROUNDS)[2:]
         add = Factor.fit(f_add, self.factors_, "linear")
         rescale = Factor.fit(f_rescale, self.factors_, "log")
         self.factor_limits_ = np.array([[add.low, add.high], [rescale.low, rescale.high]])
@@ -161,10 +159,16 @@ class SAQ(Codec):
         self._f_add = Factor(self.factors_, "linear", *limits[0])
         self._f_rescale = Factor(self.factors_, "log", *limits[1])
         self._trellis = Trellis(self.axis_bits_, self.axis_deviation_, self.code_nbytes_)
-        self._known = Expectation(self.axis_share_, self.axis_length_, self.dropped_share_)
-        self._centroid_back: Float32Array = self.centroids_ @ self.back_.T
-        self._centroid_half: Float32Array = row_products(self.centroids_, self.centroids_) / np.float32(2)
-        self._centroid_columns: Float32Array = np.ascontiguousarray(self.centroids_.T)
+        self._encoder = SAQEncoder(
+            self.metric_,
+            self.centroids_,
+            self.forward_,
+            self._trellis,
+            self.axis_share_,
+            self.axis_length_,
+            self.dropped_share_,
+            np.ascontiguousarray(self.centroids_ @ self.back_.T),
+        )
 
     # ---- store ----
 
@@ -181,52 +185,8 @@ class SAQ(Codec):
             fields.append(("list", "u1" if len(self.centroids_) <= 256 else "<u2"))
         return np.dtype(fields)
 
-    def _encode_floats(
-        self, X: Float32Array
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], Float32Array, Float32Array]:
-        """Return codes, lists and the factors before they are rounded, each of X's length."""
-        n = len(X)
-        packed = np.empty((n, self.code_nbytes_), dtype=np.uint8)
-        lists = np.zeros(n, dtype=np.int64)
-        f_add, f_rescale = np.empty(n, dtype=np.float32), np.empty(n, dtype=np.float32)
-        for start in range(0, n, _CHUNK_ROWS):
-            at = slice(start, start + _CHUNK_ROWS)
-            rows = X[at]
-            lists[at] = self._nearest_lists(rows)
-            residuals = rows - self._of_lists(self.centroids_, lists[at])
-            axes = fixed_product(residuals, self.forward_)
-            packed[at], levels, f_rescale[at] = self._trellis.encode(axes, _ROUNDS)
-            levels *= f_rescale[at, np.newaxis]
-            f_add[at] = self._add_term(residuals, axes, levels, lists[at])
-        return packed, lists, f_add, f_rescale
-
-    def _nearest_lists(self, X: Float32Array) -> npt.NDArray[np.int64]:
-        if len(self.centroids_) == 1:
-            return np.zeros(len(X), np.int64)
-        halves = self._centroid_half - fixed_product(X, self._centroid_columns)
-        return np.asarray(np.argmin(halves, axis=1), dtype=np.int64)
-
-    def _of_lists(self, values: Float32Array, lists: npt.NDArray[np.int64]) -> Float32Array:
-        """Return the rows of values that belong to lists; one row stands for all where there is one list."""
-        return values[lists] if len(values) > 1 else values
-
-    def _add_term(
-        self,
-        residuals: Float32Array,
-        axes: Float32Array,
-        levels: Float32Array,
-        lists: npt.NDArray[np.int64],
-    ) -> Float32Array:
-        """Return the expected error of <q - c, decoded o>, and with it what the metric adds."""
-        square = row_products(residuals, residuals)
-        error = self._known.error(axes, levels, square)
-        if self.metric_ == "l2":
-            return np.asarray(square - row_products(levels * self.axis_length_, levels) + 2 * error)
-        exact = row_products(residuals, self._of_lists(self.centroids_, lists))
-        return np.asarray(row_products(levels, self._of_lists(self._centroid_back, lists)) - exact + error)
-
     def _encode(self, X: Float32Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
-        packed, lists, f_add, f_rescale = self._encode_floats(X)
+        packed, lists, f_add, f_rescale = self._encoder.encode(X, _ROUNDS)
         factors = np.empty(len(X), dtype=self.factors_dtype)
         factors["f_add"] = self._f_add.pack(f_add)
         factors["f_rescale"] = self._f_rescale.pack(f_rescale)

@@ -62,11 +62,17 @@ typedef struct bqk_kernels
 	void (*dot_planes)(const uint8_t *codes, size_t stride, size_t n, const uint8_t *planes, size_t dim, int32_t *out);
 	/* <k, q> of the levels k = u - M / 2 with a float query, fixed lane order */
 	void (*dot_float)(const uint8_t *codes, size_t stride, size_t n, int bits, const float *q, size_t dim, float *out);
-	/* y, m rows of BQK_LANES vectors' targets in deviations, becomes the levels of least sum of weight times squared
-	 * error along the trellis, u their numbers */
-	void (*trellis)(float *y, const uint8_t *bits, const float *weight, size_t m, int32_t *u);
-	/* out, n rows of m floats: rows of dim floats times a matrix of dim rows of m floats, summed in the order of dim */
-	void (*project)(const float *x, size_t n, const float *matrix, size_t dim, size_t m, float *out);
+	/* x: m rows of BQK_LANES vectors, in deviations. y: of the levels along the trellis those with the least sum of
+	 * weight times squared distance to x scale, a scale per lane; u: their numbers; xv, vv: per lane the sums of weight
+	 * x y and weight y y */
+	void (*trellis)(const float *x, const float *scale, const uint8_t *bits, const float *weight, size_t m, float *y,
+					int32_t *u, float *xv, float *vv);
+	/* codes of the first n lanes of level numbers u: trellis bits first, axis by axis; then plane 1 with the highest
+	 * free bit of every axis of 2 bits or more, plane 2 with the next one of those of 3 or more, and so on */
+	void (*pack_trellis)(const bqk_trellis *t, const int32_t *u, size_t n, uint8_t *codes);
+	/* products.h: a row as pairs of integers; sums of 16 rows with groups of columns */
+	void (*round_pairs)(const float *x, float power, float scale, size_t dim, int32_t *out);
+	void (*multiply)(const int32_t *pairs, const int16_t *columns, size_t n_pairs, size_t n_groups, int32_t *sums);
 	/* of n codewords, n a multiple of BQK_LANES, coordinate j of codeword k at j n + k, the first that minimises
 	 * |target - c|^2 + weight (shift - <direction, c>)^2 */
 	uint32_t (*nearest)(const float *codewords, size_t n, size_t dim, const float *target, const float *direction,
