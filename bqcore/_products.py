@@ -8,11 +8,6 @@ from bqcore._ffi import Float32Array, _check, _check_rows, _pointer
 from bqcore._native import ffi, lib
 
 
-def row_products(a: Float32Array, b: Float32Array) -> Float32Array:
-    """Return products of rows, shape (n,); b may be one row."""
-    return np.asarray(np.einsum("ij,j->i", a, b[0]) if len(b) == 1 else np.einsum("ij,ij->i", a, b))
-
-
 class Columns:
     """A matrix as integers of 16 bits; its products with a row depend neither on other rows nor on the CPU.
 

@@ -187,6 +187,9 @@ class SAQ(Codec):
 
     def _encode(self, X: Float32Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
         packed, lists, f_add, f_rescale = self._encoder.encode(X, _ROUNDS)
+        finite = np.isfinite(f_add) & np.isfinite(f_rescale)
+        if not finite.all():
+            raise ValueError(f"X: row {np.argmin(finite)}: vector too large: its factors overflow float32")
         factors = np.empty(len(X), dtype=self.factors_dtype)
         factors["f_add"] = self._f_add.pack(f_add)
         factors["f_rescale"] = self._f_rescale.pack(f_rescale)

@@ -11,7 +11,7 @@
 #define W 8
 #include "float_kernels.h"
 #include "trellis_kernel.h"
-#include "product_kernel.h"
+#include "lanes_kernel.h"
 
 #include <immintrin.h>
 
@@ -405,6 +405,9 @@ const bqk_kernels bqk_kernels_avx2 = {
 	pack_trellis,
 	round_pairs,
 	multiply,
+	coordinates,
+	nearest_lists,
+	saq_sums,
 	nearest_codeword,
 	bqk_lut4_avx2,
 };

@@ -12,7 +12,7 @@
 #define W 16
 #include "float_kernels.h"
 #include "trellis_kernel.h"
-#include "product_kernel.h"
+#include "lanes_kernel.h"
 
 #include <immintrin.h>
 
@@ -293,6 +293,9 @@ const bqk_kernels bqk_kernels_avx512 = {
 	pack_trellis,
 	round_pairs,
 	multiply,
+	coordinates,
+	nearest_lists,
+	saq_sums,
 	nearest_codeword,
 	bqk_lut4_avx2,
 };

@@ -4,7 +4,7 @@
 #define W 4
 #include "float_kernels.h"
 #include "trellis_kernel.h"
-#include "product_kernel.h"
+#include "lanes_kernel.h"
 
 #include <arm_neon.h>
 
@@ -385,6 +385,9 @@ const bqk_kernels bqk_kernels_neon = {
 	pack_trellis,
 	round_pairs,
 	multiply,
+	coordinates,
+	nearest_lists,
+	saq_sums,
 	nearest_codeword,
 	bqk_lut4_scalar,
 };

@@ -77,13 +77,22 @@ transpose(const int32_t *rows, size_t pairs, int32_t *out)
 			out[l] = rows[l * pairs];
 }
 
+/* Squares of float32 must neither vanish nor overflow to be added up in float32. */
+static double
+square_of(const bqk_kernels *kern, const float *x, size_t dim)
+{
+	float n2 = kern->dotf(x, x, dim);
+
+	return n2 > 1e-25f && n2 < 1e30f ? (double) n2 : kern->norm2(x, dim);
+}
+
 /* Norm, factor and unit of lane l; returns what its row has to be multiplied by, a power of two first. */
 static float
 scale_lane(bqk_rounded *r, size_t l, double norm2, float *power)
 {
 	double norm = sqrt(norm2);
 
-	r->norm2[l] = norm2;
+	r->norm2[l] = (float) norm2;
 	*power = norm < 0x1p-90 ? 0x1p100f : norm > 0x1p90 ? 0x1p-100f : 1.0f;
 	r->unit[l] = 1.0f / *power;
 	norm *= (double) *power;
@@ -102,7 +111,7 @@ bqk_round_rows(bqk_rounded *r, const float *x, size_t n, size_t dim)
 		for (size_t l = first; l < first + 4; l++)
 		{
 			int32_t *row = r->rows + (l - first) * pairs;
-			float power, scale = scale_lane(r, l, l < n ? kern->norm2(x + l * dim, dim) : 0.0, &power);
+			float power, scale = scale_lane(r, l, l < n ? square_of(kern, x + l * dim, dim) : 0.0, &power);
 
 			if (scale > 0.0f)
 				kern->round_pairs(x + l * dim, power, scale, dim, row);

@@ -16,21 +16,7 @@
 #include "bqk.h"
 
 #define BQK_ROUNDED_NORM 32639.0
-/* Columns that lie together: of each two coordinates the integers of all four. */
-#define BQK_COLUMN_GROUP 4
-
 #pragma GCC visibility push(hidden)
-
-/* BQK_LANES rows as pairs of integers, coordinates 2 p and 2 p + 1 of row l at p BQK_LANES + l. */
-typedef struct bqk_rounded
-{
-	int32_t *pairs;
-	int32_t *sums; /* of BQK_LANES rows with a column, column after column; room for bqk_padded(m) columns */
-	int32_t *rows; /* room for four rows */
-	double norm2[BQK_LANES];
-	/* <x, c> = sum factor scale unit; the unit, a power of two, keeps the others normal however long x is */
-	float factor[BQK_LANES], unit[BQK_LANES];
-} bqk_rounded;
 
 /* x power scale rounded: from 2^15 on up, where the conversion to an integer cuts off downwards. */
 static inline int32_t

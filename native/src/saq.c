@@ -12,6 +12,7 @@ typedef struct batch
 	bqk_trellis_lanes lanes;
 	float *residuals;      /* BQK_LANES rows */
 	float *share, *length; /* per axis, of coordinates in deviations */
+	float *scale;          /* of products, in deviations */
 } batch;
 
 static size_t
@@ -24,7 +25,7 @@ size_t
 bqk_saq_work(const bqk_saq *saq)
 {
 	return bqk_rounded_work(saq->dim, most_columns(saq)) + bqk_trellis_work(saq->trellis->dim) +
-		   BQK_LANES * (size_t) saq->dim + 2 * (size_t) saq->trellis->dim;
+		   BQK_LANES * (size_t) saq->dim + 3 * (size_t) saq->trellis->dim;
 }
 
 static void
@@ -38,34 +39,13 @@ batch_init(batch *b, const bqk_saq *saq, float *work)
 	b->residuals = work + bqk_trellis_work(m);
 	b->share = b->residuals + BQK_LANES * (size_t) saq->dim;
 	b->length = b->share + m;
+	b->scale = b->length + m;
 	for (size_t i = 0; i < m; i++)
 	{
 		b->share[i] = saq->share[i] * b->lanes.weight[i];
 		b->length[i] = saq->length[i] * b->lanes.weight[i];
+		b->scale[i] = saq->axes->scale[i] * b->lanes.inverse[i];
 	}
-}
-
-/* The first list of least |c|^2 / 2 - <x, c>. */
-static void
-nearest_lists(const bqk_saq *saq, bqk_rounded *r, const float *x, size_t n, uint16_t *lists)
-{
-	float least[BQK_LANES];
-	int32_t found[BQK_LANES] = {0};
-
-	bqk_round_rows(r, x, n, saq->dim);
-	bqk_multiply(r, saq->lists);
-	for (size_t l = 0; l < BQK_LANES; l++)
-		least[l] = INFINITY;
-	for (size_t j = 0; j < saq->n_lists; j++)
-		for (size_t l = 0; l < BQK_LANES; l++)
-		{
-			float half = saq->half_norms[j] - bqk_product_of(r, saq->lists, j, l);
-
-			found[l] = half < least[l] ? (int32_t) j : found[l];
-			least[l] = half < least[l] ? half : least[l];
-		}
-	for (size_t l = 0; l < n; l++)
-		lists[l] = (uint16_t) found[l];
 }
 
 /* What an estimate has beyond the distance to the decoded row: the expected error of <q - c, decoded o>, q near the
@@ -75,29 +55,16 @@ static void
 add_terms(const bqk_saq *saq, const batch *b, const uint16_t *lists, size_t n, const float *rescale, float *f_add)
 {
 	const size_t m = saq->trellis->dim;
-	float xy[BQK_LANES] = {0}, xx[BQK_LANES] = {0}, kept[BQK_LANES] = {0}, decoded[BQK_LANES] = {0};
+	bqk_saq_sums s;
 
-	for (size_t i = 0; i < m; i++)
-	{
-		const float *x = b->lanes.x + i * BQK_LANES, *y = b->lanes.y + i * BQK_LANES;
-
-		for (size_t l = 0; l < BQK_LANES; l++)
-		{
-			float sx = b->share[i] * x[l];
-
-			xy[l] += sx * y[l];
-			xx[l] += sx * x[l];
-			kept[l] += b->length[i] * x[l] * x[l];
-			decoded[l] += b->length[i] * y[l] * y[l];
-		}
-	}
+	bqk_active()->saq_sums(b->lanes.x, b->lanes.y, b->share, b->length, m, &s);
 	for (size_t l = 0; l < n; l++)
 	{
-		float square = (float) b->rounded.norm2[l], f = rescale[l], rest = square - kept[l];
-		float error = f * xy[l] - xx[l] - saq->dropped * (rest > 0.0f ? rest : 0.0f);
+		float square = b->rounded.norm2[l], f = rescale[l], rest = square - s.kept[l];
+		float error = f * s.xy[l] - s.xx[l] - saq->dropped * (rest > 0.0f ? rest : 0.0f);
 
 		if (saq->metric == BQK_L2)
-			f_add[l] = square - f * f * decoded[l] + 2.0f * error;
+			f_add[l] = square - f * f * s.decoded[l] + 2.0f * error;
 		else
 		{
 			const float *back = saq->centroid_back + lists[l] * m,
@@ -115,23 +82,29 @@ static void
 encode_batch(const bqk_saq *saq, batch *b, const float *x, size_t n, int rounds, uint8_t *codes, uint16_t *lists,
 			 float *f_add, float *f_rescale)
 {
+	const bqk_kernels *kern = bqk_active();
 	const size_t dim = saq->dim, m = saq->trellis->dim;
 	bqk_rounded *r = &b->rounded;
-	float rescale[BQK_LANES];
+	float rescale[BQK_LANES], norm2[BQK_LANES];
+	int32_t found[BQK_LANES] = {0};
 
-	memset(lists, 0, n * sizeof(*lists));
 	if (saq->n_lists > 1)
-		nearest_lists(saq, r, x, n, lists);
+	{
+		bqk_round_rows(r, x, n, dim);
+		bqk_multiply(r, saq->lists);
+		kern->nearest_lists(r, saq->lists->scale, saq->half_norms, saq->n_lists, found);
+	}
 	for (size_t l = 0; l < n; l++)
-		bqk_active()->residual(x + l * dim, 1.0f, saq->centroids + lists[l] * dim, dim, b->residuals + l * dim);
+	{
+		lists[l] = (uint16_t) found[l];
+		kern->residual(x + l * dim, 1.0f, saq->centroids + lists[l] * dim, dim, b->residuals + l * dim);
+	}
 	bqk_round_rows(r, b->residuals, n, dim);
 	bqk_multiply(r, saq->axes);
-	for (size_t i = 0; i < m; i++)
-		for (size_t l = 0; l < BQK_LANES; l++)
-			b->lanes.x[i * BQK_LANES + l] = bqk_product_of(r, saq->axes, i, l) * b->lanes.inverse[i];
-	bqk_trellis_search(&b->lanes, saq->trellis, rounds, rescale);
+	kern->coordinates(r, b->scale, b->lanes.weight, m, b->lanes.x, norm2);
+	bqk_trellis_search(&b->lanes, saq->trellis, norm2, rounds, rescale);
 	memcpy(f_rescale, rescale, n * sizeof(*f_rescale));
-	bqk_active()->pack_trellis(saq->trellis, b->lanes.u, n, codes);
+	kern->pack_trellis(saq->trellis, b->lanes.u, n, codes);
 	add_terms(saq, b, lists, n, rescale, f_add);
 }
 

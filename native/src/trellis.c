@@ -41,22 +41,17 @@ bqk_trellis_lanes_init(bqk_trellis_lanes *lanes, const bqk_trellis *t, void *wor
 }
 
 void
-bqk_trellis_search(const bqk_trellis_lanes *lanes, const bqk_trellis *t, int rounds, float *rescale)
+bqk_trellis_search(const bqk_trellis_lanes *lanes, const bqk_trellis *t, const float *norm2, int rounds, float *rescale)
 {
-	const size_t m = t->dim;
-	const float *x = lanes->x, *weight = lanes->weight;
-	float scale[BQK_LANES], norm2[BQK_LANES] = {0};
+	float scale[BQK_LANES];
 
-	for (size_t i = 0; i < m; i++)
-		for (size_t l = 0; l < BQK_LANES; l++)
-			norm2[l] += weight[i] * x[i * BQK_LANES + l] * x[i * BQK_LANES + l];
 	for (size_t l = 0; l < BQK_LANES; l++)
 		scale[l] = norm2[l] > 0.0f ? sqrtf(lanes->total / norm2[l]) : 0.0f;
 	for (int round = 0; round < rounds; round++)
 	{
 		float xv[BQK_LANES], vv[BQK_LANES];
 
-		bqk_active()->trellis(x, scale, t->bits, weight, m, lanes->y, lanes->u, xv, vv);
+		bqk_active()->trellis(lanes->x, scale, t->bits, lanes->weight, t->dim, lanes->y, lanes->u, xv, vv);
 		for (size_t l = 0; l < BQK_LANES; l++)
 		{
 			rescale[l] = sqrtf(norm2[l] / vv[l]); /* no level is zero */
@@ -78,14 +73,16 @@ bqk_trellis_encode(const bqk_trellis *t, const float *o, size_t n, int rounds, u
 	for (size_t first = 0; first < n; first += BQK_LANES)
 	{
 		size_t rows = n - first < BQK_LANES ? n - first : BQK_LANES;
-		float lengths[BQK_LANES];
+		float lengths[BQK_LANES], norm2[BQK_LANES] = {0};
 
 		if (rows < BQK_LANES)
 			memset(lanes.x, 0, m * BQK_LANES * sizeof(float));
 		for (size_t l = 0; l < rows; l++)
 			for (size_t i = 0; i < m; i++)
 				lanes.x[i * BQK_LANES + l] = o[(first + l) * m + i] * lanes.inverse[i];
-		bqk_trellis_search(&lanes, t, rounds, lengths);
+		for (size_t i = 0; i < m * BQK_LANES; i++)
+			norm2[i % BQK_LANES] += lanes.weight[i / BQK_LANES] * lanes.x[i] * lanes.x[i];
+		bqk_trellis_search(&lanes, t, norm2, rounds, lengths);
 		memcpy(rescale + first, lengths, rows * sizeof(float));
 		for (size_t l = 0; l < rows; l++)
 			for (size_t i = 0; i < m; i++)

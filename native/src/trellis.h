@@ -117,10 +117,11 @@ typedef struct bqk_trellis_lanes
 int bqk_trellis_ok(const bqk_trellis *t);
 /* `work` holds bqk_trellis_work(dim) numbers of 4 bytes. */
 void bqk_trellis_lanes_init(bqk_trellis_lanes *lanes, const bqk_trellis *t, void *work);
-/* Levels of x, and rescale[BQK_LANES] = |o| / |levels|: first the levels nearest to a vector at the scale where the
- * levels fit, then in turn the best scale for the levels and the best levels for the scale. Neither step lowers the
- * cosine. */
-void bqk_trellis_search(const bqk_trellis_lanes *lanes, const bqk_trellis *t, int rounds, float *rescale);
+/* Levels of x of squared length norm2[BQK_LANES], and rescale[BQK_LANES] = |o| / |levels|: first the levels nearest to
+ * a vector at the scale where the levels fit, then in turn the best scale for the levels and the best levels for the
+ * scale. Neither step lowers the cosine. */
+void bqk_trellis_search(const bqk_trellis_lanes *lanes, const bqk_trellis *t, const float *norm2, int rounds,
+						float *rescale);
 static inline size_t
 bqk_trellis_bits(const bqk_trellis *t)
 {
