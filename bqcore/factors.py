@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ FORMS: dict[str, np.dtype[Any]] = {
 SPACINGS = ("linear", "log")
 
 
-def check_form(form: object) -> str:
+def check_form(form: object, forms: Collection[str] = tuple(FORMS)) -> str:
     """Return the name of a form.
 
     Raises
@@ -28,8 +29,8 @@ def check_form(form: object) -> str:
     ValueError
         If there is none of that name.
     """
-    if form not in FORMS:
-        raise ValueError(f"factors: expected one of {', '.join(FORMS)}, not {form!r}")
+    if form not in forms:
+        raise ValueError(f"factors: expected one of {', '.join(forms)}, not {form!r}")
     return str(form)
 
 
