@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bqcore._products import row_products
 from bqcore._validation import Float32Array, Float64Array
 from bqcore.allocation import allocate
 
@@ -16,6 +15,7 @@ _QUERIES, _ROWS, _NEIGHBOURS = 2_000, 20_000, 20
 _BLOCK = 200
 # Weights below this share of the largest are noise of float32, and so are variances 1,000 times smaller.
 _FLOOR = 1e-6
+_REST = 1e-4
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,8 @@ def _unexplained(pairs: Pairs, centroids: Float32Array, principal: Float64Array)
 class Expectation:
     """What a query near a row has in common with it: E<q - c, v> for v a residual or a decoded one.
 
+    The expected error of an estimate, E<q - c, decoded o - o>, follows from it when a row is encoded.
+
     Attributes
     ----------
     share : ndarray of float32, shape (n_axes,)
@@ -172,20 +174,6 @@ class Expectation:
     share: Float32Array
     lengths: Float32Array
     dropped: float
-
-    def error(self, axes: Float32Array, levels: Float32Array, square: Float32Array) -> Float32Array:
-        """Return E<q - c, decoded o - o>, shape (n,).
-
-        Parameters
-        ----------
-        axes, levels : ndarray of float32, shape (n, n_axes)
-            Coordinates of residuals o, and what they are decoded to.
-        square : ndarray of float32, shape (n,)
-            |o|^2.
-        """
-        kept = row_products(axes * self.share, levels - axes)
-        rest = square - row_products(axes * self.lengths, axes)
-        return np.asarray(kept - np.float32(self.dropped) * np.maximum(rest, 0))
 
 
 def expectation(pairs: Pairs, centroids: Float32Array, axes: Axes) -> Expectation:
@@ -215,7 +203,9 @@ def expectation(pairs: Pairs, centroids: Float32Array, axes: Axes) -> Expectatio
         whole = np.einsum("ijk,ijk->ij", queries, residuals[at])
         above += float(np.sum(whole - known[at], dtype=np.float64))
         below += float(np.sum(rest[at], dtype=np.float64))
-    return Expectation(share, lengths, above / below if below > 0 else 0.0)
+    # below that share of the rows' squared length the rest is rounding errors
+    known_rest = below > _REST * float(norms[pairs.near].sum(dtype=np.float64))
+    return Expectation(share, lengths, above / below if known_rest else 0.0)
 
 
 def _orthogonal(rng: np.random.Generator, size: int) -> Float64Array:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bqcore._validation import Float32Array
+from bqcore._validation import Float32Array, Float64Array
 
 #: How a factor is stored, by name: float32; bfloat16, the upper half of a float32, rounded to even; uint8,
 #: equal steps of the number or of its logarithm within limits that training rows set.
@@ -20,7 +21,7 @@ FORMS: dict[str, np.dtype[Any]] = {
 SPACINGS = ("linear", "log")
 
 
-def check_form(form: object) -> str:
+def check_form(form: object, forms: Collection[str] = tuple(FORMS)) -> str:
     """Return the name of a form.
 
     Raises
@@ -28,8 +29,8 @@ def check_form(form: object) -> str:
     ValueError
         If there is none of that name.
     """
-    if form not in FORMS:
-        raise ValueError(f"factors: expected one of {', '.join(FORMS)}, not {form!r}")
+    if form not in forms:
+        raise ValueError(f"factors: expected one of {', '.join(forms)}, not {form!r}")
     return str(form)
 
 
@@ -77,13 +78,20 @@ class Factor:
         if self.form == "bfloat16":
             word = values.astype("<f4").view("<u4").astype(np.uint64)
             return ((word + 0x7FFF + (word >> 16 & 1)) >> 16).astype(self.dtype)
-        table = self._table()
-        if self.spacing == "log":
-            with np.errstate(divide="ignore"):
-                logs = np.log(table)
-                inner = np.searchsorted((logs[1:-1] + logs[2:]) / 2, np.log(np.maximum(values, 0)))
-            return np.where(values > 0, inner + 1, 0).astype(np.uint8)
-        return np.searchsorted((table[:-1] + table[1:]) / 2, values).astype(np.uint8)
+        top, wide = 255, values.astype(np.float64)
+        if self.spacing == "linear":
+            return self._steps(wide - self.low, self.high - self.low, top)
+        with np.errstate(divide="ignore"):
+            logs = np.log(np.maximum(wide, 0) / self.low)
+        steps = self._steps(logs, float(np.log(self.high / self.low)), top - 1)
+        return np.where(values > 0, steps + np.uint8(1), np.uint8(0))
+
+    @staticmethod
+    def _steps(values: Float64Array, width: float, n: int) -> npt.NDArray[np.uint8]:
+        """Return the number of the nearest of n + 1 equal steps from 0 to width."""
+        with np.errstate(over="ignore"):
+            scaled = values * (n / width) if width > 0 else np.where(values > 0, n, 0)
+        return np.asarray(np.rint(np.clip(scaled, 0, n)), dtype=np.uint8)
 
     def unpack(self, stored: npt.NDArray[Any]) -> Float32Array:
         """Return the numbers that stored values stand for, shape (n,)."""

@@ -7,21 +7,22 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from bqcore._products import fixed_product, row_products
+from bqcore._saq_kernel import SAQEncoder
 from bqcore._trellis import Trellis
 from bqcore._validation import Float32Array, Float64Array, check_int, check_random_state
-from bqcore.axes import Expectation, expectation, fit_axes, near_pairs
+from bqcore.axes import Expectation, Pairs, expectation, fit_axes, near_pairs
 from bqcore.centroids import assign, kmeans
 from bqcore.codec import Codec
 from bqcore.codes import Codes
-from bqcore.factors import Factor, check_form
+from bqcore.factor_pairs import PAIR, FactorPairs
+from bqcore.factors import FORMS, Factor, check_form
 
 # Rows that second moments and the limits of factors are taken from.
 _SAMPLE = 1 << 16
+# Rows whose near rows tell what an error of f_rescale costs.
+_PAIR_QUERIES = 500
 # Searches of levels and scale in turn; a third one adds less than .001 of recall.
 _ROUNDS = 2
-# Rows encoded together, at most.
-_CHUNK_ROWS = 1 << 12
 _DECODE_ROWS = 1 << 13
 
 
@@ -44,8 +45,8 @@ class SAQ(Codec):
         Average bits per dimension, 0.5 to 8: a code has round(dim * bits / 8) bytes, at least 1.
     centroids : int, default 1
         Lists, 1 to 4096; their id is stored, 1 or 2 bytes beyond one list.
-    factors : {"uint8", "bfloat16", "float32"}, default "uint8"
-        How each of the two factors is stored.
+    factors : {"uint8", "pair", "bfloat16", "float32"}, default "uint8"
+        How each of the two factors is stored; "pair": both in one byte (bqcore/factor_pairs.py).
     segment : int, default 8
         Axes that share their bits and are rotated together.
     metric : {"l2", "ip", "cosine"}, default "l2"
@@ -69,6 +70,9 @@ class SAQ(Codec):
         What a near query has of the dropped part.
     factor_limits_ : ndarray of float64, shape (2, 2)
         Limits of f_add and f_rescale at uint8.
+    factor_pairs_ : ndarray of float32, shape (n_pairs, 2)
+    pair_slope_, pair_weight_ : float
+        `FactorPairs`, with "pair" only.
 
     References
     ----------
@@ -91,6 +95,9 @@ class SAQ(Codec):
     code_nbytes_: int
     factors_: str
     factor_limits_: Float64Array
+    factor_pairs_: Float32Array
+    pair_slope_: float
+    pair_weight_: float
 
     def __init__(
         self,
@@ -128,7 +135,7 @@ class SAQ(Codec):
         n_lists = check_int(self.centroids, name="centroids", low=1, high=4096)
         segment = check_int(self.segment, name="segment", low=1)
         seed = check_random_state(self.random_state)
-        self.factors_ = check_form(self.factors)
+        self.factors_ = check_form(self.factors, (*FORMS, PAIR))
         self.code_nbytes_ = max(1, int(self.dim_ * self.bits / 8 + 0.5))
         self.centroids_ = kmeans(X, n_lists, seed)
         rng = np.random.default_rng(seed)
@@ -140,7 +147,11 @@ class SAQ(Codec):
         self.forward_, self.back_ = axes.forward, axes.back
         self.axis_bits_, self.axis_deviation_ = axes.bits, axes.deviation
         self._fit_expectation(expectation(pairs, pair_centroids, axes))
-        self._fit_factors(sample)
+        self.factor_limits_ = np.ones((2, 2))
+        if self.factors_ == PAIR:
+            self._fit_pairs(pairs, sample)
+        else:
+            self._fit_factors(sample)
 
     def _fit_expectation(self, known: Expectation) -> None:
         # Queries of an inner-product set need not be like its rows: nothing but their mean is assumed.
@@ -149,22 +160,56 @@ class SAQ(Codec):
         self.dropped_share_ = known.dropped * used
 
     def _fit_factors(self, sample: Float32Array) -> None:
-        self.factor_limits_ = np.ones((2, 2))
         self._restore()
-        f_add, f_rescale = self._encode_floats(sample)[2:]
+        f_add, f_rescale = self._encoder.encode(np.ascontiguousarray(sample), _ROUNDS)[2:]
         add = Factor.fit(f_add, self.factors_, "linear")
         rescale = Factor.fit(f_rescale, self.factors_, "log")
         self.factor_limits_ = np.array([[add.low, add.high], [rescale.low, rescale.high]])
+
+    def _fit_pairs(self, pairs: Pairs, sample: Float32Array) -> None:
+        """Set the pairs, their slope and their weight from products of near rows with levels."""
+        self.factor_pairs_ = np.zeros((1, 2), dtype=np.float32)
+        self.pair_slope_, self.pair_weight_ = 0.0, 1.0
+        self._restore()
+        packed, lists, _, f_rescale = self._encoder.encode(pairs.rows, _ROUNDS)
+        levels, origins = self._trellis.decode(packed), self.centroids_[lists]
+        axes = (pairs.rows - origins) @ self.forward_
+        known = np.einsum("ij,ij->i", axes * self.axis_share_, levels)
+        back = levels @ self.back_
+        times = 2.0 if self.metric_ == "l2" else 1.0
+        if self.metric_ == "l2":
+            slopes = 2 * (known - f_rescale * np.einsum("ij,ij->i", levels * self.axis_length_, levels))
+        else:
+            slopes = known + np.einsum("ij,ij->i", back, origins)
+        squares = [
+            np.square(np.einsum("ij,ij->i", q - origins[near], back[near]) - known[near]).mean()
+            for q, near in zip(pairs.rows, pairs.near[:_PAIR_QUERIES], strict=False)
+            if len(near)
+        ]
+        self.pair_slope_ = float(slopes.mean(dtype=np.float64))
+        weight = times * float(np.sqrt(np.mean(squares, dtype=np.float64))) if squares else 0.0
+        self.pair_weight_ = weight or abs(self.pair_slope_) or 1.0
+        f_add, f_rescale = self._encoder.encode(sample, _ROUNDS)[2:]
+        settings = self.pair_slope_, self.pair_weight_, check_random_state(self.random_state)
+        self.factor_pairs_ = FactorPairs.fit(f_add, f_rescale, *settings).values
 
     def _restore(self) -> None:
         limits = self.factor_limits_.tolist()
         self._f_add = Factor(self.factors_, "linear", *limits[0])
         self._f_rescale = Factor(self.factors_, "log", *limits[1])
+        if self.factors_ == PAIR:
+            self._pairs = FactorPairs(self.factor_pairs_, self.pair_slope_, self.pair_weight_)
         self._trellis = Trellis(self.axis_bits_, self.axis_deviation_, self.code_nbytes_)
-        self._known = Expectation(self.axis_share_, self.axis_length_, self.dropped_share_)
-        self._centroid_back: Float32Array = self.centroids_ @ self.back_.T
-        self._centroid_half: Float32Array = row_products(self.centroids_, self.centroids_) / np.float32(2)
-        self._centroid_columns: Float32Array = np.ascontiguousarray(self.centroids_.T)
+        self._encoder = SAQEncoder(
+            self.metric_,
+            self.centroids_,
+            self.forward_,
+            self._trellis,
+            self.axis_share_,
+            self.axis_length_,
+            self.dropped_share_,
+            np.ascontiguousarray(self.centroids_ @ self.back_.T),
+        )
 
     # ---- store ----
 
@@ -175,61 +220,25 @@ class SAQ(Codec):
 
     @property
     def factors_dtype(self) -> np.dtype[np.void]:
-        """``f_add``, ``f_rescale`` and, with several centroids, ``list``."""
-        fields: list[tuple[str, Any]] = [("f_add", self._f_add.dtype), ("f_rescale", self._f_rescale.dtype)]
+        """``f_add`` and ``f_rescale``, or ``pair``, and with several centroids ``list``."""
+        fields: list[tuple[str, Any]] = [("pair", "u1")]
+        if self.factors_ != PAIR:
+            fields = [("f_add", self._f_add.dtype), ("f_rescale", self._f_rescale.dtype)]
         if len(self.centroids_) > 1:
             fields.append(("list", "u1" if len(self.centroids_) <= 256 else "<u2"))
         return np.dtype(fields)
 
-    def _encode_floats(
-        self, X: Float32Array
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], Float32Array, Float32Array]:
-        """Return codes, lists and the factors before they are rounded, each of X's length."""
-        n = len(X)
-        packed = np.empty((n, self.code_nbytes_), dtype=np.uint8)
-        lists = np.zeros(n, dtype=np.int64)
-        f_add, f_rescale = np.empty(n, dtype=np.float32), np.empty(n, dtype=np.float32)
-        for start in range(0, n, _CHUNK_ROWS):
-            at = slice(start, start + _CHUNK_ROWS)
-            rows = X[at]
-            lists[at] = self._nearest_lists(rows)
-            residuals = rows - self._of_lists(self.centroids_, lists[at])
-            axes = fixed_product(residuals, self.forward_)
-            packed[at], levels, f_rescale[at] = self._trellis.encode(axes, _ROUNDS)
-            levels *= f_rescale[at, np.newaxis]
-            f_add[at] = self._add_term(residuals, axes, levels, lists[at])
-        return packed, lists, f_add, f_rescale
-
-    def _nearest_lists(self, X: Float32Array) -> npt.NDArray[np.int64]:
-        if len(self.centroids_) == 1:
-            return np.zeros(len(X), np.int64)
-        halves = self._centroid_half - fixed_product(X, self._centroid_columns)
-        return np.asarray(np.argmin(halves, axis=1), dtype=np.int64)
-
-    def _of_lists(self, values: Float32Array, lists: npt.NDArray[np.int64]) -> Float32Array:
-        """Return the rows of values that belong to lists; one row stands for all where there is one list."""
-        return values[lists] if len(values) > 1 else values
-
-    def _add_term(
-        self,
-        residuals: Float32Array,
-        axes: Float32Array,
-        levels: Float32Array,
-        lists: npt.NDArray[np.int64],
-    ) -> Float32Array:
-        """Return the expected error of <q - c, decoded o>, and with it what the metric adds."""
-        square = row_products(residuals, residuals)
-        error = self._known.error(axes, levels, square)
-        if self.metric_ == "l2":
-            return np.asarray(square - row_products(levels * self.axis_length_, levels) + 2 * error)
-        exact = row_products(residuals, self._of_lists(self.centroids_, lists))
-        return np.asarray(row_products(levels, self._of_lists(self._centroid_back, lists)) - exact + error)
-
     def _encode(self, X: Float32Array) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]:
-        packed, lists, f_add, f_rescale = self._encode_floats(X)
+        packed, lists, f_add, f_rescale = self._encoder.encode(X, _ROUNDS)
+        finite = np.isfinite(f_add) & np.isfinite(f_rescale)
+        if not finite.all():
+            raise ValueError(f"X: row {np.argmin(finite)}: vector too large: its factors overflow float32")
         factors = np.empty(len(X), dtype=self.factors_dtype)
-        factors["f_add"] = self._f_add.pack(f_add)
-        factors["f_rescale"] = self._f_rescale.pack(f_rescale)
+        if self.factors_ == PAIR:
+            factors["pair"] = self._pairs.pack(f_add, f_rescale)
+        else:
+            factors["f_add"] = self._f_add.pack(f_add)
+            factors["f_rescale"] = self._f_rescale.pack(f_rescale)
         if len(self.centroids_) > 1:
             factors["list"] = lists
         return packed, factors
@@ -241,12 +250,16 @@ class SAQ(Codec):
             return np.zeros(len(codes), dtype=np.int64)
         return codes.factors["list"].astype(np.int64)
 
+    def factors_of(self, codes: Codes) -> tuple[Float32Array, Float32Array]:
+        """Return f_add and f_rescale of codes, shape (n,) each."""
+        stored = codes.factors
+        if self.factors_ == PAIR:
+            return self._pairs.unpack(stored["pair"])
+        return self._f_add.unpack(stored["f_add"]), self._f_rescale.unpack(stored["f_rescale"])
+
     def _levels(self, codes: Codes) -> Float32Array:
         """Return decoded residuals in the kept axes, shape (n, n_axes)."""
-        return (
-            self._trellis.decode(codes.packed)
-            * self._f_rescale.unpack(codes.factors["f_rescale"])[:, np.newaxis]
-        )
+        return self._trellis.decode(codes.packed) * self.factors_of(codes)[1][:, np.newaxis]
 
     def _estimate(self, codes: Codes, Q: Float32Array) -> Float32Array:
         # l2 does not depend on the origin, and squares lose fewest digits about the mean
@@ -255,7 +268,7 @@ class SAQ(Codec):
         products = queries @ centroids.T
         query_axes = queries @ self.back_.T
         centroid_axes = centroids @ self.back_.T
-        lists, f_add = self._lists(codes), self._f_add.unpack(codes.factors["f_add"])
+        lists, f_add = self._lists(codes), self.factors_of(codes)[0]
         out = np.empty((len(Q), len(codes)), dtype=np.float32)
         for start in range(0, len(codes), _DECODE_ROWS):
             rows = slice(start, start + _DECODE_ROWS)

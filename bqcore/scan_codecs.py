@@ -144,9 +144,9 @@ class SAQView(View):
     def factors(self, codes: Codes) -> npt.NDArray[np.void]:  # noqa: D102
         codec = self.codec
         out = np.empty(len(codes), dtype=FACTORS_DTYPE)
-        scale = codec._f_rescale.unpack(codes.factors["f_rescale"])
+        f_add, scale = codec.factors_of(codes)
         out["f_rescale"] = -2 * scale if self._l2 else -scale
-        out["f_add"] = codec._f_add.unpack(codes.factors["f_add"])
+        out["f_add"] = f_add
         if self._origin is None:
             return out
         lists = codec._lists(codes)

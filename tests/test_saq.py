@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bqcore._products import fixed_product, row_products
+from bqcore._products import Columns
 from bqcore._trellis import Trellis
 from bqcore.allocation import DISTORTION, allocate
-from bqcore.axes import expectation, fit_axes, near_pairs
+from bqcore.axes import Expectation, expectation, fit_axes, near_pairs
 from bqcore.rabitq import RaBitQ
 from bqcore.saq import SAQ
 
@@ -30,6 +30,12 @@ def recall(found: np.ndarray, exact: np.ndarray, k: int = 10) -> float:
 
 def l2(Q: np.ndarray, X: np.ndarray) -> np.ndarray:
     return np.square(Q).sum(1)[:, None] + np.square(X).sum(1) - 2 * Q @ X.T
+
+
+def expected_error(known: Expectation, axes: np.ndarray, levels: np.ndarray, o: np.ndarray) -> np.ndarray:
+    """E<q - c, decoded o - o> for queries q near rows o with these coordinates and levels."""
+    rest = np.square(o).sum(1) - np.square(axes) @ known.lengths
+    return np.sum(known.share * axes * (levels - axes), axis=1) - known.dropped * np.maximum(rest, 0)
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
@@ -95,7 +101,7 @@ def test_expectation_removes_the_error_that_near_queries_share():
     _, levels, rescale = Trellis(axes.bits, axes.deviation, 6).encode(np.ascontiguousarray(coordinates), 2)
     levels *= rescale[:, None]
     error = levels @ axes.back - o
-    expected = known.error(coordinates, levels, row_products(o, o))
+    expected = expected_error(known, coordinates, levels, o)
     queries = pairs.rows[: len(pairs.near), None] - centroids[0]
     actual = np.einsum("ijk,ijk->ij", np.broadcast_to(queries, (*pairs.near.shape, 48)), error[pairs.near])
     assert np.mean(actual - expected[pairs.near]) == pytest.approx(0, abs=0.05 * float(np.std(actual)))
@@ -105,13 +111,58 @@ def test_expectation_removes_the_error_that_near_queries_share():
 def test_products_do_not_depend_on_the_rows_beside_them():
     rng = np.random.default_rng(3)
     rows, matrix = rng.normal(size=(131, 77)).astype(np.float32), rng.normal(size=(77, 53)).astype(np.float32)
-    whole = fixed_product(rows, matrix)
-    np.testing.assert_allclose(whole, rows @ matrix, atol=1e-4)
+    columns = Columns(matrix)
+    whole = columns.product(rows)
+    error = (whole - rows @ matrix) / np.linalg.norm(rows, axis=1)[:, None] / np.linalg.norm(matrix, axis=0)
+    assert np.sqrt(np.mean(np.square(error))) == pytest.approx(1.25e-5, rel=0.1)
     assert np.array_equal(
-        np.concatenate([fixed_product(rows[:50], matrix), fixed_product(rows[50:], matrix)]), whole
+        np.concatenate([columns.product(rows[:50]), columns.product(rows[50:])]),
+        whole,
     )
-    with pytest.raises(ValueError, match=r"\(131, 77\) and \(53, 77\)"):
-        fixed_product(rows, matrix.T)
+    with pytest.raises(ValueError, match=r"X: expected contiguous rows of 77 float32, not .*\(131, 76\)"):
+        columns.product(np.ascontiguousarray(rows[:, 1:]))
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
+@pytest.mark.parametrize("centroids", [1, 7])
+def test_codes_and_factors_are_those_of_the_definition(metric, centroids):
+    X = spectrum(2000)
+    codec = SAQ(bits=2, centroids=centroids, factors="float32", metric=metric).fit(X)
+    X = codec.as_coded(X)
+    codes = codec.encode(X)
+    c = codec.centroids_[codec._lists(codes)]
+    distances = np.square(X[:, None] - codec.centroids_).sum(-1)
+    own = np.square(X - c).sum(1)
+    np.testing.assert_allclose(own, distances.min(1), rtol=1e-3)
+    o = X - c
+    axes = o @ codec.forward_
+    packed, levels, rescale = codec._trellis.encode(np.ascontiguousarray(axes), 2)
+    # a product's rounding may turn the search to another path: in few rows
+    alike = (packed == codes.packed).all(1)
+    assert alike.mean() > 0.95
+    np.testing.assert_allclose(codes.factors["f_rescale"][alike], rescale[alike], rtol=1e-4)
+    levels = levels * rescale[:, None]
+    known = Expectation(codec.axis_share_, codec.axis_length_, codec.dropped_share_)
+    f_add = expected_error(known, axes, levels, o)
+    if metric == "l2":
+        f_add = own - np.square(levels) @ codec.axis_length_ + 2 * f_add
+    else:
+        f_add += np.sum(levels * (c @ codec.back_.T), axis=1) - np.sum(o * c, axis=1)
+    np.testing.assert_allclose(codes.factors["f_add"][alike], f_add[alike], atol=2e-4 * float(own.max()))
+
+
+def test_nothing_is_expected_of_a_part_that_is_not_dropped():
+    codec = SAQ(bits=8).fit(spectrum(300))
+    assert len(codec.axis_bits_) == 48
+    assert codec.dropped_share_ == 0
+
+
+def test_rows_too_large_for_factors_are_refused():
+    codec = SAQ(bits=1).fit(spectrum(300))
+    X = spectrum(20)
+    X[7] *= 1e30
+    with pytest.raises(ValueError, match="X: row 7: vector too large: its factors overflow float32"):
+        codec.encode(X)
 
 
 def test_more_bits_more_recall_and_small_factors_lose_little():

@@ -29,6 +29,26 @@ typedef struct bqk_sums
 	float max; /* largest magnitude */
 } bqk_sums;
 
+/* Columns that lie together: of each two coordinates the integers of all four. */
+#define BQK_COLUMN_GROUP 4
+
+/* BQK_LANES rows as pairs of integers (products.h), coordinates 2 p and 2 p + 1 of row l at p BQK_LANES + l. */
+typedef struct bqk_rounded
+{
+	int32_t *pairs;
+	int32_t *sums; /* of BQK_LANES rows with a column, column after column; room for bqk_padded(m) columns */
+	int32_t *rows; /* room for four rows */
+	float norm2[BQK_LANES];
+	/* <x, c> = sum factor scale unit; the unit, a power of two, keeps the others normal however long x is */
+	float factor[BQK_LANES], unit[BQK_LANES];
+} bqk_rounded;
+
+/* Sums over axes of share x y, share x x, length x x and length y y, a lane each. */
+typedef struct bqk_saq_sums
+{
+	float xy[BQK_LANES], xx[BQK_LANES], kept[BQK_LANES], decoded[BQK_LANES];
+} bqk_saq_sums;
+
 /* n codes of `stride` bytes each against one query or one code; out[n]. */
 typedef void (*bqk_dot_fn)(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out);
 typedef void (*bqk_sym_fn)(const uint8_t *codes, size_t stride, size_t n, const uint8_t *code, size_t dim,
@@ -64,11 +84,24 @@ typedef struct bqk_kernels
 	void (*dot_planes)(const uint8_t *codes, size_t stride, size_t n, const uint8_t *planes, size_t dim, int32_t *out);
 	/* <k, q> of the levels k = u - M / 2 with a float query, fixed lane order */
 	void (*dot_float)(const uint8_t *codes, size_t stride, size_t n, int bits, const float *q, size_t dim, float *out);
-	/* y, m rows of BQK_LANES vectors' targets in deviations, becomes the levels of least sum of weight times squared
-	 * error along the trellis, u their numbers */
-	void (*trellis)(float *y, const uint8_t *bits, const float *weight, size_t m, int32_t *u);
-	/* out, n rows of m floats: rows of dim floats times a matrix of dim rows of m floats, summed in the order of dim */
-	void (*project)(const float *x, size_t n, const float *matrix, size_t dim, size_t m, float *out);
+	/* x: m rows of BQK_LANES vectors, in deviations. y: of the levels along the trellis those with the least sum of
+	 * weight times squared distance to x scale, a scale per lane; u: their numbers; xv, vv: per lane the sums of weight
+	 * x y and weight y y */
+	void (*trellis)(const float *x, const float *scale, const uint8_t *bits, const float *weight, size_t m, float *y,
+					int32_t *u, float *xv, float *vv);
+	/* codes of the first n lanes of level numbers u: trellis bits first, axis by axis; then plane 1 with the highest
+	 * free bit of every axis of 2 bits or more, plane 2 with the next one of those of 3 or more, and so on */
+	void (*pack_trellis)(const bqk_trellis *t, const int32_t *u, size_t n, uint8_t *codes);
+	/* a row as pairs of integers; sums of BQK_LANES rows with groups of columns */
+	void (*round_pairs)(const float *x, float power, float scale, size_t dim, int32_t *out);
+	void (*multiply)(const int32_t *pairs, const int16_t *columns, size_t n_pairs, size_t n_groups, int32_t *sums);
+	/* m rows of lanes: sum factor scale unit; and per lane the sum of weight x x */
+	void (*coordinates)(const bqk_rounded *r, const float *scale, const float *weight, size_t m, float *x,
+						float *norm2);
+	/* per lane the first of n columns with the least half_norm - sum factor scale unit */
+	void (*nearest_lists)(const bqk_rounded *r, const float *scale, const float *half_norms, size_t n, int32_t *found);
+	void (*saq_sums)(const float *x, const float *y, const float *share, const float *length, size_t m,
+					 bqk_saq_sums *sums);
 	/* of n codewords, n a multiple of BQK_LANES, coordinate j of codeword k at j n + k, the first that minimises
 	 * |target - c|^2 + weight (shift - <direction, c>)^2 */
 	uint32_t (*nearest)(const float *codewords, size_t n, size_t dim, const float *target, const float *direction,

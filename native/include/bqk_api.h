@@ -141,9 +141,22 @@ int bqk_model_read(const uint8_t *buf, size_t nbytes, bqk_model *model);
 size_t bqk_model_announced(const uint8_t *buf, size_t nbytes);
 uint32_t bqk_crc32c(const uint8_t *buf, size_t nbytes, uint32_t crc);
 
-/* out, n rows of m floats: n rows of dim floats times a matrix of dim rows of m floats. A row's result does not depend
- * on the rows beside it. */
-void bqk_project(const float *x, size_t n, const float *matrix, size_t dim, size_t m, float *out);
+/* The m columns of a matrix of dim rows, as integers (native/src/products.h): values[bqk_columns_count(dim, m)],
+ * scale[m]. Pointers are borrowed. */
+typedef struct bqk_columns
+{
+	uint32_t dim;
+	uint32_t m;
+	const int16_t *values;
+	const float *scale;
+} bqk_columns;
+
+size_t bqk_columns_count(size_t dim, size_t m);
+void bqk_columns_pack(const float *matrix, size_t dim, size_t m, int16_t *values, float *scale);
+/* out, n rows of m floats: n rows of dim floats times the matrix. A row's result does not depend on the rows beside it,
+ * nor on the instruction set. `work` holds bqk_rounded_work(dim, m) floats. */
+size_t bqk_rounded_work(size_t dim, size_t m);
+void bqk_project(const float *x, size_t n, const bqk_columns *columns, float *out, float *work);
 
 /* Trellis-coded quantization of `dim` axes, axis i at bits[i] (1 to 8, descending); its levels are deviation[i] (> 0)
  * times those of native/src/trellis.h. Layout of a code: docs/code-format.md. Pointers are borrowed. */
@@ -162,6 +175,29 @@ int bqk_trellis_encode(const bqk_trellis *t, const float *o, size_t n, int round
 					   float *levels, float *work);
 /* Levels of n codes, n rows of dim floats. */
 int bqk_trellis_decode(const bqk_trellis *t, const uint8_t *codes, size_t n, float *levels);
+
+/* SAQ's model (bqcore/saq.py). Pointers are borrowed. */
+typedef struct bqk_saq
+{
+	uint32_t dim;
+	uint32_t n_lists;
+	int metric;
+	float dropped;              /* what a near query has of the part of a residual that no axis holds */
+	const float *centroids;     /* n_lists rows of dim */
+	const bqk_columns *lists;   /* the centroids as columns; NULL for one list */
+	const float *half_norms;    /* |centroid|^2 / 2; unused for one list */
+	const bqk_columns *axes;    /* residuals times these are coordinates */
+	const bqk_trellis *trellis; /* of as many axes */
+	const float *share;         /* per axis, what a near query has of a coordinate */
+	const float *length;        /* per axis, squared length of its vector back */
+	const float *centroid_back; /* n_lists rows: products of the centroids with the vectors back; unused under l2 */
+} bqk_saq;
+
+/* Encode n rows of dim floats: codes, their lists, and the two factors in float32. `work` holds bqk_saq_work() floats.
+ */
+size_t bqk_saq_work(const bqk_saq *saq);
+int bqk_saq_encode(const bqk_saq *saq, const float *x, size_t n, int rounds, uint8_t *codes, uint16_t *lists,
+				   float *f_add, float *f_rescale, float *work);
 
 /* Exhaustive search in stages over blocks of BQK_SCAN_BLOCK codes: sums of look-ups over some of a code's bits bound
  * its distance from below; codes whose bound can still be among the k best are estimated in full. Layout: fastscan.h.

@@ -12,7 +12,7 @@
 #include "float_kernels.h"
 #include "scan_trellis.h"
 #include "trellis_kernel.h"
-#include "project_kernel.h"
+#include "lanes_kernel.h"
 
 #include <immintrin.h>
 
@@ -353,6 +353,40 @@ dot_planes(const uint8_t *codes, size_t stride, size_t n, const uint8_t *planes,
 	}
 }
 
+/* Eight sums at a time: as many as the two multipliers of current cores need, and half the registers. */
+static void
+multiply(const int32_t *pairs, const int16_t *columns, size_t n_pairs, size_t n_groups, int32_t *sums)
+{
+	for (size_t g = 0; g < n_groups; g++, sums += BQK_COLUMN_GROUP * BQK_LANES)
+	{
+		__m256i acc[2 * BQK_COLUMN_GROUP];
+
+		UNROLLED
+		for (size_t j = 0; j < 2 * BQK_COLUMN_GROUP; j++)
+			acc[j] = _mm256_setzero_si256();
+		for (size_t p = 0; p < n_pairs; p++, columns += 2 * BQK_COLUMN_GROUP)
+		{
+			__m256i lo = _mm256_loadu_si256((const __m256i *) (pairs + p * BQK_LANES));
+			__m256i hi = _mm256_loadu_si256((const __m256i *) (pairs + p * BQK_LANES + 8));
+
+			UNROLLED
+			for (size_t j = 0; j < BQK_COLUMN_GROUP; j++)
+			{
+				int32_t pair;
+				__m256i column;
+
+				memcpy(&pair, columns + 2 * j, sizeof(pair));
+				column = _mm256_set1_epi32(pair);
+				acc[2 * j] = _mm256_add_epi32(acc[2 * j], _mm256_madd_epi16(lo, column));
+				acc[2 * j + 1] = _mm256_add_epi32(acc[2 * j + 1], _mm256_madd_epi16(hi, column));
+			}
+		}
+		UNROLLED
+		for (size_t j = 0; j < 2 * BQK_COLUMN_GROUP; j++)
+			_mm256_storeu_si256((__m256i *) (sums + 8 * j), acc[j]);
+	}
+}
+
 const bqk_kernels bqk_kernels_avx2 = {
 	"avx2",
 	bqk_cpu_avx2,
@@ -370,7 +404,12 @@ const bqk_kernels bqk_kernels_avx2 = {
 	dot_planes,
 	dot_float,
 	trellis,
-	project,
+	pack_trellis,
+	round_pairs,
+	multiply,
+	coordinates,
+	nearest_lists,
+	saq_sums,
 	nearest_codeword,
 	bqk_lut4_avx2,
 	bqk_trellis_product_avx2,

@@ -13,7 +13,7 @@
 #include "float_kernels.h"
 #include "scan_trellis.h"
 #include "trellis_kernel.h"
-#include "project_kernel.h"
+#include "lanes_kernel.h"
 
 #include <immintrin.h>
 
@@ -242,6 +242,39 @@ dot_planes(const uint8_t *codes, size_t stride, size_t n, const uint8_t *planes,
 	}
 }
 
+/* Two groups at a time, eight sums: as many as hide the latency of a product. */
+static void
+multiply(const int32_t *pairs, const int16_t *columns, size_t n_pairs, size_t n_groups, int32_t *sums)
+{
+	for (size_t g = 0; g < n_groups; g += 2)
+	{
+		const size_t group = 2 * BQK_COLUMN_GROUP * n_pairs, n = g + 1 < n_groups ? 2 : 1;
+		const int16_t *first = columns + g * group, *second = first + (n - 1) * group;
+		__m512i acc[2 * BQK_COLUMN_GROUP];
+
+		UNROLLED
+		for (size_t j = 0; j < 2 * BQK_COLUMN_GROUP; j++)
+			acc[j] = _mm512_setzero_si512();
+		for (size_t p = 0; p < n_pairs; p++)
+		{
+			__m512i x = _mm512_loadu_si512(pairs + p * BQK_LANES);
+
+			UNROLLED
+			for (size_t j = 0; j < BQK_COLUMN_GROUP; j++)
+			{
+				int32_t a, b;
+
+				memcpy(&a, first + 2 * (BQK_COLUMN_GROUP * p + j), sizeof(a));
+				memcpy(&b, second + 2 * (BQK_COLUMN_GROUP * p + j), sizeof(b));
+				acc[j] = _mm512_dpwssd_epi32(acc[j], x, _mm512_set1_epi32(a));
+				acc[BQK_COLUMN_GROUP + j] = _mm512_dpwssd_epi32(acc[BQK_COLUMN_GROUP + j], x, _mm512_set1_epi32(b));
+			}
+		}
+		for (size_t j = 0; j < n * BQK_COLUMN_GROUP; j++)
+			_mm512_storeu_si512(sums + (g * BQK_COLUMN_GROUP + j) * BQK_LANES, acc[j]);
+	}
+}
+
 const bqk_kernels bqk_kernels_avx512 = {
 	"avx512",
 	bqk_cpu_avx512,
@@ -259,7 +292,12 @@ const bqk_kernels bqk_kernels_avx512 = {
 	dot_planes,
 	dot_float,
 	trellis,
-	project,
+	pack_trellis,
+	round_pairs,
+	multiply,
+	coordinates,
+	nearest_lists,
+	saq_sums,
 	nearest_codeword,
 	bqk_lut4_avx2,
 	bqk_trellis_product_avx2,

@@ -5,7 +5,7 @@
 #include "float_kernels.h"
 #include "scan_trellis.h"
 #include "trellis_kernel.h"
-#include "project_kernel.h"
+#include "lanes_kernel.h"
 
 #include <arm_neon.h>
 
@@ -332,6 +332,41 @@ dot_planes(const uint8_t *codes, size_t stride, size_t n, const uint8_t *planes,
 	}
 }
 
+/* The first and the second number of the pairs of 16 rows times those of four columns. */
+static void
+multiply(const int32_t *pairs, const int16_t *columns, size_t n_pairs, size_t n_groups, int32_t *sums)
+{
+	for (size_t g = 0; g < n_groups; g++, sums += BQK_COLUMN_GROUP * BQK_LANES)
+	{
+		int32x4_t acc[BQK_COLUMN_GROUP * BQK_LANES / 4];
+
+		for (size_t j = 0; j < BQK_COLUMN_GROUP * BQK_LANES / 4; j++)
+			acc[j] = vdupq_n_s32(0);
+		for (size_t p = 0; p < n_pairs; p++, columns += 2 * BQK_COLUMN_GROUP)
+		{
+			int16x8x2_t lo = vld2q_s16((const int16_t *) (pairs + p * BQK_LANES));
+			int16x8x2_t hi = vld2q_s16((const int16_t *) (pairs + p * BQK_LANES + 8));
+
+			UNROLLED
+			for (size_t j = 0; j < BQK_COLUMN_GROUP; j++)
+			{
+				UNROLLED
+				for (size_t i = 0; i < 2; i++)
+				{
+					int16_t c = columns[2 * j + i];
+
+					acc[4 * j] = vmlal_n_s16(acc[4 * j], vget_low_s16(lo.val[i]), c);
+					acc[4 * j + 1] = vmlal_n_s16(acc[4 * j + 1], vget_high_s16(lo.val[i]), c);
+					acc[4 * j + 2] = vmlal_n_s16(acc[4 * j + 2], vget_low_s16(hi.val[i]), c);
+					acc[4 * j + 3] = vmlal_n_s16(acc[4 * j + 3], vget_high_s16(hi.val[i]), c);
+				}
+			}
+		}
+		for (size_t j = 0; j < BQK_COLUMN_GROUP * BQK_LANES / 4; j++)
+			vst1q_s32(sums + 4 * j, acc[j]);
+	}
+}
+
 const bqk_kernels bqk_kernels_neon = {
 	"neon",
 	bqk_cpu_neon,
@@ -349,7 +384,12 @@ const bqk_kernels bqk_kernels_neon = {
 	dot_planes,
 	dot_float,
 	trellis,
-	project,
+	pack_trellis,
+	round_pairs,
+	multiply,
+	coordinates,
+	nearest_lists,
+	saq_sums,
 	nearest_codeword,
 	bqk_lut4_scalar,
 	bqk_trellis_product_neon,

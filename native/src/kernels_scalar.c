@@ -1,6 +1,7 @@
 /* The oracle: float and integer kernels in plain C, one coordinate at a time. */
+#include "lanes_scalar.h"
 #include "scan_trellis.h"
-#include "trellis.h"
+#include "trellis_scalar.h"
 
 #include <math.h>
 #include <string.h>
@@ -157,112 +158,6 @@ nearest_codeword(const float *codewords, size_t n, size_t dim, const float *targ
 	return (uint32_t) found;
 }
 
-/* Place of x among the levels, level 0 at 0: the guess and a step of Newton's rule, off by 0.04 at most. */
-static inline float
-place_of(int bits, float x)
-{
-	const bqk_compander *k = bqk_companders + bits - BQK_TRELLIS_LISTED - 1;
-	float top = k->a + k->b + k->c, y = x < top ? x : top, y2, t, t2, t4, slope;
-
-	y = y > -top ? y : -top;
-	y2 = y * y;
-	t = y * (k->p + k->q * y2) / (1.0f + k->r * y2);
-	t2 = t * t;
-	t4 = t2 * t2;
-	slope = k->a + 3.0f * k->b * t2 + 9.0f * k->c * (t4 * t4);
-	t = t - (t * (k->a + k->b * t2 + k->c * (t4 * t4)) - y) / slope;
-	return (t + 1.0f) * (float) (1 << bits) - 0.5f;
-}
-
-/* Number of the level of a subset that is nearest to x: by distance where levels are listed, by place else. */
-static int
-nearest(int bits, float x, int subset)
-{
-	int f = 0, last = bqk_trellis_last(bits);
-
-	if (bits <= BQK_TRELLIS_LISTED)
-	{
-		float least = BQK_TRELLIS_FAR;
-
-		for (int i = 0; i <= last; i++)
-		{
-			float e = x - bqk_trellis_level(bits, 4 * i + subset);
-
-			if (e * e < least)
-			{
-				least = e * e;
-				f = i;
-			}
-		}
-	}
-	else
-	{
-		float at = (place_of(bits, x) - (float) subset) * 0.25f + 0.5f;
-
-		f = at > 0.0f ? (int) at : 0;
-		f = f < last ? f : last;
-	}
-	return 4 * f + subset;
-}
-
-static void
-trellis_lane(float *y, const uint8_t *bits, const float *weight, size_t m, int32_t *u)
-{
-	float cost[BQK_TRELLIS_STATES];
-	int state = 0;
-
-	for (int s = 0; s < BQK_TRELLIS_STATES; s++)
-		cost[s] = s ? BQK_TRELLIS_FAR : 0.0f;
-	for (size_t i = m; i-- > 0;)
-	{
-		float d[4], next[BQK_TRELLIS_STATES];
-		int32_t taken = 0;
-
-		for (int subset = 0; subset < 4; subset++)
-		{
-			float e = y[i * BQK_LANES] - bqk_trellis_level(bits[i], nearest(bits[i], y[i * BQK_LANES], subset));
-
-			d[subset] = e * e * weight[i];
-		}
-		for (int s = 0; s < BQK_TRELLIS_STATES; s++)
-		{
-			float zero = cost[s / 2] + d[bqk_trellis_subset(s, 0)], one = cost[s / 2 + 4] + d[bqk_trellis_subset(s, 1)];
-
-			next[s] = one < zero ? one : zero;
-			taken |= (one < zero) << s;
-		}
-		memcpy(cost, next, sizeof(cost));
-		u[i * BQK_LANES] = taken;
-	}
-	for (int s = 1; s < BQK_TRELLIS_STATES; s++)
-		state = cost[s] < cost[state] ? s : state;
-	for (size_t i = 0; i < m; i++)
-	{
-		int older = u[i * BQK_LANES] >> state & 1;
-
-		u[i * BQK_LANES] = nearest(bits[i], y[i * BQK_LANES], bqk_trellis_subset(state, older));
-		y[i * BQK_LANES] = bqk_trellis_level(bits[i], u[i * BQK_LANES]);
-		state = state >> 1 | older << 2;
-	}
-}
-
-static void
-trellis(float *y, const uint8_t *bits, const float *weight, size_t m, int32_t *u)
-{
-	for (size_t l = 0; l < BQK_LANES; l++)
-		trellis_lane(y + l, bits, weight, m, u + l);
-}
-
-static void
-project(const float *x, size_t n, const float *matrix, size_t dim, size_t m, float *out)
-{
-	memset(out, 0, n * m * sizeof(float));
-	for (size_t r = 0; r < n; r++)
-		for (size_t i = 0; i < dim; i++)
-			for (size_t j = 0; j < m; j++)
-				out[r * m + j] += x[r * dim + i] * matrix[i * m + j];
-}
-
 static inline void
 dot(int bits, const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out)
 {
@@ -360,7 +255,12 @@ const bqk_kernels bqk_kernels_scalar = {
 	dot_planes,
 	dot_float,
 	trellis,
-	project,
+	pack_trellis,
+	round_pairs,
+	multiply,
+	coordinates,
+	nearest_lists,
+	saq_sums,
 	nearest_codeword,
 	bqk_lut4_scalar,
 	bqk_trellis_product_scalar,
