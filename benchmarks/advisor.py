@@ -149,7 +149,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="folder that holds the sets")
     parser.add_argument("--sets", nargs="+", help="default: all in the folder, and a bimodal synthetic one")
-    parser.add_argument("--bits", type=int, nargs="+", default=[1, 2, 4], help="budgets, per dimension")
+    parser.add_argument(
+        "--bits", type=int, nargs="*", default=[1, 2, 4], help="budgets, per dimension; none: rotation alone"
+    )
     parser.add_argument(
         "--own-queries", action="store_true", help="let the advisor see vectors only, no queries"
     )
@@ -173,18 +175,9 @@ def main() -> int:
             arms += judge_rotation(data, measured, options.own_queries, progress)
             codecs += judge(data, measured, options.own_queries, options.bits, progress)
     if options.json != "-":
-        shown = [
-            "set",
-            "bytes",
-            "advised",
-            "predicted",
-            "measured",
-            "error",
-            "best",
-            "best_measured",
-            "regret",
-        ]
-        print_table(table(codecs, [*shown, "advice_s", "advice_cpu_s"], "Advised and best codec, recall@10"))
+        shown = "set bytes advised predicted measured error best best_measured regret advice_s advice_cpu_s"
+        if codecs:
+            print_table(table(codecs, shown.split(), "Advised and best codec, recall@10"))
         print_table(
             table(
                 arms,
