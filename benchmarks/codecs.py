@@ -148,7 +148,7 @@ def measure(data: Dataset, specs: list[str], runs: Runs, seeds: int, slow_seeds:
                 break
     sizes = {one.bytes_per_vector for one in runs.results if one.kind != "bound"}
     for spec in (f"{BOUND}(bytes={one:g})" for one in sorted(sizes)):
-        for seed in range(seeds):
+        for seed in range(slow_seeds):
             if not runs.has(spec, seed):
                 runs.add(evaluate(data, [spec], seeds=[seed], k=k, bound=False))
     runs.document["skipped"] = skipped
@@ -210,7 +210,9 @@ def main() -> int:
     parser.add_argument("data", type=Path, help="folder that holds the sets")
     parser.add_argument("--sets", nargs="+", default=SETS)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--slow-seeds", type=int, default=1, help="of what trains for minutes: OPQ of faiss")
+    parser.add_argument(
+        "--slow-seeds", type=int, default=1, help="of faiss's OPQ, which trains for minutes, and the bound"
+    )
     parser.add_argument("--specs", nargs="+", help="measure these only")
     parser.add_argument("--resume", action="store_true", help="keep the runs that the output folder has")
     parser.add_argument("--k", type=int, default=10)
