@@ -43,9 +43,9 @@ def bimodal(n: int = 20_000, dim: int = 384, n_queries: int = 300) -> Dataset:
     return Dataset("bimodal", drawn[:n], drawn[n:], "cosine", truth)
 
 
-def budgets(dim: int) -> list[int]:
-    """Return one, two and four bits per dimension, and 8 bytes."""
-    return [-(-dim // part) + 8 for part in (8, 4, 2)]
+def budgets(dim: int, bits: list[int]) -> list[int]:
+    """Return so many bits per dimension, and 8 bytes."""
+    return [-(-dim * each // 8) + 8 for each in bits]
 
 
 class Measured:
@@ -68,11 +68,13 @@ class Measured:
         return known[spec]
 
 
-def judge(data: Dataset, measured: Measured, own_queries: bool, progress: Progress) -> list[dict[str, Any]]:
+def judge(
+    data: Dataset, measured: Measured, own_queries: bool, bits: list[int], progress: Progress
+) -> list[dict[str, Any]]:
     """Return a row per budget."""
     rows = []
     queries = None if own_queries else data.queries
-    for limit in budgets(data.dim):
+    for limit in budgets(data.dim, bits):
         specs = candidate_specs(data.dim, data.n, limit)
         task = progress.add_task(f"{data.name}, {limit} bytes", total=len(specs) + 1)
         found = {}
@@ -148,6 +150,9 @@ def main() -> int:
     parser.add_argument("data", type=Path, help="folder that holds the sets")
     parser.add_argument("--sets", nargs="+", help="default: all in the folder, and a bimodal synthetic one")
     parser.add_argument(
+        "--bits", type=int, nargs="*", default=[1, 2, 4], help="budgets, per dimension; none: rotation alone"
+    )
+    parser.add_argument(
         "--own-queries", action="store_true", help="let the advisor see vectors only, no queries"
     )
     parser.add_argument(
@@ -168,20 +173,11 @@ def main() -> int:
         for name in names:
             data = bimodal() if name == "bimodal" else read(options.data / name)
             arms += judge_rotation(data, measured, options.own_queries, progress)
-            codecs += judge(data, measured, options.own_queries, progress)
+            codecs += judge(data, measured, options.own_queries, options.bits, progress)
     if options.json != "-":
-        shown = [
-            "set",
-            "bytes",
-            "advised",
-            "predicted",
-            "measured",
-            "error",
-            "best",
-            "best_measured",
-            "regret",
-        ]
-        print_table(table(codecs, [*shown, "advice_s", "advice_cpu_s"], "Advised and best codec, recall@10"))
+        shown = "set bytes advised predicted measured error best best_measured regret advice_s advice_cpu_s"
+        if codecs:
+            print_table(table(codecs, shown.split(), "Advised and best codec, recall@10"))
         print_table(
             table(
                 arms,
