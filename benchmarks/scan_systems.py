@@ -44,8 +44,8 @@ class System(abc.ABC):
 class Ours(System):
     """A bqcore codec in a ScanIndex, rescored from 8-bit RaBitQ codes where oversampling is given."""
 
-    def __init__(self, codec: Any, oversampling: float | None = None, eps0: float = 2.5) -> None:
-        self.codec, self.oversampling, self.eps0 = codec, oversampling, eps0
+    def __init__(self, codec: Any, oversampling: float | None = None) -> None:
+        self.codec, self.oversampling = codec, oversampling
 
     def build(self, train: Float32Array, X: Float32Array) -> None:
         """Train, encode in parts that fit in memory, lay out."""
@@ -62,7 +62,7 @@ class Ours(System):
     def nearest(self, Q: Float32Array, k: int) -> IdArray:
         """Search."""
         options = {} if self.oversampling is None else {"oversampling": self.oversampling}
-        return self.index.search(Q, k, eps0=self.eps0, **options).ids
+        return self.index.search(Q, k, **options).ids
 
     @property
     def version(self) -> str:  # type: ignore[override]
@@ -128,12 +128,10 @@ def systems(dim: int, metric: str) -> Iterator[Entry]:
     yield Entry("bqcore:saq(bits=1)", lambda: Ours(SAQ(bits=1, metric=metric)))
     yield Entry(
         f"bqcore:saq({total}B)",
-        lambda: Ours(SAQ(bits=8 * (total - 2) / dim, metric=metric), eps0=1.5),
+        lambda: Ours(SAQ(bits=8 * (total - 2) / dim, metric=metric)),
     )
     for bits in (1, 2, 4):
-        yield Entry(
-            f"bqcore:rabitq(bits={bits})", lambda bits=bits: Ours(RaBitQ(bits=bits, metric=metric), eps0=3.0)
-        )
+        yield Entry(f"bqcore:rabitq(bits={bits})", lambda bits=bits: Ours(RaBitQ(bits=bits, metric=metric)))
     yield Entry("bqcore:saq(bits=4)", lambda: Ours(SAQ(bits=4, metric=metric)))
     for name, arguments in (
         (f"PQ{dim // 4}x4fs", [f"PQ{dim // 4}x4fs"]),

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from bqcore import levels
 from bqcore._ffi import FACTORS_DTYPE
 from bqcore._native import lib
-from bqcore._scan import Model
+from bqcore._scan_queries import Model
 from bqcore.codec import Codec
 from bqcore.codes import Codes
 from bqcore.pq import PQ
