@@ -1,8 +1,9 @@
 """Exhaustive search on one thread: bqcore's scan beside other libraries', queries alone and in batches of 64.
 
 Recall and time are measured on the set as it is and, with ``--rows``, on so many jittered rows of it, whose
-codes lie beyond the last-level cache; recall there by an exact pass for the first 200 queries. The systems take turns, a round each, and a time is the median
-of rounds of CPU time, so that a busy machine meets all of them alike: compare ratios within a run.
+codes lie beyond the last-level cache; recall there by an exact pass for the first 200 queries. The systems
+take turns, a round each, and a time is the median of rounds of CPU time, so that a busy machine meets all of
+them alike: compare ratios within a run.
 """
 
 from __future__ import annotations
