@@ -164,12 +164,12 @@ def rescored_rows(data: Dataset, Q: Float32Array, options: Any, progress: Progre
     return rows
 
 
-def scaling(codec: Any, X: Float32Array, Q: Float32Array, options: Any) -> dict[str, Any]:
+def scaling(metric: str, X: Float32Array, Q: Float32Array, options: Any) -> dict[str, Any]:
     """Scan time against n with its R^2, and two threads against one."""
     sizes = sorted({int(s) for s in np.geomspace(min(10_000, len(X)), len(X), 7)})
     built = {}
     for n in sizes:
-        built[n] = Ours(codec)
+        built[n] = Ours(RaBitQ(bits=1, metric=metric))
         built[n].build(X[:50_000], X[:n])
     us: dict[int, list[float]] = {n: [] for n in sizes}
     walls: dict[int, list[float]] = {1: [], 2: []}
@@ -257,7 +257,7 @@ def main() -> int:
             rows, skipped = rows + more, skipped | also
         else:
             X = data.base
-        grown = scaling(RaBitQ(bits=1, metric=data.metric), X, data.queries, options)
+        grown = scaling(data.metric, X, data.queries, options)
     document = {
         "set": data.name,
         "machine": platform.processor() or platform.machine(),

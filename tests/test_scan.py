@@ -124,6 +124,21 @@ def test_stored_factors_are_read_as_floats(clusters, factors):
     agrees(index, Q, 20, best(estimates, 20), estimates)
 
 
+@pytest.mark.parametrize(
+    "codec", [RaBitQ(), RaBitQ(bits=3, centroids=3), SAQ(bits=1), SAQ(bits=2, metric="ip")]
+)
+def test_an_index_survives_a_new_fit_of_its_codec(clusters, codec):
+    X, Q = clusters
+    _, _, index = made(codec, X)
+    before = index.search(Q, 10)
+    codec.fit(X[:400] * 3 + 1)
+    junk = [np.full(n, 1e30, np.float32) for n in (60, 64, 240, 512, 3600)]  # takes freed memory
+    after = index.search(Q, 10)
+    assert len(junk) == 5
+    np.testing.assert_array_equal(after.ids, before.ids)
+    np.testing.assert_array_equal(after.distances, before.distances)
+
+
 def test_the_stage_is_chosen_alike_for_like_codes(clusters):
     X, _ = clusters
     X = np.tile(X, (4, 1)) + np.random.default_rng(1).standard_normal((4 * len(X), X.shape[1])).astype(
