@@ -152,7 +152,7 @@ fuzz: $(READY)
 	$(BIN)/cmake -S native -B $(ASAN) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
 	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBQK_SANITIZE=ON -DBQK_WERROR=ON
 	$(BIN)/cmake --build $(ASAN) --target fuzz_kernels
-	for kernel in dot fastscan lut4 topk; do \
+	for kernel in dot fastscan lut4 topk product; do \
 	  $(ASAN)/test/fuzz_kernels $$kernel $(FUZZ_SECONDS) $$(date +%s) || exit; \
 	done
 

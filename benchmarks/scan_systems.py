@@ -14,6 +14,7 @@ from bqcore import RaBitQ, ScanIndex, Tier
 from bqcore._validation import Float32Array, IdArray
 from bqcore.peers import Peer, make_peer
 from bqcore.saq import SAQ
+from bqcore.scan import EPS0
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class System(abc.ABC):
 class Ours(System):
     """A bqcore codec in a ScanIndex, rescored from 8-bit RaBitQ codes where oversampling is given."""
 
-    def __init__(self, codec: Any, oversampling: float | None = None, eps0: float = 2.5) -> None:
+    def __init__(self, codec: Any, oversampling: float | None = None, eps0: float = EPS0) -> None:
         self.codec, self.oversampling, self.eps0 = codec, oversampling, eps0
 
     def build(self, train: Float32Array, X: Float32Array) -> None:
@@ -128,12 +129,12 @@ def systems(dim: int, metric: str) -> Iterator[Entry]:
     yield Entry("bqcore:saq(bits=1)", lambda: Ours(SAQ(bits=1, metric=metric)))
     yield Entry(
         f"bqcore:saq({total}B)",
-        lambda: Ours(SAQ(bits=8 * (total - 2) / dim, metric=metric), eps0=1.5),
+        lambda: Ours(SAQ(bits=8 * (total - 2) / dim, metric=metric)),
     )
     for bits in (1, 2, 4):
-        yield Entry(
-            f"bqcore:rabitq(bits={bits})", lambda bits=bits: Ours(RaBitQ(bits=bits, metric=metric), eps0=3.0)
-        )
+        yield Entry(f"bqcore:rabitq(bits={bits})", lambda bits=bits: Ours(RaBitQ(bits=bits, metric=metric)))
+    # as many true neighbours as turbovec's 4 bits
+    yield Entry("bqcore:rabitq(bits=4) eps0=3", lambda: Ours(RaBitQ(bits=4, metric=metric), eps0=3))
     yield Entry("bqcore:saq(bits=4)", lambda: Ours(SAQ(bits=4, metric=metric)))
     for name, arguments in (
         (f"PQ{dim // 4}x4fs", [f"PQ{dim // 4}x4fs"]),

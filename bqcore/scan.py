@@ -15,15 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from bqcore import _sections
-from bqcore._ffi import _check
-from bqcore._scan import BLOCK, NONE, SEGMENT_DTYPE, Blocks, Index, Queries, UInt8Array, UInt32Array, pack
-from bqcore._validation import Float32Array, Float64Array, IdArray, as_matrix_or_vector, check_int
+from bqcore._ffi import Float32Array, _check
+from bqcore._scan import NONE, Index, UInt32Array
+from bqcore._scan_queries import Queries, UInt8Array
+from bqcore._validation import Float64Array, IdArray, as_matrix_or_vector, check_int
 from bqcore.codec import Codec
 from bqcore.codes import Codes
 from bqcore.rescore import Tier
 from bqcore.scan_codecs import view
-from bqcore.scan_layout import arrange, as_filter, bins_of
+from bqcore.scan_layout import as_filter, blocks_of, lay_out
 from bqcore.scan_plan import choose_plan
+from bqcore.scan_stages import StagePlan
+from bqcore.scan_tier import ScanTier
 from bqcore.scan_view import View
 
 #: Default width of the first stage's bound in standard deviations.
@@ -99,13 +102,12 @@ class ScanIndex:
         if len(codes) == 0:
             raise ValueError("codes: expected at least 1 code, not 0")
         codec_view = view(quantizer)
-        plan = choose_plan(
-            quantizer, codes, codec_view.plans(codes), partial(type(self)._trial, quantizer, codec_view)
-        )
-        self._init(quantizer, codes, codec_view, plan)
+        plans = codec_view.plans(codes)
+        trial = partial(type(self)._trial, quantizer, codec_view, plans)
+        self._init(quantizer, codes, codec_view, choose_plan(quantizer, codes, plans, trial), plans)
         self._set_tier(tier)
 
-    _tier: _Tier | None
+    _tier: ScanTier | None
 
     def _set_tier(self, tier: Tier | None) -> None:
         if tier is None:
@@ -114,11 +116,7 @@ class ScanIndex:
             raise ValueError(f"tier: expected metric {self.quantizer.metric_!r}, not {tier.codec.metric_!r}")
         if len(tier.codes) != len(self):
             raise ValueError(f"tier: expected {len(self)} rows, one per code, not {len(tier.codes)}")
-        codec_view, codes = view(tier.codec), tier.codes
-        if codec_view.model is None:
-            raise ValueError(f"tier: expected codes of rabitq or saq, not of {tier.codec.codec}")
-        blocks = _blocks(codec_view, codes, codec_view.factors(codes), _no_layout(), 0)
-        self._tier = _Tier(codec_view, Index(blocks, None, codec_view.model))
+        self._tier = ScanTier(tier)
 
     def _init(
         self,
@@ -126,39 +124,33 @@ class ScanIndex:
         codes: Codes,
         codec_view: View,
         plan: int,
+        plans: list[StagePlan],
         laid_out: dict[str, npt.NDArray[Any]] | None = None,
     ) -> None:
         self.quantizer, self.codes, self._tier = quantizer, codes, None
-        self._view, self._plan_number, self._plan = codec_view, plan, codec_view.plans(codes)[plan]
-        lists = codes.factors["list"].astype(np.uint16) if self._view.n_lists > 1 else None
+        self._view, self._plan_number, self._plan = codec_view, plan, plans[plan]
         if laid_out is None:
-            factors = self._view.factors(codes)
-            ids, segments = arrange(len(codes), factors, lists)
-            laid_out = {"ids": ids, "segments": segments}
-            sources, bins = self._plan.source_bits, None if factors is None else bins_of(factors)
-            if bins is not None:
-                sources = np.concatenate([sources, np.full(8, NONE, dtype=np.uint32)])
-                laid_out["factor_bins"] = bins[1]
-            laid_out["blocks"] = pack(np.ascontiguousarray(codes.packed), ids, sources)
-            if bins is not None:
-                row = np.where(ids == NONE, 0, bins[0][np.minimum(ids, len(codes) - 1)])
-                laid_out["blocks"][:, -1] = row.reshape(-1, BLOCK)
-            if factors is not None:
-                laid_out["kernel_factors"] = factors
+            laid_out = lay_out(codec_view, codes, self._plan)
         self._laid_out = laid_out
-        factors = laid_out.get("kernel_factors")
-        blocks = _blocks(self._view, codes, factors, laid_out, self._plan.n_trellis)
+        blocks = blocks_of(codec_view, codes, laid_out, self._plan.n_trellis)
         self._index = Index(blocks, self._plan.stage, self._view.model)
         # rooms that no thread is in; lists are popped and appended to in one step
         self._rooms: dict[int, list[Queries]] = {1: [], BATCH: []}
 
     @classmethod
     def _trial(
-        cls, quantizer: Codec, codec_view: View, codes: Codes, plan: int, Q: Float32Array, k: int
+        cls,
+        quantizer: Codec,
+        codec_view: View,
+        plans: list[StagePlan],
+        codes: Codes,
+        plan: int,
+        Q: Float32Array,
+        k: int,
     ) -> float:
         """Return how many of the codes a search reads whole with this plan, on average."""
         self = cls.__new__(cls)
-        self._init(quantizer, codes, codec_view, plan)
+        self._init(quantizer, codes, codec_view, plan, plans)
         return float(self.search(Q, k).n_estimated.mean())
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -207,7 +199,8 @@ class ScanIndex:
             quantizer.check_codes(codes)
             source_bits = found.pop("source_bits")
             self = cls.__new__(cls)
-            self._init(quantizer, codes, view(quantizer), int(meta["plan"]), found)
+            codec_view = view(quantizer)
+            self._init(quantizer, codes, codec_view, int(meta["plan"]), codec_view.plans(codes), found)
         except (LookupError, TypeError, ValueError) as error:
             raise _sections.SectionsError(f"{path}: {error}") from error
         if not np.array_equal(source_bits, self._plan.source_bits):
@@ -387,67 +380,6 @@ class _Wanted:
     eps0: float
     bitmap: UInt8Array | None = None
     listed: UInt32Array | None = None
-
-
-class _Tier:
-    """What candidates are rescored from: codes without blocks."""
-
-    def __init__(self, codec_view: View, index: Index) -> None:
-        self.view, self.index = codec_view, index
-        self.rooms: list[Queries] = []
-
-    def room(self) -> Queries:
-        """Return room for one query that no thread is in; the caller brings it back."""
-        try:
-            return self.rooms.pop()
-        except IndexError:
-            return self.index.room(1, self.view.z_nbytes)
-
-    def rescored(self, Q: Float32Array, candidates: UInt32Array, k: int) -> tuple[Float32Array, UInt32Array]:
-        """Return distances and ids of the k best candidates, shape (n_queries, k), ids in uint32."""
-        room = self.room()
-        parts = []
-        for i, listed in enumerate(candidates):
-            _check(self.index.prepare(room, Q[i : i + 1], 0.0))
-            parts.append(
-                self.index.blocks.search_listed(room, k, np.ascontiguousarray(listed[listed != NONE]))
-            )
-        self.rooms.append(room)
-        return np.concatenate([one[0] for one in parts]), np.concatenate([one[1] for one in parts])
-
-
-def _no_layout() -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays of an index of which nothing is scanned."""
-    return {
-        "ids": np.empty(0, dtype=np.uint32),
-        "segments": np.zeros(1, dtype=SEGMENT_DTYPE),
-        "blocks": np.empty((0, 1, BLOCK), dtype=np.uint8),
-    }
-
-
-def _blocks(
-    codec_view: View,
-    codes: Codes,
-    factors: npt.NDArray[np.void] | None,
-    laid_out: dict[str, npt.NDArray[Any]],
-    n_trellis: int,
-) -> Blocks:
-    lists = codes.factors["list"].astype(np.uint16) if codec_view.n_lists > 1 else None
-    return Blocks(
-        kind=codec_view.kind,
-        bits=codec_view.bits,
-        dim=codec_view.dim,
-        codes=np.ascontiguousarray(codes.packed),
-        factors=factors,
-        lists=lists,
-        ids=laid_out["ids"],
-        segments=laid_out["segments"],
-        blocks=laid_out["blocks"],
-        factor_bins=laid_out.get("factor_bins"),
-        n_trellis=n_trellis,
-        n_lists=codec_view.n_lists,
-        trellis=codec_view.trellis,
-    )
 
 
 def _wait(futures: list[Future[_T]]) -> list[_T]:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from bqcore import levels
 from bqcore._ffi import FACTORS_DTYPE
 from bqcore._native import lib
-from bqcore._scan import Model
+from bqcore._scan_queries import Model
 from bqcore.codec import Codec
 from bqcore.codes import Codes
 from bqcore.pq import PQ
@@ -39,6 +39,8 @@ class RaBitQView(View):
         self.n_lists = len(codec.centroids_)
         self.z_nbytes = lib.bqk_query_nbytes(self.dim, 8)
         half = ((1 << self.bits) - 1) / 2
+        # the codec may be fitted again: what the kernels point into stays as it was
+        self._kept = (codec._model, getattr(codec, "_queries", None))
         if not codec._beyond_format():
             self.model = Model(self.dim, self.dim, rabitq=codec._model._struct, half=half)
             return
@@ -111,6 +113,7 @@ class SAQView(View):
         self.codec, self.dim, self.bits = codec, len(codec.axis_bits_), int(codec.axis_bits_.sum())
         self.n_lists = len(codec.centroids_)
         self.trellis = codec._trellis.struct
+        self._kept = codec._trellis  # the codec may be fitted again
         self.z_nbytes = lib.bqk_scan_trellis_nbytes(self.trellis)
         self._l2 = codec.metric_ == "l2"
         # l2 does not depend on the origin, and squares lose fewest digits about the mean

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from bqcore._kernels import Float32Array
-from bqcore._scan import BLOCK, NONE, SEGMENT_DTYPE, UInt8Array, UInt32Array
+from bqcore._ffi import Float32Array
+from bqcore._scan import BLOCK, NONE, SEGMENT_DTYPE, Blocks, UInt32Array, pack
+from bqcore._scan_queries import UInt8Array
+from bqcore.codes import Codes
+from bqcore.scan_stages import StagePlan
+from bqcore.scan_view import View
 
 # Blocks to a segment: the limits of its factors decide which sums can matter, and threads take whole
 # segments.
@@ -106,3 +112,54 @@ def arrange(
             rows.append((block, n_blocks, at, f_add.min(), f_add.max(), scale.min(), scale.max()))
             block += n_blocks
     return np.concatenate(ids), np.array(rows, dtype=SEGMENT_DTYPE)
+
+
+def lay_out(codec_view: View, codes: Codes, plan: StagePlan) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of an index by the names that files know them by."""
+    lists = codes.factors["list"].astype(np.uint16) if codec_view.n_lists > 1 else None
+    factors = codec_view.factors(codes)
+    ids, segments = arrange(len(codes), factors, lists)
+    out: dict[str, npt.NDArray[Any]] = {"ids": ids, "segments": segments}
+    sources, bins = plan.source_bits, None if factors is None else bins_of(factors)
+    if bins is not None:
+        sources = np.concatenate([sources, np.full(8, NONE, dtype=np.uint32)])
+        out["factor_bins"] = bins[1]
+    out["blocks"] = pack(np.ascontiguousarray(codes.packed), ids, sources)
+    if bins is not None:
+        row = np.where(ids == NONE, 0, bins[0][np.minimum(ids, len(codes) - 1)])
+        out["blocks"][:, -1] = row.reshape(-1, BLOCK)
+    if factors is not None:
+        out["kernel_factors"] = factors
+    return out
+
+
+def tier_layout(codec_view: View, codes: Codes) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of an index of which nothing is scanned."""
+    out: dict[str, npt.NDArray[Any]] = {
+        "ids": np.empty(0, dtype=np.uint32),
+        "segments": np.zeros(1, dtype=SEGMENT_DTYPE),
+        "blocks": np.empty((0, 1, BLOCK), dtype=np.uint8),
+    }
+    factors = codec_view.factors(codes)
+    return out if factors is None else out | {"kernel_factors": factors}
+
+
+def blocks_of(
+    codec_view: View, codes: Codes, laid_out: dict[str, npt.NDArray[Any]], n_trellis: int
+) -> Blocks:
+    """Return what the kernels search, over arrays of an index."""
+    return Blocks(
+        kind=codec_view.kind,
+        bits=codec_view.bits,
+        dim=codec_view.dim,
+        codes=np.ascontiguousarray(codes.packed),
+        factors=laid_out.get("kernel_factors"),
+        lists=codes.factors["list"].astype(np.uint16) if codec_view.n_lists > 1 else None,
+        ids=laid_out["ids"],
+        segments=laid_out["segments"],
+        blocks=laid_out["blocks"],
+        factor_bins=laid_out.get("factor_bins"),
+        n_trellis=n_trellis,
+        n_lists=codec_view.n_lists,
+        trellis=codec_view.trellis,
+    )

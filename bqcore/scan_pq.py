@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from bqcore._ffi import FACTORS_DTYPE, Float32Array, _check, _pointer
 from bqcore._native import ffi, lib
-from bqcore._scan import NONE, Queries, Stage
+from bqcore._scan import NONE, Stage
+from bqcore._scan_queries import Queries
 from bqcore.codes import Codes
 from bqcore.pq import PQ, _product
 from bqcore.scan_stages import StagePlan

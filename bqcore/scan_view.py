@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from bqcore._kernels import Float32Array
-from bqcore._scan import Model, Queries, Stage
+from bqcore._ffi import Float32Array
+from bqcore._scan import Stage
+from bqcore._scan_queries import Model, Queries
 from bqcore.codes import Codes
 from bqcore.scan_stages import StagePlan
 

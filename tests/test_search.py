@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bqcore import RaBitQ, _kernels, search
+from bqcore import RaBitQ, ScanIndex, _kernels, search
 from bqcore.evaluation import exact_distances, exact_search, recall
 from bqcore.search import _best
 
@@ -221,3 +221,17 @@ def test_parameters_set_after_the_fit_wait_for_the_next_one(clusters):
     quantizer.set_params(metric="ip")
     found = search(quantizer, codes, Q, 5, X=X)
     np.testing.assert_array_equal(found.distances, expected.distances)
+
+
+def test_an_index_finds_the_candidates(clusters):
+    X, Q = clusters
+    quantizer, codes = fitted(X, bits=4)
+    index = ScanIndex(quantizer, codes)
+    plain, found = search(quantizer, codes, Q, 10, X=X), search(quantizer, index, Q, 10, X=X)
+    assert recall(found.ids, plain.ids, 10) >= 0.99
+    np.testing.assert_array_equal(found.n_rescored, 100)
+    assert recall(search(quantizer, index, Q, 10).ids, search(quantizer, codes, Q, 10).ids, 10) >= 0.9
+    with pytest.raises(ValueError, match=r"^an index expects mode 'decoupled' and no query_bits$"):
+        search(quantizer, index, Q, 10, X=X, mode="bound")
+    with pytest.raises(ValueError, match=r"^codes: expected codes of model"):
+        search(RaBitQ(random_state=7).fit(X), index, Q)

@@ -53,10 +53,10 @@ class Turbovec(Peer):
     def encode(self, X: Float32Array) -> None:
         """Encode."""
         self._index.add(X)
+        self._index.prepare()  # what a search would else do first
 
     def nearest(self, Q: Float32Array, k: int) -> IdArray:
         """Scan all codes."""
-        self._index.prepare()
         return np.asarray(self._index.search(Q, k)[1], dtype=np.int64)
 
     @property

@@ -309,7 +309,8 @@ int bqk_scan_listed(const bqk_scan *scan, const uint32_t *listed, size_t n_liste
 size_t bqk_scan_prepare_work(const bqk_scan_stage *stage);
 int bqk_scan_prepare(const bqk_scan_stage *stage, const float *q, float eps0, uint8_t *luts, float *delta, float *top,
 					 float *work);
-/* Prepares a query of axes for BQK_SCAN_TRELLIS: z, bqk_scan_trellis_nbytes(t), aligned to 4. */
+/* Prepares a query of axes for BQK_SCAN_TRELLIS: z, bqk_scan_trellis_nbytes(t) bytes, aligned to 4, and zero before its
+ * first query of this trellis. */
 size_t bqk_scan_trellis_nbytes(const bqk_trellis *t);
 void bqk_scan_trellis_query(const bqk_trellis *t, const float *q, void *z);
 /* Levels of axes of 1, 2, ... bits, up to those of the trellis: bqk_scan_levels_count(t) floats. */

@@ -78,14 +78,15 @@ typedef struct limits
  *     f_add + g_add - scale (top - delta sum) <= distance
  * <=> delta sum <= top - r / scale - f_add / scale,    r = g_add - distance.
  * With bins the two quotients of a code, from below, are look-ups beside those of its bits, less the least of them; an
- * entry above 127 can be cut down to it. Without bins they are those of the segment's extremes.
+ * entry above 127 can be cut down to it. Without bins they are those of the segment's extremes. Entries are
+ * computed in float32: each may come out one too large, and more by 2^-22 of what it is computed from.
  * Rounding: a bound is four operations on numbers up to `size`, each off by at most 2^-24 of it. */
 static void
 set_limits(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_query *query, float distance, limits *out)
 {
-	double g_add = query->g_add[segment->list], r, size, limit, least[2] = {INFINITY, INFINITY}, inv;
-	const float *bins = scan->factor_bins;
-	double part[32];
+	double g_add = query->g_add[segment->list], r, size, limit, inv;
+	float part[32], least[2], largest = 0.0f, slope, step;
+	const float *bins = scan->factor_bins, *inverse;
 
 	memset(out->luts, 0, sizeof(out->luts));
 	out->sum = UINT16_MAX;
@@ -103,20 +104,30 @@ set_limits(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_quer
 		out->sum = limit < 0 ? -1 : limit < UINT16_MAX ? (int64_t) limit : UINT16_MAX;
 		return;
 	}
+	inverse = r >= 0 ? bins : bins + 16;
+	slope = (float) r;
+	step = (float) inv;
 	for (size_t i = 0; i < 16; i++)
 	{
-		part[i] = r * bins[r >= 0 ? i : 16 + i];
+		part[i] = slope * inverse[i];
 		part[16 + i] = bins[32 + i];
-		least[0] = part[i] < least[0] ? part[i] : least[0];
-		least[1] = part[16 + i] < least[1] ? part[16 + i] : least[1];
+		largest = fmaxf(largest, fmaxf(fabsf(part[i]), fabsf(part[16 + i])));
 	}
-	for (size_t i = 0; i < 32; i++)
+	for (size_t j = 0; j < 2; j++)
 	{
-		double entry = (part[i] - least[i / 16]) * inv;
+		const float *values = part + 16 * j;
 
-		out->luts[i] = (uint8_t) (entry < 127.0 ? entry : 127.0);
+		least[j] = values[0];
+		for (size_t i = 1; i < 16; i++)
+			least[j] = values[i] < least[j] ? values[i] : least[j];
+		for (size_t i = 0; i < 16; i++)
+		{
+			float entry = (values[i] - least[j]) * step;
+
+			out->luts[16 * j + i] = (uint8_t) (int) (entry < 127.0f ? entry : 127.0f);
+		}
 	}
-	limit = (query->top - least[0] - least[1]) * inv + 1.0;
+	limit = ((double) query->top - least[0] - least[1] + largest * 0x1p-20) * inv + 4.0;
 	out->sum = limit < 0 ? -1 : limit < UINT16_MAX ? (int64_t) limit : UINT16_MAX;
 }
 

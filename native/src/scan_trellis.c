@@ -17,7 +17,10 @@ bqk_scan_trellis_query(const bqk_trellis *t, const float *q, void *z)
 	bqk_trellis_query *query = z;
 	size_t at = t->dim, m = t->dim;
 
-	query->plane[0] = 0;
+	for (size_t i = 0; i < bqk_trellis_padded(t); i++)
+		query->q[i] = i < t->dim ? q[i] * t->deviation[i] : 0.0f;
+	if (query->plane[8] != 0) /* what follows depends on the trellis alone */
+		return;
 	for (int p = 1; p < 9; p++)
 	{
 		while (m > 0 && t->bits[m - 1] <= p)
@@ -25,8 +28,6 @@ bqk_scan_trellis_query(const bqk_trellis *t, const float *q, void *z)
 		query->plane[p] = (uint32_t) at;
 		at += m;
 	}
-	for (size_t i = 0; i < bqk_trellis_padded(t); i++)
-		query->q[i] = i < t->dim ? q[i] * t->deviation[i] : 0.0f;
 	for (int p = 1; p < t->bits[0]; p++)
 	{
 		uint8_t *places = bqk_trellis_places(t, query, p);

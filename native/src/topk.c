@@ -85,7 +85,7 @@ bqk_topk_compact(bqk_topk *t)
 {
 	uint64_t largest = 0;
 
-	if (t->n < t->k)
+	if (t->n < t->k || (t->n == t->k && t->threshold < INFINITY)) /* nothing came since the last time */
 		return;
 	if (t->n > t->k)
 		select_smallest(t->entries, t->n, t->k);

@@ -2,6 +2,7 @@
  * fuzz_kernels KERNEL SECONDS [SEED]; the parameters of a failure are printed with it. */
 #include "check.h"
 #include "fastscan.h"
+#include "scan_trellis.h"
 #include "topk.h"
 
 #include <math.h>
@@ -71,8 +72,9 @@ same_fastscan(void)
 	static uint32_t positions[2][BQK_SCAN_GROUP][MAX_BLOCKS * BQK_SCAN_BLOCK];
 	static uint16_t sums[2][BQK_SCAN_GROUP][MAX_BLOCKS * BQK_SCAN_BLOCK];
 	static float values[MAX_ROWS * 64];
+	static uint8_t factor_luts[32];
 	size_t n_rows = 1 + below(MAX_ROWS), n_trellis = below(n_rows + 1), n_blocks = 1 + below(MAX_BLOCKS);
-	size_t n_queries = 1 + below(BQK_SCAN_GROUP), n = n_blocks * BQK_SCAN_BLOCK, n_entries;
+	size_t n_queries = 1 + below(BQK_SCAN_GROUP), n = n_blocks * BQK_SCAN_BLOCK, n_entries, n_factors = below(2);
 	side at = (side) below(N_SIDES);
 	bqk_scan_rows rows;
 	const uint8_t *placed;
@@ -87,21 +89,24 @@ same_fastscan(void)
 			values[i] = ((float) below(2001) - 1000.0f) * (below(40) ? scale : 1.0f);
 		CHECK_INT(bqk_scan_lut(values, n_rows, n_trellis, luts + q * n_entries, &delta, &top), BQK_OK);
 	}
-	fill(bytes, n * n_rows);
-	rows = (bqk_scan_rows) {guard_copy(&gcodes, bytes, n * n_rows, at), n_blocks, n_rows, n_trellis};
+	for (size_t i = 0; i < sizeof(factor_luts); i++)
+		factor_luts[i] = (uint8_t) below(128);
+	fill(bytes, n * (n_rows + n_factors));
+	rows = (bqk_scan_rows) {guard_copy(&gcodes, bytes, n * (n_rows + n_factors), at), n_blocks, n_rows, n_trellis,
+							n_factors};
 	placed = guard_copy(&gquery, luts, n_queries * n_entries, at);
 	for (const bqk_kernels *const *k = tables(); *k; k++)
 	{
 		bqk_scan_found found[2][BQK_SCAN_GROUP];
 		uint32_t threshold = below(3) ? (uint32_t) below(n_rows * 100) : UINT16_MAX;
 
-		with("fastscan %s rows=%zu trellis=%zu blocks=%zu queries=%zu threshold=%u", (*k)->name, n_rows, n_trellis,
-			 n_blocks, n_queries, threshold);
+		with("fastscan %s rows=%zu trellis=%zu factors=%zu blocks=%zu queries=%zu threshold=%u", (*k)->name, n_rows,
+			 n_trellis, n_factors, n_blocks, n_queries, threshold);
 		threshold = threshold < UINT16_MAX ? threshold : UINT16_MAX;
 		for (size_t side_ = 0; side_ < 2; side_++)
 			for (size_t q = 0; q < n_queries; q++)
-				found[side_][q] =
-					(bqk_scan_found) {placed + q * n_entries, threshold, positions[side_][q], sums[side_][q], 0};
+				found[side_][q] = (bqk_scan_found) {placed + q * n_entries, threshold, positions[side_][q],
+													sums[side_][q],         0,         factor_luts};
 		bqk_fastscan_scalar(&rows, found[0], n_queries);
 		CHECK_INT(bqk_isa_select((*k)->name), BQK_OK);
 		bqk_fastscan()(&rows, found[1], n_queries);
@@ -133,6 +138,41 @@ same_lut4(void)
 		with("lut4 %s subspaces=%zu n=%zu queries=%zu", (*k)->name, m, n, n_queries);
 		(*k)->lut4(codes, n, m, luts, n_queries, out);
 		CHECK_SAME(out, expected, n_queries * n * sizeof(*out));
+	}
+}
+
+static void
+same_products(void)
+{
+	static uint8_t bits[MAX_DIM];
+	static float deviation[MAX_DIM], q[MAX_DIM], levels[1024], z[4 * MAX_DIM];
+	bqk_trellis t = {(uint32_t) (1 + below(MAX_DIM)), 0, bits, deviation};
+	size_t n_bits = 0, run = 1 + below(20);
+	int most = 1 + (int) below(8);
+	const uint8_t *code;
+	float expected;
+
+	for (size_t i = 0; i < t.dim; i++)
+	{
+		most -= i % run == 0 && most > 1 && below(2);
+		bits[i] = (uint8_t) most;
+		n_bits += bits[i];
+		deviation[i] = (float) (1 + below(1000)) * 0.01f;
+		q[i] = (float) below(2001) - 1000.0f;
+	}
+	t.code_nbytes = (uint32_t) ((n_bits + 7) / 8 + below(3));
+	fill(bytes, t.code_nbytes);
+	code = guard_copy(&gcodes, bytes, t.code_nbytes, (side) below(N_SIDES));
+	memset(z, 0, sizeof(z));
+	bqk_scan_trellis_query(&t, q, z);
+	bqk_scan_levels(&t, levels);
+	expected = bqk_trellis_product_scalar(&t, levels, code, z);
+	for (const bqk_kernels *const *k = tables(); *k; k++)
+	{
+		float found = (*k)->trellis_product(&t, levels, code, z);
+
+		with("product %s dim=%u bits=%d run=%zu", (*k)->name, t.dim, bits[0], run);
+		CHECK_SAME(&found, &expected, sizeof(found));
 	}
 }
 
@@ -174,7 +214,11 @@ main(int argc, char **argv)
 	{
 		const char *name;
 		void (*once)(void);
-	} kernels[] = {{"dot", same_dots}, {"fastscan", same_fastscan}, {"lut4", same_lut4}, {"topk", same_topk}};
+	} kernels[] = {{"dot", same_dots},
+				   {"fastscan", same_fastscan},
+				   {"lut4", same_lut4},
+				   {"topk", same_topk},
+				   {"product", same_products}};
 	double seconds = argc > 2 ? atof(argv[2]) : 0.0;
 	time_t start = time(NULL);
 	size_t rounds = 0;
@@ -192,6 +236,6 @@ main(int argc, char **argv)
 			printf("%s: %zu rounds\n", argv[1], rounds);
 			return finish();
 		}
-	fprintf(stderr, "usage: fuzz_kernels dot|fastscan|lut4|topk SECONDS [SEED]\n");
+	fprintf(stderr, "usage: fuzz_kernels dot|fastscan|lut4|topk|product SECONDS [SEED]\n");
 	return 2;
 }

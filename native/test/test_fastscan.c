@@ -85,7 +85,7 @@ compare(const bqk_kernels *k, size_t n_blocks, size_t n_rows, size_t n_trellis, 
 		side at)
 {
 	size_t n = n_blocks * BQK_SCAN_BLOCK, n_entries = (2 * n_rows + 2 * n_trellis) * 16;
-	bqk_scan_rows rows = {guard_copy(&gblocks, blocks, n * n_rows, at), n_blocks, n_rows, n_trellis};
+	bqk_scan_rows rows = {guard_copy(&gblocks, blocks, n * n_rows, at), n_blocks, n_rows, n_trellis, 0};
 	static uint8_t tables[BQK_SCAN_GROUP * MAX_LOOKUPS * 16];
 	const uint8_t *placed;
 	uint32_t *positions = guard_place(&gpositions, n_queries * n * sizeof(*positions), at);
@@ -96,7 +96,7 @@ compare(const bqk_kernels *k, size_t n_blocks, size_t n_rows, size_t n_trellis, 
 		memcpy(tables + q * n_entries, luts[q], n_entries);
 	placed = guard_copy(&gluts, tables, n_queries * n_entries, at);
 	for (size_t q = 0; q < n_queries; q++)
-		found[q] = (bqk_scan_found) {placed + q * n_entries, threshold, positions + q * n, sums + q * n, 99};
+		found[q] = (bqk_scan_found) {placed + q * n_entries, threshold, positions + q * n, sums + q * n, 99, NULL};
 	kernel_of(k)(&rows, found, n_queries);
 	for (size_t q = 0; q < n_queries; q++)
 	{

@@ -12,9 +12,9 @@
 #define N_QUERIES 6
 
 static guarded gcodes, gblocks, gfactors, gids, gwork;
-static uint8_t codes[MAX_N * MAX_DIM / 8 + MAX_N], packed[MAX_BLOCKS * 32 * BQK_SCAN_BLOCK];
+static uint8_t codes[MAX_N * MAX_DIM / 8 + MAX_N], packed[MAX_BLOCKS * 33 * BQK_SCAN_BLOCK];
 static bqk_factors factors[MAX_N];
-static uint32_t ids[MAX_BLOCKS * BQK_SCAN_BLOCK], source[MAX_DIM + 8], axis[MAX_DIM + 8];
+static uint32_t ids[MAX_BLOCKS * BQK_SCAN_BLOCK], source[MAX_DIM + 16], axis[MAX_DIM + 8];
 static float coef[MAX_DIM + 8], base[MAX_DIM], variance[MAX_DIM], reach[MAX_DIM], q[N_QUERIES][MAX_DIM];
 static int8_t z[N_QUERIES][256];
 static uint8_t luts[N_QUERIES][MAX_DIM * 8 + 512];
@@ -96,14 +96,40 @@ best_of(const bqk_scan_query *query, size_t dim, size_t n, size_t k, const uint8
 	return found;
 }
 
+/* Codes in bins by their number: what a bin says of its codes is true, if not narrow. */
 static void
-compare(const char *isa, size_t dim, size_t taken, size_t n, size_t k, int reversed, const uint8_t *filter, side at)
+fill_bins(size_t n, size_t n_blocks, size_t n_rows, float *bins)
 {
+	for (size_t i = 0; i < 16; i++)
+	{
+		bins[i] = bins[32 + i] = 1e6f;
+		bins[16 + i] = 0.0f;
+	}
+	for (size_t i = 0; i < n; i++)
+	{
+		float inverse = -1.0f / factors[i].f_rescale, ratio = factors[i].f_add * inverse;
+		size_t a = i % 16, b = i / 3 % 16;
+
+		bins[a] = fminf(bins[a], inverse * 0.999999f);
+		bins[16 + a] = fmaxf(bins[16 + a], inverse * 1.000001f);
+		bins[32 + b] = fminf(bins[32 + b], ratio - fabsf(ratio) * 1e-6f);
+	}
+	for (size_t i = 0; i < n_blocks * BQK_SCAN_BLOCK; i++)
+		if (ids[i] != BQK_SCAN_NONE)
+			packed[(i / BQK_SCAN_BLOCK * (n_rows + 1) + n_rows) * BQK_SCAN_BLOCK + i % BQK_SCAN_BLOCK] =
+				(uint8_t) (ids[i] % 16 | ids[i] / 3 % 16 << 4);
+}
+
+static void
+compare(const char *isa, size_t dim, size_t taken, size_t n, size_t k, int reversed, int binned, const uint8_t *filter,
+		side at)
+{
+	static float bins[48];
 	size_t n_rows = (taken + 7) / 8, nbytes = bqk_nbytes(dim, 1), n_blocks = (n + BQK_SCAN_BLOCK - 1) / BQK_SCAN_BLOCK;
 	float g_add[1] = {0.25f}, d[N_QUERIES * MAX_K], expected[MAX_K + 1];
 	uint32_t found[N_QUERIES * MAX_K], expected_ids[MAX_K + 1];
 	uint64_t n_full[N_QUERIES];
-	bqk_segment segment = {0, (uint32_t) n_blocks, 0, -1.0f, 1.0f, 0.0f, 1.0f};
+	bqk_segment segment = {0, (uint32_t) n_blocks, 0, -1.0f, 1.0f, binned ? 1e-4f : 0.0f, 1.1f};
 	bqk_scan_query queries[N_QUERIES];
 	bqk_scan scan = {.n = n,
 					 .n_rows = n_rows,
@@ -117,8 +143,13 @@ compare(const char *isa, size_t dim, size_t taken, size_t n, size_t k, int rever
 	prepare(queries, dim, taken, n_rows, g_add);
 	for (size_t i = 0; i < n_blocks * BQK_SCAN_BLOCK; i++)
 		ids[i] = i >= n ? BQK_SCAN_NONE : (uint32_t) (reversed ? n - 1 - i : i);
-	CHECK_INT(bqk_scan_pack(codes, nbytes, ids, n_blocks, source, n_rows, packed), BQK_OK);
-	scan.blocks = guard_copy(&gblocks, packed, n_blocks * n_rows * BQK_SCAN_BLOCK, at);
+	for (size_t i = 0; i < 8; i++)
+		source[n_rows * 8 + i] = BQK_SCAN_NONE;
+	CHECK_INT(bqk_scan_pack(codes, nbytes, ids, n_blocks, source, n_rows + (size_t) binned, packed), BQK_OK);
+	if (binned)
+		fill_bins(n, n_blocks, n_rows, bins);
+	scan.factor_bins = binned ? bins : NULL;
+	scan.blocks = guard_copy(&gblocks, packed, n_blocks * (n_rows + (size_t) binned) * BQK_SCAN_BLOCK, at);
 	scan.ids = reversed ? guard_copy(&gids, ids, n_blocks * BQK_SCAN_BLOCK * sizeof(*ids), at) : NULL;
 	scan.codes = guard_copy(&gcodes, codes, n * nbytes, at);
 	scan.factors = guard_copy(&gfactors, factors, n * sizeof(*factors), at);
@@ -153,6 +184,7 @@ searches_are_sorts_of_estimates(void)
 				size_t n = 1 + random_bits(&state) % MAX_N, k = 1 + random_bits(&state) % (n < MAX_K ? n : MAX_K);
 				size_t taken = kind == 0 ? dim : 1 + random_bits(&state) % dim;
 				int reversed = random_bits(&state) % 2, filtered = random_bits(&state) % 2;
+				int binned = kind < 2 && random_bits(&state) % 2;
 				side at = (side) (random_bits(&state) % N_SIDES);
 
 				memset(codes, 0, sizeof(codes));
@@ -162,16 +194,16 @@ searches_are_sorts_of_estimates(void)
 						codes[i * bqk_nbytes(dim, 1) + b / 8] |= (uint8_t) (random_bits(&state) % 2 << b % 8);
 					/* kind 2: ties, and codes of no length */
 					factors[i].f_add = kind == 2 ? 0.0f : uniform(&state);
-					factors[i].f_rescale = kind == 2 && i % 3 ? 0.0f : -fabsf(uniform(&state));
+					factors[i].f_rescale = kind == 2 && i % 3 ? 0.0f : -fabsf(uniform(&state)) - 1e-4f;
 				}
 				for (size_t j = 0; j < N_QUERIES; j++)
 					for (size_t i = 0; i < dim; i++)
 						q[j][i] = j == 1 ? 0.0f : uniform(&state);
 				for (size_t i = 0; i < sizeof(filter); i++)
 					filter[i] = (uint8_t) random_bits(&state);
-				with("%s dim=%zu taken=%zu n=%zu k=%zu kind=%d reversed=%d filtered=%d at=%s", (*isa)->name, dim, taken,
-					 n, k, kind, reversed, filtered, side_names[at]);
-				compare((*isa)->name, dim, taken, n, k, reversed, filtered ? filter : NULL, at);
+				with("%s dim=%zu taken=%zu n=%zu k=%zu kind=%d reversed=%d binned=%d filtered=%d at=%s", (*isa)->name,
+					 dim, taken, n, k, kind, reversed, binned, filtered, side_names[at]);
+				compare((*isa)->name, dim, taken, n, k, reversed, binned, filtered ? filter : NULL, at);
 			}
 	bqk_isa_select(NULL);
 }
