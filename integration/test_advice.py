@@ -18,7 +18,7 @@ from support import Connection, configure, execute, search_ids, value
 from bqcore.datasets import clustered
 from bqcore.evaluation import exact_search, recall
 
-DATA = clustered(4000, 48, n_queries=450, metric="cosine", within=1.0, random_state=11)
+DATA = clustered(3000, 48, n_queries=450, metric="cosine", within=1.0, random_state=11)
 
 
 def shell(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -49,7 +49,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def advised(place: Path) -> tuple[dict[str, Any], str]:
     """The document and what was printed."""
-    done = shell("bqcore advise 'my docs' --json a.json --seconds 0", place)
+    # Codecs to train are a matter of minutes and not of this test.
+    done = shell("bqcore advise 'my docs' --json a.json --seconds 0 --codec 'rabitq(bits=1)'", place)
     return json.loads((place / "a.json").read_text()), done.stdout
 
 
@@ -127,7 +128,7 @@ def test_a_column_is_advised_on_and_indexed_in_place(
     execute(conn, 'UPDATE "Docs" SET embedding = NULL WHERE id < 7')
     done = shell(
         'bqcore advise \'"Docs".embedding\' --dsn "$DSN" --rows 2000 --metric cosine --json - '
-        "--seconds 0 --bytes 20",
+        "--seconds 0 --bytes 14 --codec 'rabitq(bits=1)' --engine postgres",
         place,
         DSN=server.dsn(database),
     )

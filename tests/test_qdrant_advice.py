@@ -88,7 +88,8 @@ def test_commands_name_everything() -> None:
     assert len(advised.commands("x", codec.option, "cosine", name="docs", upload=None, url="http://h:1")) == 3
     copied = advised.migrate_commands("a", "a_bq", url="http://h:1", using="dense", target_recall=0.9)
     assert copied[0] == (
-        "bqcore qdrant migrate a a_bq --url http://h:1 --using dense --target-recall 0.9 --codec a_bq-qdrant.npz"
+        "bqcore qdrant migrate a a_bq --url http://h:1 --using dense --target-recall 0.9 "
+        "--codec a_bq-qdrant.npz"
     )
 
 

@@ -143,6 +143,7 @@ def qdrant(problem: Problem, places: Places) -> EngineAdvice:
             source.metric,
             name=name,
             upload=source.origin.vectors_path,
+            queries=source.origin.queries_path,
             k=problem.k,
             url=places.url,
             rows=advice.REFINED_ROWS if len(base) > advice.REFINED_ROWS else None,

@@ -94,6 +94,7 @@ def commands(
     *,
     name: str,
     upload: str | None,
+    queries: str | None = None,
     k: int = 10,
     url: str | None = None,
     server_version: str = SERVER,
@@ -112,6 +113,8 @@ def commands(
         Of the collection; files and the engine's folder are named after it.
     upload : str or None
         File that is uploaded; None leaves the upload to the reader.
+    queries : str, optional
+        File of queries that recall is checked with; by default points of the collection are.
     k : int, default 10
     url : str, optional
         Server; without it the embedded engine in a folder.
@@ -130,7 +133,8 @@ def commands(
     ]
     if upload is not None:
         lines.append(f"bqcore qdrant upload {codec} {name} {shlex.quote(upload)} {where}")
-    return [*lines, f"bqcore qdrant verify {codec} {name} {where} --k {k}"]
+    asked = f" --queries {shlex.quote(queries)}" if queries else ""
+    return [*lines, f"bqcore qdrant verify {codec} {name} {where} --k {k}{asked}"]
 
 
 def option_dict(option: Option) -> dict[str, Any]:
