@@ -18,7 +18,7 @@ from support import Connection, configure, execute, search_ids, value
 from bqcore.datasets import clustered
 from bqcore.evaluation import exact_search, recall
 
-DATA = clustered(3000, 48, n_queries=450, metric="cosine", within=1.0, random_state=11)
+DATA = clustered(2000, 32, n_queries=450, metric="cosine", within=1.0, random_state=11)
 
 
 def shell(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -123,17 +123,17 @@ def test_qdrant_reaches_the_predicted_recall(place: Path, advised: tuple[dict[st
 def test_a_column_is_advised_on_and_indexed_in_place(
     server: Server, conn: Connection, database: str, place: Path
 ) -> None:
-    execute(conn, 'CREATE TABLE "Docs" (id bigint PRIMARY KEY, embedding halfvec(48))')
+    execute(conn, 'CREATE TABLE "Docs" (id bigint PRIMARY KEY, embedding halfvec(32))')
     shell("bqcore postgres load 'my docs' '\"Docs\"' --dsn \"$DSN\"", place, DSN=server.dsn(database))
     execute(conn, 'UPDATE "Docs" SET embedding = NULL WHERE id < 7')
     done = shell(
-        'bqcore advise \'"Docs".embedding\' --dsn "$DSN" --rows 2000 --metric cosine --json - '
-        "--seconds 0 --bytes 14 --codec 'rabitq(bits=1)' --engine postgres",
+        'bqcore advise \'"Docs".embedding\' --dsn "$DSN" --rows 1500 --metric cosine --json - '
+        "--seconds 0 --bytes 12 --codec 'rabitq(bits=1)' --engine postgres",
         place,
         DSN=server.dsn(database),
     )
     document = json.loads(done.stdout)
-    assert document["data"]["rows"] <= 2000
+    assert document["data"]["rows"] <= 1500
     assert document["data"]["rows_in_source"] == len(DATA.base)
     (step,) = document["postgres"]["steps"]
     assert "USING bqhnsw (embedding halfvec_cosine_ops)" in step["text"]
