@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Server
-from support import Connection, configure, execute, search_ids, value
+from support import Connection, configure, create_index, create_table, execute, search_ids, value
 
 from bqcore.datasets import clustered
 from bqcore.evaluation import exact_search, recall
@@ -160,3 +160,26 @@ def test_columns_that_are_not_there_are_named(
 
     with pytest.raises(ValueError, match=re.escape(message)):
         read_column(server.dsn(database), name, metric="l2", rows=10)
+
+
+@pytest.mark.postgres
+def test_a_live_index_is_tuned(server: Server, conn: Connection, database: str) -> None:
+    from bqcore_postgres.tuning import tune_index
+
+    create_table(conn, DATA.base)
+    with pytest.raises(ValueError, match="items.embedding: expected a bqhnsw index, not none"):
+        tune_index(server.dsn(database), "items.embedding")
+    create_index(conn, 1, "cosine")
+    found = tune_index(server.dsn(database), "items.embedding", target_recall=0.95, n_queries=30)
+    assert found["metric"] == "cosine"
+    assert found["reaches_target"]
+    chosen = found["chosen"]
+    assert chosen["recall"] >= 0.95
+    assert all(one["recall"] < 0.95 for one in found["settings"] if one["ms"] < chosen["ms"])
+    assert found["sql"].startswith(f"SET hnsw.ef_search = {chosen['ef_search']};")
+    by_ef = [one["recall"] for one in found["settings"] if one["rescore"] == -1]
+    assert by_ef[-1] >= by_ef[0]
+    execute(conn, found["sql"])
+    hurried = tune_index(server.dsn(database), "items.embedding", target_recall=1.0, n_queries=5, seconds=0)
+    assert len(hurried["settings"]) == 1
+    assert hurried["not_measured"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -199,9 +200,17 @@ def test_frames_and_notebooks(found: Study, monkeypatch: pytest.MonkeyPatch) -> 
     assert found.chosen["codec"] in repr(found)
     with pytest.raises(ValueError, match="library: expected one of pandas, polars, not 'arrow'"):
         found.to_frame("arrow")
-    pandas = pytest.importorskip("pandas", reason="to_frame needs pandas or polars")
-    frame = found.to_frame("pandas")
-    assert isinstance(frame, pandas.DataFrame)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(ImportError, match="a data frame needs pandas or polars"):
+        found.to_frame()
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_options_become_a_data_frame(found: Study, library: str) -> None:
+    module = pytest.importorskip(library, reason="to_frame is for where it is installed")
+    frame = found.to_frame(library)
+    assert isinstance(frame, module.DataFrame)
     assert list(frame["codec"]) == [one["codec"] for one in found.document["options"]]
 
 
