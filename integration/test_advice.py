@@ -167,7 +167,7 @@ def test_a_live_index_is_tuned(server: Server, conn: Connection, database: str) 
     from bqcore_postgres.tuning import tune_index
 
     create_table(conn, DATA.base)
-    with pytest.raises(ValueError, match="items.embedding: expected a bqhnsw index, not none"):
+    with pytest.raises(ValueError, match=r"items\.embedding: expected a bqhnsw index, not none"):
         tune_index(server.dsn(database), "items.embedding")
     create_index(conn, 1, "cosine")
     found = tune_index(server.dsn(database), "items.embedding", target_recall=0.95, n_queries=30)
