@@ -12,6 +12,7 @@ import pytest
 
 from bqcore.datasets import clustered
 from bqcore.diagnosis import diagnose
+from bqcore.report import report_html
 from bqcore.study import Places, Source, Study, array_source, read_source, study
 from bqcore.study.coordinates import coordinates_of
 from bqcore.study.engines import postgres
@@ -114,6 +115,22 @@ def test_a_budget_takes_the_place_of_the_target() -> None:
 def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         study(array_source(DATA.base, None, "l2"), engines={}, **arguments)
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
+@pytest.mark.parametrize("kind", ["constant", "one dimension", "duplicates", "tiny"])
+def test_odd_data_gives_a_document_and_a_report(kind: str, metric: str) -> None:
+    pytest.importorskip("matplotlib", reason="reports need bqcore[plot]")
+    rng = np.random.default_rng(0)
+    X = {
+        "constant": np.ones((150, 8)),
+        "one dimension": rng.normal(size=(150, 1)),
+        "duplicates": np.repeat(rng.normal(size=(15, 6)), 10, axis=0),
+        "tiny": 1e-20 * rng.normal(size=(150, 6)),
+    }[kind].astype(np.float32)
+    odd = study(array_source(X, None, metric), engines={"postgres": postgres}, codecs=CODECS[:1], seconds=0)
+    json.dumps(odd.document, allow_nan=False)
+    assert "</html>" in report_html(odd.document)
 
 
 def test_too_few_rows_are_refused() -> None:
