@@ -117,8 +117,16 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> Non
         study(array_source(DATA.base, None, "l2"), engines={}, **arguments)
 
 
-@pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
-@pytest.mark.parametrize("kind", ["constant", "one dimension", "duplicates", "tiny"])
+@pytest.mark.parametrize(
+    ("kind", "metric"),
+    [
+        ("constant", "l2"),
+        ("constant", "cosine"),
+        ("one dimension", "ip"),
+        ("duplicates", "cosine"),
+        ("tiny", "l2"),
+    ],
+)
 def test_odd_data_gives_a_document_and_a_report(kind: str, metric: str) -> None:
     pytest.importorskip("matplotlib", reason="reports need bqcore[plot]")
     rng = np.random.default_rng(0)
