@@ -63,12 +63,18 @@ def postgres(problem: Problem, places: Places) -> EngineAdvice:
 
     source, sample = problem.source, problem.prepared.sample
     kind = source.origin.type_name
-    found = []
+    found: list[advice.IndexOption] = []
+    is_enough = False
     for bits, most in advice.MAX_DIM.items():
         if problem.dim > most:
             continue
         problem.say(f"Postgres: bqhnsw with {bits} bits")
-        found += advice.options(bits, sample.profile(advice.spec(bits)), problem.k, source.n_source)
+        these = advice.options(bits, sample.profile(advice.spec(bits)), problem.k, source.n_source)
+        found += these
+        # More bits would make a larger index of what is good enough; one step beyond shows what they gain.
+        if is_enough:
+            break
+        is_enough = problem.bytes_per_vector is None and advice.is_cheap(these, problem.target_recall)
     best = advice.choose_option(
         found, target_recall=problem.target_recall, bytes_per_vector=problem.bytes_per_vector
     )
