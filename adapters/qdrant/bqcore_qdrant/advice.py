@@ -14,7 +14,7 @@ from bqcore_qdrant.choose import Option
 from bqcore_qdrant.codec import QdrantCodec
 
 #: Rows and queries that storages are ranked by, and those that the best of them are predicted from.
-SAMPLE_ROWS, SAMPLE_QUERIES, REFINED_ROWS, REFINED_QUERIES = 4_000, 150, 16_000, 200
+SAMPLE_ROWS, SAMPLE_QUERIES, REFINED_ROWS, REFINED_QUERIES = 5_000, 150, 20_000, 200
 #: Features that are used where no server is asked.
 SERVER = "1.20"
 # Storages that are predicted from more rows.
