@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,8 @@ _GOOD_ENOUGH = 0.997
 # lead shrinks as vectors outnumber codewords (.02 of recall at 10,000 vectors; .001 at 55,000 of 384
 # dimensions, for two minutes).
 _SLOW_COORDINATES = 9_000_000
+# Codecs measured at a time: kernels and numpy let go of the interpreter.
+_THREADS = 2
 # Bytes per dimension that are tried for a target recall, smallest first.
 _BUDGETS = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 1)
 
@@ -144,7 +147,7 @@ def advise(
         Specs to choose from, all of which are measured; by default what the codecs themselves propose.
     random_state : int, default 0
     progress : callable, optional
-        Called with a line before every step.
+        Called with a line before every step, from two threads.
 
     Returns
     -------
@@ -254,10 +257,13 @@ def _within(
             screened += _screen(sample, _with_lists(slow, lists), limit, say)
             screened.sort(key=lambda one: -one.local_fidelity)
         screened = _finalists(screened)
-    options = []
-    for one in screened:
+
+    def measured(one: Screened) -> Option:
         say(f"measuring {one.spec}")
-        options.append(_option(one, *sample.settle(one.spec), diagnosis))
+        return _option(one, *sample.settle(one.spec), diagnosis)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        options = list(pool.map(measured, screened))
     options.sort(key=lambda option: (-option.recall, option.bytes_per_vector))
     return options if sample.has_queries else _rotated_first(options)
 

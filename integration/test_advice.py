@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Server
-from support import Connection, configure, execute, search_ids, value
+from support import Connection, configure, create_index, create_table, execute, search_ids, value
 
 from bqcore.datasets import clustered
 from bqcore.evaluation import exact_search, recall
 
-DATA = clustered(4000, 48, n_queries=450, metric="cosine", within=1.0, random_state=11)
+DATA = clustered(2000, 32, n_queries=450, metric="cosine", within=1.0, random_state=11)
 
 
 def shell(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -49,7 +49,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def advised(place: Path) -> tuple[dict[str, Any], str]:
     """The document and what was printed."""
-    done = shell("bqcore advise 'my docs' --json a.json --seconds 0", place)
+    # Codecs to train are a matter of minutes and not of this test.
+    done = shell("bqcore advise 'my docs' --json a.json --seconds 0 --codec 'rabitq(bits=1)'", place)
     return json.loads((place / "a.json").read_text()), done.stdout
 
 
@@ -122,17 +123,17 @@ def test_qdrant_reaches_the_predicted_recall(place: Path, advised: tuple[dict[st
 def test_a_column_is_advised_on_and_indexed_in_place(
     server: Server, conn: Connection, database: str, place: Path
 ) -> None:
-    execute(conn, 'CREATE TABLE "Docs" (id bigint PRIMARY KEY, embedding halfvec(48))')
+    execute(conn, 'CREATE TABLE "Docs" (id bigint PRIMARY KEY, embedding halfvec(32))')
     shell("bqcore postgres load 'my docs' '\"Docs\"' --dsn \"$DSN\"", place, DSN=server.dsn(database))
     execute(conn, 'UPDATE "Docs" SET embedding = NULL WHERE id < 7')
     done = shell(
-        'bqcore advise \'"Docs".embedding\' --dsn "$DSN" --rows 2000 --metric cosine --json - '
-        "--seconds 0 --bytes 20",
+        'bqcore advise \'"Docs".embedding\' --dsn "$DSN" --rows 1500 --metric cosine --json - '
+        "--seconds 0 --bytes 12 --codec 'rabitq(bits=1)' --engine postgres",
         place,
         DSN=server.dsn(database),
     )
     document = json.loads(done.stdout)
-    assert document["data"]["rows"] <= 2000
+    assert document["data"]["rows"] <= 1500
     assert document["data"]["rows_in_source"] == len(DATA.base)
     (step,) = document["postgres"]["steps"]
     assert "USING bqhnsw (embedding halfvec_cosine_ops)" in step["text"]
@@ -159,3 +160,26 @@ def test_columns_that_are_not_there_are_named(
 
     with pytest.raises(ValueError, match=re.escape(message)):
         read_column(server.dsn(database), name, metric="l2", rows=10)
+
+
+@pytest.mark.postgres
+def test_a_live_index_is_tuned(server: Server, conn: Connection, database: str) -> None:
+    from bqcore_postgres.tuning import tune_index
+
+    create_table(conn, DATA.base)
+    with pytest.raises(ValueError, match=r"items\.embedding: expected a bqhnsw index, not none"):
+        tune_index(server.dsn(database), "items.embedding")
+    create_index(conn, 1, "cosine")
+    found = tune_index(server.dsn(database), "items.embedding", target_recall=0.95, n_queries=30)
+    assert found["metric"] == "cosine"
+    assert found["reaches_target"]
+    chosen = found["chosen"]
+    assert chosen["recall"] >= 0.95
+    assert all(one["recall"] < 0.95 for one in found["settings"] if one["ms"] < chosen["ms"])
+    assert found["sql"].startswith(f"SET hnsw.ef_search = {chosen['ef_search']};")
+    by_ef = [one["recall"] for one in found["settings"] if one["rescore"] == -1]
+    assert by_ef[-1] >= by_ef[0]
+    execute(conn, found["sql"])
+    hurried = tune_index(server.dsn(database), "items.embedding", target_recall=1.0, n_queries=5, seconds=0)
+    assert len(hurried["settings"]) == 1
+    assert hurried["not_measured"]

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
 
@@ -121,6 +125,28 @@ def test_size_for_1536_dimensions_and_100_000_vectors_stays_below_3_mb(found: St
     document["coordinates"] |= wide
     document["options"] += [{**one, "chosen": False} for one in document["options"]] * 3
     assert len(report_html(document).encode()) < 3_000_000
+
+
+def test_show_opens_the_page_or_displays_it(found: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setitem(sys.modules, "IPython", None)
+    found.show()
+    assert Path(url2pathname(urlsplit(opened[0]).path)).read_text(encoding="utf-8") == report_html(
+        found.document
+    )
+
+    shell, display = ModuleType("IPython"), ModuleType("IPython.display")
+    shown: list[str] = []
+    shell.get_ipython = object  # type: ignore[attr-defined]
+    display.HTML = str  # type: ignore[attr-defined]
+    display.display = shown.append  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", shell)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    found.show()
+    assert len(opened) == 1
+    assert shown[0].startswith("<iframe srcdoc=")
+    assert "<script>" not in shown[0]  # escaped: it belongs to the frame
 
 
 BROWSER = next(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from bqcore.datasets import clustered
 from bqcore.diagnosis import diagnose
+from bqcore.report import report_html
 from bqcore.study import Places, Source, Study, array_source, read_source, study
 from bqcore.study.coordinates import coordinates_of
 from bqcore.study.engines import postgres
@@ -115,6 +117,30 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> Non
         study(array_source(DATA.base, None, "l2"), engines={}, **arguments)
 
 
+@pytest.mark.parametrize(
+    ("kind", "metric"),
+    [
+        ("constant", "l2"),
+        ("constant", "cosine"),
+        ("one dimension", "ip"),
+        ("duplicates", "cosine"),
+        ("tiny", "l2"),
+    ],
+)
+def test_odd_data_gives_a_document_and_a_report(kind: str, metric: str) -> None:
+    pytest.importorskip("matplotlib", reason="reports need bqcore[plot]")
+    rng = np.random.default_rng(0)
+    X = {
+        "constant": np.ones((150, 8)),
+        "one dimension": rng.normal(size=(150, 1)),
+        "duplicates": np.repeat(rng.normal(size=(15, 6)), 10, axis=0),
+        "tiny": 1e-20 * rng.normal(size=(150, 6)),
+    }[kind].astype(np.float32)
+    odd = study(array_source(X, None, metric), engines={"postgres": postgres}, codecs=CODECS[:1], seconds=0)
+    json.dumps(odd.document, allow_nan=False)
+    assert "</html>" in report_html(odd.document)
+
+
 def test_too_few_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="expected at least 100 rows to predict recall@10 from, not 99"):
         study(array_source(DATA.base[:99], None, "l2"))
@@ -199,9 +225,17 @@ def test_frames_and_notebooks(found: Study, monkeypatch: pytest.MonkeyPatch) -> 
     assert found.chosen["codec"] in repr(found)
     with pytest.raises(ValueError, match="library: expected one of pandas, polars, not 'arrow'"):
         found.to_frame("arrow")
-    pandas = pytest.importorskip("pandas", reason="to_frame needs pandas or polars")
-    frame = found.to_frame("pandas")
-    assert isinstance(frame, pandas.DataFrame)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(ImportError, match="a data frame needs pandas or polars"):
+        found.to_frame()
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_options_become_a_data_frame(found: Study, library: str) -> None:
+    module = pytest.importorskip(library, reason="to_frame is for where it is installed")
+    frame = found.to_frame(library)
+    assert isinstance(frame, module.DataFrame)
     assert list(frame["codec"]) == [one["codec"] for one in found.document["options"]]
 
 

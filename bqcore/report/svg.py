@@ -21,7 +21,7 @@ _PROPERTIES = {
 SIZE = (4.7, 3.5)
 _RC: dict[str, Any] = {
     "svg.fonttype": "none",
-    "font.size": 9.5,
+    "font.size": 11,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "axes.spines.top": False,
@@ -34,7 +34,7 @@ _RC: dict[str, Any] = {
     "grid.alpha": 0.35,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
-    "legend.fontsize": 8.5,
+    "legend.fontsize": 10,
     "lines.linewidth": 1.7,
     "lines.markersize": 5,
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bqcore._validation import IdArray
+from bqcore._validation import Float64Array, IdArray
 from bqcore.codec_sample import Profile, Sample
 from bqcore.evaluation import exact_distances
 
@@ -54,7 +54,7 @@ def scatter(sample: Sample, profile: Profile, random_state: int = 0) -> dict[str
         "codec": profile.spec,
         "exact": _rounded(exact),
         "estimate": _rounded(estimate),
-        "correlation": round(float(np.corrcoef(exact.ravel(), estimate.ravel())[0, 1]), 4),
+        "correlation": _correlation(exact, estimate),
         "bound": None,
         "eps0": None,
         "within_bound": None,
@@ -65,6 +65,13 @@ def scatter(sample: Sample, profile: Profile, random_state: int = 0) -> dict[str
         inside = np.abs(exact - estimate) <= bound
         out |= {"bound": _rounded(bound), "eps0": EPS0, "within_bound": round(float(inside.mean()), 4)}
     return out
+
+
+def _correlation(one: Float64Array, other: Any) -> float | None:
+    """Return the correlation of two arrays, None where one of them is constant."""
+    if not one.std() or not other.std():
+        return None
+    return round(float(np.corrcoef(one.ravel(), other.ravel())[0, 1]), 4)
 
 
 def _rounded(values: Any) -> list[float]:

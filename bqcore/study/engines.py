@@ -63,12 +63,18 @@ def postgres(problem: Problem, places: Places) -> EngineAdvice:
 
     source, sample = problem.source, problem.prepared.sample
     kind = source.origin.type_name
-    found = []
+    found: list[advice.IndexOption] = []
+    is_enough = False
     for bits, most in advice.MAX_DIM.items():
         if problem.dim > most:
             continue
         problem.say(f"Postgres: bqhnsw with {bits} bits")
-        found += advice.options(bits, sample.profile(advice.spec(bits)), problem.k, source.n_source)
+        these = advice.options(bits, sample.profile(advice.spec(bits)), problem.k, source.n_source)
+        found += these
+        # More bits would make a larger index of what is good enough; one step beyond shows what they gain.
+        if is_enough:
+            break
+        is_enough = problem.bytes_per_vector is None and advice.is_cheap(these, problem.target_recall)
     best = advice.choose_option(
         found, target_recall=problem.target_recall, bytes_per_vector=problem.bytes_per_vector
     )
@@ -143,6 +149,7 @@ def qdrant(problem: Problem, places: Places) -> EngineAdvice:
             source.metric,
             name=name,
             upload=source.origin.vectors_path,
+            queries=source.origin.queries_path,
             k=problem.k,
             url=places.url,
             rows=advice.REFINED_ROWS if len(base) > advice.REFINED_ROWS else None,

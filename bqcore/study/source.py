@@ -27,8 +27,8 @@ class Origin:
     kind : {"file", "postgres", "qdrant", "array"}
     name : str
         Path, ``table.column``, collection, or what an array is called.
-    vectors_path : str, optional
-        A file of the vectors alone, for loading.
+    vectors_path, queries_path : str, optional
+        Files of the vectors alone, for loading, and of the queries.
     type_name : str, default "vector"
         Of a Postgres column.
     """
@@ -36,6 +36,7 @@ class Origin:
     kind: Literal["file", "postgres", "qdrant", "array"]
     name: str
     vectors_path: str | None = None
+    queries_path: str | None = None
     type_name: str = "vector"
 
     @property
@@ -136,7 +137,16 @@ def read_source(
     )
     vectors = path / "base.npy" if path.is_dir() else path
     loadable = vectors.suffix in (".npy", ".parquet")
-    return Source.of(data, Origin("file", str(path), str(vectors) if loadable else None))
+    queries = path / "query.npy"
+    return Source.of(
+        data,
+        Origin(
+            "file",
+            str(path),
+            str(vectors) if loadable else None,
+            str(queries) if path.is_dir() and queries.is_file() else None,
+        ),
+    )
 
 
 def array_source(X: Float32Array, queries: Float32Array | None, metric: str) -> Source:

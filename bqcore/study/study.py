@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -166,7 +167,18 @@ def study(
     bound = _bound_scatter(sample, profile, random_state)
     if bound is not None:
         document["scatter_with_bound"] = bound
-    return Study(document)
+    return Study(_finite(document))
+
+
+def _finite(value: Any) -> Any:
+    """Replace NaN and inf, which JSON does not have, by None: statistics that this data does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _split(source: Source) -> tuple[Any, Any]:

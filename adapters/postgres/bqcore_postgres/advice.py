@@ -121,6 +121,11 @@ def options(bits: int, profile: Ranked, k: int, n: int) -> list[IndexOption]:
     return found
 
 
+def is_cheap(found: Sequence[IndexOption], target_recall: float) -> bool:
+    """Tell whether one of the options reaches a recall at an ef_search of 100 or less."""
+    return any(one.recall >= target_recall and one.ef_search <= _CHEAP_EF for one in found)
+
+
 def choose_option(
     found: Sequence[IndexOption], *, target_recall: float, bytes_per_vector: int | None = None
 ) -> IndexOption:

@@ -14,7 +14,7 @@ from bqcore_qdrant.choose import Option
 from bqcore_qdrant.codec import QdrantCodec
 
 #: Rows and queries that storages are ranked by, and those that the best of them are predicted from.
-SAMPLE_ROWS, SAMPLE_QUERIES, REFINED_ROWS, REFINED_QUERIES = 6_000, 150, 20_000, 250
+SAMPLE_ROWS, SAMPLE_QUERIES, REFINED_ROWS, REFINED_QUERIES = 5_000, 150, 20_000, 200
 #: Features that are used where no server is asked.
 SERVER = "1.20"
 # Storages that are predicted from more rows.
@@ -94,6 +94,7 @@ def commands(
     *,
     name: str,
     upload: str | None,
+    queries: str | None = None,
     k: int = 10,
     url: str | None = None,
     server_version: str = SERVER,
@@ -112,6 +113,8 @@ def commands(
         Of the collection; files and the engine's folder are named after it.
     upload : str or None
         File that is uploaded; None leaves the upload to the reader.
+    queries : str, optional
+        File of queries that recall is checked with; by default points of the collection are.
     k : int, default 10
     url : str, optional
         Server; without it the embedded engine in a folder.
@@ -130,7 +133,8 @@ def commands(
     ]
     if upload is not None:
         lines.append(f"bqcore qdrant upload {codec} {name} {shlex.quote(upload)} {where}")
-    return [*lines, f"bqcore qdrant verify {codec} {name} {where} --k {k}"]
+    asked = f" --queries {shlex.quote(queries)}" if queries else ""
+    return [*lines, f"bqcore qdrant verify {codec} {name} {where} --k {k}{asked}"]
 
 
 def option_dict(option: Option) -> dict[str, Any]:
