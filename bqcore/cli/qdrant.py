@@ -130,6 +130,9 @@ def advise(
         str | None, typer.Option(help="Take this configuration, e.g. 'turbo1+turbo8 x4'.", metavar="NAME")
     ] = None,
     transform: Annotated[str, typer.Option(help="Of vectors, with --config: raw, centre or rotate.")] = "raw",
+    factors: Annotated[
+        bool, typer.Option("--factors", help="Binary codes with RaBitQ's factors in the payload.")
+    ] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the codec is saved.")] = Path(
         "codec.npz"
     ),
@@ -139,7 +142,10 @@ def advise(
     import numpy as np
 
     from bqcore import datasets
+    from bqcore_qdrant import QdrantCodec
 
+    if factors and bytes_per_vector is not None:
+        raise ValueError(f"--factors: expected --target-recall, not --bytes-per-vector {bytes_per_vector}")
     stages = Stages()
     with stages.stage(f"read {data.name}"):
         found = datasets.read(data, metric=metric)
@@ -149,19 +155,20 @@ def advise(
     only = _given(config, transform, target_recall, bytes_per_vector)
     if target_recall is None and bytes_per_vector is None and only is None:
         target_recall = 0.95
-    codec = _fit(
-        stages,
-        "predict recall",
-        X,
-        found.metric,
-        only=only,
-        target_recall=target_recall,
-        bytes_per_vector=bytes_per_vector,
-        server_version=server_version,
-        queries=found.queries,
-        k=k,
-        n_total=n_total,
-    )
+    asked: dict[str, Any] = {
+        "target_recall": target_recall,
+        "server_version": server_version,
+        "queries": found.queries,
+        "k": k,
+        "n_total": n_total,
+    }
+    if factors:
+        with stages.stage("predict recall"):
+            codec = QdrantCodec.with_factors(X, found.metric, **asked)
+    else:
+        codec = _fit(
+            stages, "predict recall", X, found.metric, only=only, bytes_per_vector=bytes_per_vector, **asked
+        )
     if option > 1:
         if option > len(codec.options):
             raise ValueError(f"--option: expected at most {len(codec.options)}, not {option}")
