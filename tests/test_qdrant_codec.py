@@ -197,10 +197,11 @@ def test_factors_come_with_a_predicted_recall(data: Any) -> None:
     less = QdrantCodec.with_factors(X, "l2", oversampling=1, queries=Q).option
     assert less is not None
     assert less.recall < option.recall
-    with pytest.raises(
-        ValueError, match=r"target_recall: expected at most 1\.000 with factors here, not 1\.0001"
-    ):
-        QdrantCodec.with_factors(X, "l2", target_recall=1.0001, queries=Q)
+    noise = np.random.default_rng(0).standard_normal((3000, 64))
+    with pytest.raises(ValueError, match=r"expected at most 0\.\d+ with factors here, not 0\.9999"):
+        QdrantCodec.with_factors(noise, "l2", target_recall=0.9999)
+    with pytest.raises(ValueError, match=r"expected a number in \(0, 1\], not 1.2"):
+        QdrantCodec.with_factors(X, "l2", target_recall=1.2)
     fifth = X[::5]
     part = QdrantCodec.with_factors(fifth, "l2", oversampling=4, queries=Q, n_total=len(X)).option
     whole = QdrantCodec.with_factors(X, "l2", oversampling=4, queries=Q).option

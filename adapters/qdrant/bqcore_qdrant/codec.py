@@ -138,8 +138,7 @@ class QdrantCodec:
         if [bytes_per_vector, target_recall, only].count(None) != 2:
             given = f"bytes_per_vector = {bytes_per_vector} and target_recall = {target_recall}"
             raise ValueError(f"expected one of bytes_per_vector and target_recall, not {given}")
-        if target_recall is not None and not 0 < target_recall <= 1:
-            raise ValueError(f"target_recall: expected a number in (0, 1], not {target_recall}")
+        _check_target(target_recall)
         if bytes_per_vector is not None:
             bytes_per_vector = check_int(bytes_per_vector, name="bytes_per_vector", low=1)
         sample, n_zero = checked_sample(X, queries, metric, k, n_total, seed)
@@ -208,6 +207,7 @@ class QdrantCodec:
             )
         version = server_version if isinstance(server_version, Version) else Version.parse(server_version)
         version.check("formula")
+        _check_target(target_recall)
         metric, seed = check_metric(metric), check_random_state(random_state)
         sample, n_zero = checked_sample(X, queries, metric, k, n_total, seed)
         transform = replace(Transform.fit(sample.X, metric, "rotate", seed), factors=True)
@@ -377,3 +377,8 @@ class QdrantCodec:
     def __repr__(self) -> str:
         parts = json.dumps({"metric": self.metric, "dim": self.dim, "transform": self.transform.kind})
         return f"QdrantCodec({parts}, {self.config.name!r}, hash={self.hash[:12]})"
+
+
+def _check_target(target_recall: float | None) -> None:
+    if target_recall is not None and not 0 < target_recall <= 1:
+        raise ValueError(f"target_recall: expected a number in (0, 1], not {target_recall}")
