@@ -166,8 +166,10 @@ def test_wrong_points_are_errors_and_duplicates_are_named(collection: Collection
 
 
 def test_verify_measures_against_exact_search(collection: Collection) -> None:
-    found = verify(collection, Q, 10)
-    assert found.n_queries == len(Q)
+    seen: list[tuple[int, int]] = []
+    found = verify(collection, Q, 10, progress=lambda done, total: seen.append((done, total)))
+    assert found.n_queries == len(Q) == len(seen)
+    assert seen[-1] == (len(Q), len(Q))
     assert found.points == len(X)
     assert 0.95 <= found.recall <= 1
     own = verify(collection, k=5, n_queries=30)

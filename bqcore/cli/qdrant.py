@@ -144,8 +144,9 @@ def advise(
     from bqcore import datasets
     from bqcore_qdrant import QdrantCodec
 
-    if factors and bytes_per_vector is not None:
-        raise ValueError(f"--factors: expected --target-recall, not --bytes-per-vector {bytes_per_vector}")
+    if factors and (bytes_per_vector is not None or config is not None):
+        given = f"--bytes-per-vector {bytes_per_vector} and --config {config}"
+        raise ValueError(f"--factors: expected --target-recall alone, not {given}")
     stages = Stages()
     with stages.stage(f"read {data.name}"):
         found = datasets.read(data, metric=metric)
@@ -266,8 +267,12 @@ def verify(
 
     asked = None if queries is None else np.load(queries, allow_pickle=False)
     codec = QdrantCodec.load(codec_file)
-    with open_client(url, api_key, edge, grpc) as client, Stages().stage("exact and quantized search"):
-        found = measure(Collection(client, name, codec), asked, k, n_queries=n_queries)
+    stages = Stages()
+    with (
+        open_client(url, api_key, edge, grpc) as client,
+        stages.stage("exact and quantized search") as bar,
+    ):
+        found = measure(Collection(client, name, codec), asked, k, n_queries=n_queries, progress=bar)
     _show(found.as_dict(), as_json)
     if not found.is_as_predicted:
         raise typer.Exit(1)
