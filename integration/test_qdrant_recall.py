@@ -89,8 +89,8 @@ def test_our_transform_gains_where_the_mean_is_large(tmp_path: Path) -> None:
 
 
 def test_factors_give_rabitqs_recall_before_any_float_is_read(tmp_path: Path) -> None:
-    data = shared("B_tok384", rows=4000)
-    X, Q = data.base, data.queries[:200]
+    data = shared("B_tok384", rows=3000)
+    X, Q = data.base, data.queries[:120]
     truth, _ = exact_search(X, Q, 10, data.metric)
     model = RaBitQ(bits=1, metric=data.metric).fit(X)
     estimates = model.estimate(model.encode(X), Q)
