@@ -207,7 +207,7 @@ def migrate(
         raise ValueError(f"collection {name!r}: expected metric {codec.metric}, not {metric}")
     n = client.count(name, exact=True).count
     page = _allowed(client, name, batch_size)
-    source = Source(_scrolled(client, name, using, target.using, codec.dim, page, old), n)
+    source = Source(_scrolled(client, name, using, target.using, codec.dim, page, old), n, True)
     uploaded = upload(
         target,
         source,

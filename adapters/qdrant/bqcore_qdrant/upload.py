@@ -120,7 +120,8 @@ def upload(
             )
         return total, len(points), total - len(points), empty
 
-    for total, written, present, empty in _in_parallel(send, _distinct(opened.batches), threads):
+    batches = opened.batches if opened.has_distinct_ids else _distinct(opened.batches)
+    for total, written, present, empty in _in_parallel(send, batches, threads):
         n_points, n_written = n_points + total, n_written + written
         n_present, n_empty = n_present + present, n_empty + empty
         if progress is not None:
