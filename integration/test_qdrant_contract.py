@@ -110,6 +110,26 @@ def test_batches_and_stages_are_translated(collection: Collection) -> None:
     assert {point.id for point in fused.points} == {point.id for point in single.points}
 
 
+def test_a_points_neighbours_are_asked_for_by_its_id(collection: Collection) -> None:
+    if collection.codec.metric == "ip":
+        with pytest.raises(ValueError, match="not a point's id: stored and asked vectors differ under ip"):
+            collection.query_points(3)
+        return
+    by_vector = collection.query_points(X[3], limit=6).points[1:]
+    odd = models.Filter(must=[models.FieldCondition(key="parity", match=models.MatchValue(value="odd"))])
+    for query in (3, models.NearestQuery(nearest=3)):
+        by_id = collection.query_points(query, limit=5).points
+        assert [point.id for point in by_id] == [point.id for point in by_vector]
+        np.testing.assert_allclose(
+            [point.score for point in by_id], [point.score for point in by_vector], rtol=1e-3, atol=1e-3
+        )
+        filtered = collection.query_points(query, limit=5, query_filter=odd).points
+        assert all(point.id % 2 for point in filtered)
+        assert 3 not in {point.id for point in filtered}
+    with pytest.raises(Exception, match=r"expected the id of a point|[Nn]ot [Ff]ound|No point"):
+        collection.query_points(999_999)
+
+
 def test_points_are_read_back_as_given(collection: Collection) -> None:
     wanted = (
         X[5:8] / np.linalg.norm(X[5:8], axis=1)[:, None] if collection.codec.metric == "cosine" else X[5:8]
