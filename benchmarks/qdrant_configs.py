@@ -43,6 +43,7 @@ from bqcore_qdrant import Collection, Config, QdrantCodec, Transform, upload
 from bqcore_qdrant.choose import Option
 from bqcore_qdrant.edge import EdgeClient
 from bqcore_qdrant.predict import Sample
+from bqcore_qdrant.predict_factors import predict_factors
 
 K = 10
 ERRORS = Console(stderr=True)
@@ -147,11 +148,13 @@ class Bench:
         config, transform = codec.config, codec.transform
         overs = sorted({over for _, asked, _ in wanted for over, _ in asked})
         predicted = {}
-        if not transform.factors:
-            for name, sample in (
-                ("predicted_recall", self.whole_sample),
-                ("predicted_from_fifth", self.fifth_sample),
-            ):
+        for name, sample in (
+            ("predicted_recall", self.whole_sample),
+            ("predicted_from_fifth", self.fifth_sample),
+        ):
+            if transform.factors:
+                predicted[name] = predict_factors(sample, transform, config, overs)
+            else:
                 predicted[name] = sample.predict(transform, [config], overs)[0]
         with tempfile.TemporaryDirectory() as folder, EdgeClient(folder) as client:
             collection = Collection.create(client, "bench", codec, optimizers_config=ONE_SEGMENT)
@@ -179,7 +182,12 @@ class Bench:
                         **more,
                     }
                     for name, one in predicted.items():
-                        row[name] = round(one.recall[over] if rescore else one.recall_without_rescore, 4)
+                        if rescore:
+                            row[name] = round(one.recall[over], 4)
+                        elif (
+                            not transform.factors or over == overs[-1]
+                        ):  # else predicted for other candidates
+                            row[name] = round(one.recall_without_rescore, 4)
                     self.rows.append(row)
                     shown = (*KEYS, "recall_at_10", "predicted_recall", "predicted_from_fifth", "ms")
                     text = " ".join(f"{name}={row.get(name)}" for name in shown)

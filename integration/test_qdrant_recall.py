@@ -89,8 +89,8 @@ def test_our_transform_gains_where_the_mean_is_large(tmp_path: Path) -> None:
 
 
 def test_factors_give_rabitqs_recall_before_any_float_is_read(tmp_path: Path) -> None:
-    data = shared("B_tok384", rows=4000)
-    X, Q = data.base, data.queries[:200]
+    data = shared("B_tok384", rows=3000)
+    X, Q = data.base, data.queries[:120]
     truth, _ = exact_search(X, Q, 10, data.metric)
     model = RaBitQ(bits=1, metric=data.metric).fit(X)
     estimates = model.estimate(model.encode(X), Q)
@@ -106,6 +106,14 @@ def test_factors_give_rabitqs_recall_before_any_float_is_read(tmp_path: Path) ->
     assert found >= codes + 0.04
     assert found == pytest.approx(offline, abs=0.01)
     assert measured(collection, X, Q, data.metric, 16.0) > found + 0.1
+    for over in (4.0, 16.0):
+        promised = QdrantCodec.with_factors(X, data.metric, oversampling=over, queries=Q).option
+        assert promised is not None
+        assert measured(collection, X, Q, data.metric, over) == pytest.approx(promised.recall, abs=0.02)
+    deep = QdrantCodec.with_factors(X, data.metric, oversampling=32, queries=Q).option
+    assert deep is not None
+    assert deep.recall_without_rescore == pytest.approx(offline, abs=0.01)
+    assert found == pytest.approx(deep.recall_without_rescore, abs=0.01)
     point = collection.query_points(Q[0], limit=1).points[0]
     assert point.payload == {"a": 1}
     assert point.score == pytest.approx(float(X[point.id] @ Q[0]), rel=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_support import clustered, collection_name
 from qdrant_wire import Wire, wire_of
+from typer.testing import CliRunner
 
+from bqcore.cli import app
 from bqcore_qdrant import AsyncCollection, Collection, Config, QdrantCodec, Transform, upload
 from bqcore_qdrant.edge import EdgeClient
 
@@ -155,6 +158,29 @@ def test_an_asynchronous_collection_does_all_that_others_do(wire: Wire, grpc: bo
         await client.close()
 
     asyncio.run(run())
+
+
+def test_the_command_line_talks_to_servers_over_both_protocols(
+    wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QDRANT_URL", wire.url)
+    codec, rows = str(tmp_path / "codec.npz"), tmp_path / "rows.npy"
+    codec_of().save(codec)
+    np.save(rows, X)
+    wire.seen.clear()
+    for protocol, flags in (("rest", []), ("grpc", ["--grpc", "--grpc-port", str(wire.grpc_port)])):
+        name = collection_name()
+
+        def run(*arguments: str, _flags: Any = flags) -> Any:
+            done = CliRunner().invoke(app, ["qdrant", *arguments, *_flags, "--json"])
+            assert done.exit_code == 0, done.output
+            return json.loads(done.stdout)
+
+        assert run("create", codec, name)["points"] == 0
+        assert run("upload", codec, name, str(rows), "--parallel", "2")["n_written"] == len(X)
+        assert run("verify", codec, name, "--n-queries", "20")["recall"] >= 0.95
+        assert {kind for kind, _ in wire.seen} == {protocol}
+        wire.seen.clear()
 
 
 def test_a_cancelled_upload_stops_and_is_taken_up_again(wire: Wire) -> None:

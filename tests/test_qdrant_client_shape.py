@@ -16,9 +16,12 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from typer.testing import CliRunner
 
 from bqcore.cli import app
-from bqcore_qdrant import AsyncCollection, Collection, Config, QdrantCodec, Transform, upload
+from bqcore_qdrant import AsyncCollection, Collection, Config, QdrantCodec, Transform, upload, verify
 
-pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
+    pytest.mark.filterwarnings("ignore:Payload indexes have no effect in the local Qdrant"),
+]
 
 X = (np.random.default_rng(0).standard_normal((300, 16)) + 1).astype(np.float32)
 VERSION = models.VersionInfo(title="qdrant", version="1.20.0")
@@ -92,6 +95,67 @@ def test_strict_mode_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "upload_points", watched)
     upload(collection, X)
     assert sizes == [100, 100, 100]
+    ask: Any = client.query_batch_points
+
+    def asked(name: str, batch: Any, **options: Any) -> Any:
+        sizes.append(len(batch))
+        return ask(name, batch, **options)
+
+    monkeypatch.setattr(client, "query_batch_points", asked)
+    limits["search_max_batchsize"] = 3
+    collection.search(X[:7], 1)
+    assert sizes[3:] == [3, 3, 1]
+    limits["max_query_limit"] = 20
+    assert verify(collection, k=5).n_queries == 20
+    limits["search_allow_exact"] = False
+    with pytest.raises(ValueError, match="its strict mode forbids exact search, which verify needs"):
+        verify(collection)
+    client.close()
+
+
+def test_strict_mode_is_checked_for_the_stages_of_factors(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = QdrantClient(":memory:")
+    monkeypatch.setattr(client, "info", lambda: VERSION)
+    codec = QdrantCodec.with_factors(X, "cosine", oversampling=6)
+    Collection.create(client, "points", codec)
+    limits: dict[str, Any] = {"max_query_limit": 50}
+    monkeypatch.setattr(Collection, "strict_limit", lambda self, name: limits.get(name))
+    with pytest.raises(ValueError, match="allows max_query_limit = 50, not 60"):
+        Collection(client, "points", codec)
+    limits["search_allow_exact"] = False
+    with pytest.raises(ValueError, match="forbids exact search, which factors need"):
+        Collection(client, "points", codec)
+    client.close()
+
+
+def test_points_are_asked_for_by_their_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = QdrantClient(":memory:")
+    monkeypatch.setattr(client, "info", lambda: VERSION)
+    collection = Collection.create(client, "points", codec_of())
+    upload(collection, X)
+    units = X / np.linalg.norm(X, axis=1, keepdims=True)
+    cosines = units @ units[3]
+    nearest = [int(row) for row in np.argsort(-cosines)[1:4]]
+    for query in (3, models.NearestQuery(nearest=3)):
+        points = collection.query_points(query, limit=3).points
+        assert [point.id for point in points] == nearest
+        np.testing.assert_allclose([one.score for one in points], cosines[nearest], atol=1e-4)
+    document = models.Document(text="a text", model="some/model")
+    with pytest.raises(ValueError, match="not Document"):
+        collection.query_points(document)
+    client.close()
+
+
+def test_a_client_older_than_the_server_decides_what_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = QdrantClient(":memory:")
+    monkeypatch.setattr(client, "info", lambda: VERSION)
+    monkeypatch.setattr("bqcore_qdrant.versions.version", lambda name: "1.17.3")
+    message = r"turbo quantization: expected qdrant-client of version 1\.18 or later, not 1\.17"
+    with pytest.raises(ValueError, match=message):
+        Collection.create(client, "points", codec_of("turbo1+float32"))
+    monkeypatch.setattr("bqcore_qdrant.versions.version", lambda name: "1.14.0")
+    with pytest.raises(ValueError, match=r"expected 1\.15 or later, not 1\.14\.0"):
+        Collection.create(client, "points", codec_of("scalar8+float32"))
     client.close()
 
 

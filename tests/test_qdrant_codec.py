@@ -12,6 +12,7 @@ from qdrant_client import models
 
 from bqcore_qdrant import Config, QdrantCodec, Transform, Version, formula, requests
 from bqcore_qdrant.identity import check_identity, identity
+from bqcore_qdrant.stages import factors
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def test_factors_complete_scores_to_the_metric(data: Any, metric: str) -> None:
     X, Q = data
     codec = QdrantCodec.with_factors(X, metric)
     stored = codec.encode(X)
-    found = formula.factors(codec, X, stored)
+    found = factors(codec.transform, X, stored)
     for query in Q[:5]:
         asked = codec.encode_query(query).astype(float)
         shift = float(codec.transform.query_shift(query[np.newaxis])[0])
@@ -184,6 +185,29 @@ def test_factors_complete_scores_to_the_metric(data: Any, metric: str) -> None:
         )
         estimate = np.sign(stored) @ asked * found[:, 0] + found[:, 1]
         assert np.corrcoef(estimate, exact)[0, 1] > 0.85
+
+
+def test_factors_come_with_a_predicted_recall(data: Any) -> None:
+    X, Q = data
+    codec = QdrantCodec.with_factors(X, "l2", target_recall=0.9, queries=Q, server_version="1.15")
+    option = codec.option
+    assert option is not None
+    assert option.recall >= 0.9
+    assert option.recall > option.recall_without_rescore
+    less = QdrantCodec.with_factors(X, "l2", oversampling=1, queries=Q).option
+    assert less is not None
+    assert less.recall < option.recall
+    noise = np.random.default_rng(0).standard_normal((3000, 64))
+    with pytest.raises(ValueError, match=r"expected at most 0\.\d+ with factors here, not 0\.9999"):
+        QdrantCodec.with_factors(noise, "l2", target_recall=0.9999)
+    with pytest.raises(ValueError, match=r"expected a number in \(0, 1\], not 1.2"):
+        QdrantCodec.with_factors(X, "l2", target_recall=1.2)
+    fifth = X[::5]
+    part = QdrantCodec.with_factors(fifth, "l2", oversampling=4, queries=Q, n_total=len(X)).option
+    whole = QdrantCodec.with_factors(X, "l2", oversampling=4, queries=Q).option
+    assert part is not None
+    assert whole is not None
+    assert part.recall == pytest.approx(whole.recall, abs=0.08)  # 300 rows stand for 1,500
 
 
 def test_factors_are_taken_from_payloads_again() -> None:

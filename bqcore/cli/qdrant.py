@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -23,11 +24,16 @@ app = typer.Typer(help="Qdrant collections whose recall is known beforehand.", n
 
 # Vectors of an existing collection that a codec is fitted on.
 _FITTED_ON = 20_000
+# Port of a server's gRPC interface unless it says otherwise; seconds that one request may take.
+GRPC_PORT, _TIMEOUT = 6334, 60
 
-Url = Annotated[str | None, typer.Option(envvar="QDRANT_URL", help="The server, e.g. http://localhost:6333.")]
+Url = Annotated[
+    str | None, typer.Option(help="The server, e.g. http://localhost:6333. [default: QDRANT_URL]")
+]
 ApiKey = Annotated[str | None, typer.Option(envvar="QDRANT_API_KEY", help="Its key.")]
 Edge = Annotated[Path | None, typer.Option(help="Folder of the embedded engine, instead of a server.")]
 Grpc = Annotated[bool, typer.Option("--grpc", help="Talk to the server over gRPC.")]
+GrpcPort = Annotated[int, typer.Option(envvar="QDRANT_GRPC_PORT", min=1, max=65535, help="Its gRPC port.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Metric = Annotated[str | None, typer.Option(help="l2, ip or cosine. [default: what the data says]")]
 Target = Annotated[float | None, typer.Option(help="Cheapest configuration with this recall@k.")]
@@ -42,8 +48,12 @@ Resume = Annotated[bool, typer.Option("--resume", help="Leave points alone that 
 
 
 @contextlib.contextmanager
-def open_client(url: str | None, api_key: str | None, edge: Path | None, grpc: bool) -> Iterator[Any]:
-    """Yield a client of the server, or of the embedded engine."""
+def open_client(
+    url: str | None, api_key: str | None, edge: Path | None, grpc: bool, grpc_port: int = GRPC_PORT
+) -> Iterator[Any]:
+    """Yield a client of the server (by default that of QDRANT_URL), or of the embedded engine."""
+    if url is None and edge is None:
+        url = os.environ.get("QDRANT_URL")
     if (url is None) == (edge is None):
         raise ValueError(f"expected one of --url and --edge, not --url {url} and --edge {edge}")
     if edge is not None:
@@ -54,7 +64,7 @@ def open_client(url: str | None, api_key: str | None, edge: Path | None, grpc: b
         return
     from qdrant_client import QdrantClient
 
-    client = QdrantClient(url=url, api_key=api_key, prefer_grpc=grpc)
+    client = QdrantClient(url=url, api_key=api_key, prefer_grpc=grpc, grpc_port=grpc_port, timeout=_TIMEOUT)
     try:
         yield client
     finally:
@@ -130,6 +140,9 @@ def advise(
         str | None, typer.Option(help="Take this configuration, e.g. 'turbo1+turbo8 x4'.", metavar="NAME")
     ] = None,
     transform: Annotated[str, typer.Option(help="Of vectors, with --config: raw, centre or rotate.")] = "raw",
+    factors: Annotated[
+        bool, typer.Option("--factors", help="Binary codes with RaBitQ's factors in the payload.")
+    ] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the codec is saved.")] = Path(
         "codec.npz"
     ),
@@ -139,7 +152,11 @@ def advise(
     import numpy as np
 
     from bqcore import datasets
+    from bqcore_qdrant import QdrantCodec
 
+    if factors and (bytes_per_vector is not None or config is not None):
+        given = f"--bytes-per-vector {bytes_per_vector} and --config {config}"
+        raise ValueError(f"--factors: expected --target-recall alone, not {given}")
     stages = Stages()
     with stages.stage(f"read {data.name}"):
         found = datasets.read(data, metric=metric)
@@ -149,19 +166,20 @@ def advise(
     only = _given(config, transform, target_recall, bytes_per_vector)
     if target_recall is None and bytes_per_vector is None and only is None:
         target_recall = 0.95
-    codec = _fit(
-        stages,
-        "predict recall",
-        X,
-        found.metric,
-        only=only,
-        target_recall=target_recall,
-        bytes_per_vector=bytes_per_vector,
-        server_version=server_version,
-        queries=found.queries,
-        k=k,
-        n_total=n_total,
-    )
+    asked: dict[str, Any] = {
+        "target_recall": target_recall,
+        "server_version": server_version,
+        "queries": found.queries,
+        "k": k,
+        "n_total": n_total,
+    }
+    if factors:
+        with stages.stage("predict recall"):
+            codec = QdrantCodec.with_factors(X, found.metric, **asked)
+    else:
+        codec = _fit(
+            stages, "predict recall", X, found.metric, only=only, bytes_per_vector=bytes_per_vector, **asked
+        )
     if option > 1:
         if option > len(codec.options):
             raise ValueError(f"--option: expected at most {len(codec.options)}, not {option}")
@@ -182,13 +200,14 @@ def create(
     api_key: ApiKey = None,
     edge: Edge = None,
     grpc: Grpc = False,
+    grpc_port: GrpcPort = GRPC_PORT,
     as_json: AsJson = False,
 ) -> None:
     """Create a collection for a codec."""
     from bqcore_qdrant import Collection, QdrantCodec
 
     codec = QdrantCodec.load(codec_file)
-    with open_client(url, api_key, edge, grpc) as client:
+    with open_client(url, api_key, edge, grpc, grpc_port) as client:
         _show(Collection.create(client, name, codec).describe(), as_json)
 
 
@@ -201,6 +220,7 @@ def upload(
     api_key: ApiKey = None,
     edge: Edge = None,
     grpc: Grpc = False,
+    grpc_port: GrpcPort = GRPC_PORT,
     batch_size: BatchSize = 256,
     parallel: Parallel = 1,
     resume: Resume = False,
@@ -217,7 +237,7 @@ def upload(
 
     stages = Stages()
     codec = QdrantCodec.load(codec_file)
-    with open_client(url, api_key, edge, grpc) as client:
+    with open_client(url, api_key, edge, grpc, grpc_port) as client:
         collection = Collection(client, name, codec)
         with stages.stage("upload") as bar:
             done = fill(
@@ -244,6 +264,7 @@ def verify(
     api_key: ApiKey = None,
     edge: Edge = None,
     grpc: Grpc = False,
+    grpc_port: GrpcPort = GRPC_PORT,
     queries: Annotated[
         Path | None, typer.Option(help="Vectors to ask for. [default: points of the collection]")
     ] = None,
@@ -259,8 +280,12 @@ def verify(
 
     asked = None if queries is None else np.load(queries, allow_pickle=False)
     codec = QdrantCodec.load(codec_file)
-    with open_client(url, api_key, edge, grpc) as client, Stages().stage("exact and quantized search"):
-        found = measure(Collection(client, name, codec), asked, k, n_queries=n_queries)
+    stages = Stages()
+    with (
+        open_client(url, api_key, edge, grpc, grpc_port) as client,
+        stages.stage("exact and quantized search") as bar,
+    ):
+        found = measure(Collection(client, name, codec), asked, k, n_queries=n_queries, progress=bar)
     _show(found.as_dict(), as_json)
     if not found.is_as_predicted:
         raise typer.Exit(1)
@@ -274,6 +299,7 @@ def migrate(
     api_key: ApiKey = None,
     edge: Edge = None,
     grpc: Grpc = False,
+    grpc_port: GrpcPort = GRPC_PORT,
     codec_file: Annotated[
         Path, typer.Option("--codec", help="Codec; fitted on the source and saved here if missing.")
     ] = Path("codec.npz"),
@@ -294,7 +320,7 @@ def migrate(
     from bqcore_qdrant.migrate import METRICS, other_vectors, sample_vectors, source_of, source_vector
 
     stages = Stages()
-    with open_client(url, api_key, edge, grpc) as client:
+    with open_client(url, api_key, edge, grpc, grpc_port) as client:
         params = source_vector(client, source, using)
         old = None if source_codec is None else QdrantCodec.load(source_codec)
         source_of(client, source, using, old)

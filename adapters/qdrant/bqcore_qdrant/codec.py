@@ -10,7 +10,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import numpy.typing as npt
 
 from bqcore import _archive
@@ -24,15 +23,13 @@ from bqcore._validation import (
     zero_rows,
 )
 from bqcore_qdrant.choose import Option, best_options, given_option, predict_all
-from bqcore_qdrant.config import Config, Datatype, QueryEncoding
-from bqcore_qdrant.predict import Sample
+from bqcore_qdrant.config import OVERSAMPLING, Config, Datatype, QueryEncoding
+from bqcore_qdrant.predict import checked_sample
+from bqcore_qdrant.predict_factors import predict_factors
 from bqcore_qdrant.transform import Kind, Transform, check_query
 from bqcore_qdrant.versions import EDGE, Version
 
 FORMAT, FORMAT_VERSION = "bqcore qdrant codec", 1
-#: Rows that recall is predicted from at most.
-MAX_SAMPLE = 100_000
-
 Progress = Callable[[str, int, int], None]
 
 
@@ -141,11 +138,10 @@ class QdrantCodec:
         if [bytes_per_vector, target_recall, only].count(None) != 2:
             given = f"bytes_per_vector = {bytes_per_vector} and target_recall = {target_recall}"
             raise ValueError(f"expected one of bytes_per_vector and target_recall, not {given}")
-        if target_recall is not None and not 0 < target_recall <= 1:
-            raise ValueError(f"target_recall: expected a number in (0, 1], not {target_recall}")
+        _check_target(target_recall)
         if bytes_per_vector is not None:
             bytes_per_vector = check_int(bytes_per_vector, name="bytes_per_vector", low=1)
-        sample, n_zero = _sample(X, queries, metric, k, n_total, seed)
+        sample, n_zero = checked_sample(X, queries, metric, k, n_total, seed)
         say = progress or (lambda text, done, total: None)
         predicted = predict_all(sample, version, seed, say, among if only is None else [only[1].storage])
         dim = sample.X.shape[1]
@@ -170,8 +166,12 @@ class QdrantCodec:
         *,
         datatype: Datatype = "float32",
         oversampling: float = 4.0,
+        target_recall: float | None = None,
         query_encoding: QueryEncoding = "scalar8bits",
         server_version: str | Version = EDGE,
+        queries: npt.ArrayLike | None = None,
+        k: int = 10,
+        n_total: int | None = None,
         random_state: int = 0,
     ) -> Self:
         """Return a codec with RaBitQ's corrective factors in the payload: for servers without turbo codes.
@@ -182,14 +182,22 @@ class QdrantCodec:
         Parameters
         ----------
         X : ndarray of float32, shape (n, dim)
-            Vectors or a sample, which the mean is taken from.
+            Vectors or a sample, which the mean is taken from and recall predicted on.
         metric : {"l2", "ip", "cosine"}
         datatype : {"float32", "float16"}
         oversampling : float, default 4
-            Candidates by codes, per result.
+            Candidates by codes, per result, where there is no target.
+        target_recall : float, optional
+            The least oversampling that reaches this recall@k.
         query_encoding : {"scalar4bits", "scalar8bits"}
         server_version : str or Version
-        random_state : int, default 0
+        queries, k, n_total, random_state
+            As in `fit`.
+
+        Raises
+        ------
+        ValueError
+            If the target is out of reach, or the server lacks formula queries.
         """
         if datatype not in ("float32", "float16"):
             raise ValueError(f"datatype: expected float32 or float16 with factors, not {datatype!r}")
@@ -199,11 +207,38 @@ class QdrantCodec:
             )
         version = server_version if isinstance(server_version, Version) else Version.parse(server_version)
         version.check("formula")
-        fitted = Transform.fit(
-            as_vectors(X), check_metric(metric), "rotate", check_random_state(random_state)
-        )
+        _check_target(target_recall)
+        metric, seed = check_metric(metric), check_random_state(random_state)
+        sample, n_zero = checked_sample(X, queries, metric, k, n_total, seed)
+        transform = replace(Transform.fit(sample.X, metric, "rotate", seed), factors=True)
         config = Config("binary", 1, query_encoding, datatype, oversampling)
-        return cls(replace(fitted, factors=True), config, server_version=version)
+        tried = (oversampling,) if target_recall is None else OVERSAMPLING
+        found = predict_factors(sample, transform, config, tried)
+        if target_recall is not None:
+            enough = [over for over in tried if found.recall[over] >= target_recall]
+            if not enough:
+                best = max(found.recall.values())
+                raise ValueError(
+                    f"target_recall: expected at most {best:.3f} with factors here, not {target_recall}"
+                )
+            config = replace(config, oversampling=min(enough))
+        plain = Transform.fit(sample.X, metric, "raw", seed)
+        (raw,) = sample.predict(plain, [config], [config.oversampling])
+        option = Option(
+            kind="rotate",
+            config=config,
+            recall=round(found.recall[config.oversampling], 4),
+            recall_without_rescore=round(found.recall_without_rescore, 4),
+            raw_recall=round(raw.recall[config.oversampling], 4),
+            bytes_ram=config.bytes_ram(transform.dim, "Dot"),
+            bytes_disk=config.bytes_disk(transform.dim, "Dot"),
+            reason=(
+                f"binary codes of 1 bit find {config.oversampling:g} times the results, RaBitQ's factors in "
+                f"the payload (some 80 bytes more) choose half of them, rescored from {datatype}"
+            ),
+        )
+        fitted = Fitted(sample.n_total, len(sample.X), len(sample.queries), n_zero, sample.k)
+        return cls(transform, config, (option,), fitted, version)
 
     def with_option(self, option: Option, X: npt.ArrayLike, random_state: int = 0) -> QdrantCodec:
         """Return a codec that uses another of the options, its mean taken from X, shape (n, dim)."""
@@ -344,35 +379,6 @@ class QdrantCodec:
         return f"QdrantCodec({parts}, {self.config.name!r}, hash={self.hash[:12]})"
 
 
-def _sample(
-    X: npt.ArrayLike,
-    queries: npt.ArrayLike | None,
-    metric: Metric,
-    k: int,
-    n_total: int | None,
-    seed: int,
-) -> tuple[Sample, int]:
-    """Check data and return the sample that recall is predicted from, and how many zero rows it left out."""
-    rows = as_vectors(X)
-    n_zero = 0
-    if metric == "cosine":
-        zeros = zero_rows(rows)
-        n_zero = len(zeros)
-        if n_zero == len(rows):
-            raise ValueError(f"X: expected rows with a direction, but all {n_zero} are zero vectors")
-        rows = np.delete(rows, zeros, axis=0) if n_zero else rows
-    total = len(rows) if n_total is None else check_int(n_total, name="n_total", low=len(rows))
-    if len(rows) > MAX_SAMPLE:
-        keep = np.random.default_rng(seed).choice(len(rows), MAX_SAMPLE, replace=False)
-        rows = rows[np.sort(keep)]
-    if len(rows) < 2:
-        raise ValueError(f"X: expected at least 2 rows, not {len(rows)}")
-    k = check_int(k, name="k", low=1, high=len(rows) - 1)
-    asked = None
-    if queries is not None:
-        asked = as_vectors(queries, name="queries", dim=rows.shape[1])
-        if metric == "cosine":
-            asked = np.delete(asked, zero_rows(asked), axis=0)
-        if not len(asked):
-            raise ValueError("queries: expected at least 1 with a direction, not 0")
-    return Sample(rows, asked, metric, k, total, seed), n_zero
+def _check_target(target_recall: float | None) -> None:
+    if target_recall is not None and not 0 < target_recall <= 1:
+        raise ValueError(f"target_recall: expected a number in (0, 1], not {target_recall}")

@@ -341,6 +341,7 @@ class EdgeClient:
     ) -> list[QueryResponse]:
         """Search with several requests at once."""
         shard = self._shard(collection_name)
+        requests = [self._with_vector(collection_name, one) for one in requests]
         made = [
             edge.QueryRequest(
                 limit=one.limit or 10,
@@ -356,6 +357,25 @@ class EdgeClient:
             for one in requests
         ]
         return [QueryResponse(points=[_as_scored(p) for p in shard.query(one)]) for one in made]
+
+    def _with_vector(self, name: str, request: models.QueryRequest) -> models.QueryRequest:
+        """Return a request for a point's neighbours as one for its vector's, the point itself left out."""
+        id_ = request.query
+        if isinstance(id_, models.NearestQuery) and id_.mmr is None:
+            id_ = id_.nearest
+        if isinstance(id_, bool) or not isinstance(id_, int | str):
+            return request
+        using = request.using or ""
+        found = self.retrieve(name, [id_], with_payload=False, with_vectors=[using] if using else True)
+        vector: Any = found[0].vector if found else None
+        vector = vector.get(using) if isinstance(vector, dict) else vector
+        if vector is None:
+            raise ValueError(f"query: expected the id of a point with a vector {using!r}, not {id_!r}")
+        others = models.Filter(
+            must=None if request.filter is None else [request.filter],
+            must_not=[models.HasIdCondition(has_id=[id_])],
+        )
+        return request.model_copy(update={"query": vector, "filter": others})
 
 
 def _as_record(one: edge.Record) -> models.Record:

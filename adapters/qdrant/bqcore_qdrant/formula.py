@@ -1,7 +1,8 @@
 """RaBitQ's corrective factors in the payload, applied by the server's formula query.
 
-A score of one-bit codes under Dot, times the largest coordinate of the query, is sum_i sign(r_i) q'_i for
-r = R(x - c) and q' = R(q - c). RaBitQ's estimate of <q', r> multiplies it by f_rescale = |r|^2 / |r|_1. With
+Factors are computed in `stages.py`. A score of one-bit codes under Dot, times the largest coordinate of the
+query, is sum_i sign(r_i) q'_i for r = R(x - c) and q' = R(q - c). RaBitQ's estimate of <q', r> multiplies it
+by f_rescale = |r|^2 / |r|_1. With
 
     f_add = <x, c>  (cosine, ip)    or    f_add = -|r|^2 / 2  (l2)
 
@@ -20,32 +21,12 @@ from typing import Any
 import numpy as np
 from qdrant_client import models
 
-from bqcore._validation import Float32Array, Float64Array, unit_or_zero_rows
 from bqcore_qdrant.codec import QdrantCodec
+from bqcore_qdrant.stages import KEPT
 
 F_RESCALE, F_ADD = "bqcore_f_rescale", "bqcore_f_add"
 #: What a point without factors gets: it comes last.
 DEFAULTS = {F_RESCALE: 0.0, F_ADD: -1e30}
-# Share of the candidates by codes whose floats are read.
-_KEPT = 0.5
-
-
-def factors(codec: QdrantCodec, X: Float32Array, stored: Float32Array) -> Float64Array:
-    """Return f_rescale and f_add of vectors, shape (n, 2).
-
-    Parameters
-    ----------
-    codec : QdrantCodec
-    X, stored : ndarray of float32, shape (n, dim)
-        Vectors as given, and `codec.encode` of them.
-    """
-    r = stored.astype(np.float64)
-    squares, lengths = np.square(r).sum(axis=1), np.abs(r).sum(axis=1)
-    rescale = np.divide(squares, lengths, out=np.zeros(len(r)), where=lengths > 0)
-    if codec.metric == "l2":
-        return np.stack([rescale, -squares / 2], axis=1)
-    rows = unit_or_zero_rows(X) if codec.metric == "cosine" else X
-    return np.stack([rescale, rows.astype(np.float64) @ codec.transform.mean.astype(np.float64)], axis=1)
 
 
 def create_indexes(client: Any, name: str) -> None:
@@ -102,7 +83,7 @@ def staged(
     kept = models.Prefetch(
         prefetch=[codes],
         query=models.FormulaQuery(formula=estimate, defaults=DEFAULTS),
-        limit=max(wanted, math.ceil(_KEPT * depth)),
+        limit=max(wanted, math.ceil(KEPT * depth)),
     )
     exact = models.Prefetch(
         prefetch=[kept], query=query, using=using, limit=kept.limit, params=models.SearchParams(exact=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +21,8 @@ from bqcore_qdrant.upload import BATCH_SIZE, Progress, Uploaded, upload
 
 # Points whose scores are compared, and results of each.
 _SAMPLE, _TOP = 50, 10
+# Of these, that are asked for together.
+_BATCH = 25
 METRICS = {models.Distance.COSINE: "cosine", models.Distance.EUCLID: "l2", models.Distance.DOT: "ip"}
 
 
@@ -131,10 +133,10 @@ def _random_points(client: Any, name: str, using: str, n: int, *, with_payload: 
     return list(found.points)
 
 
-def _allowed(client: Any, name: str, wanted: int) -> int:
-    """Return a number of results, cut down to what the source's strict mode allows."""
+def _allowed(client: Any, name: str, wanted: int, limit: str = "max_query_limit") -> int:
+    """Return a number, cut down to a limit of the source's strict mode."""
     strict = getattr(client.get_collection(name).config, "strict_mode_config", None)
-    most = strict.max_query_limit if strict is not None and strict.enabled else None
+    most = getattr(strict, limit, None) if strict is not None and strict.enabled else None
     return wanted if most is None else min(wanted, int(most))
 
 
@@ -207,7 +209,7 @@ def migrate(
         raise ValueError(f"collection {name!r}: expected metric {codec.metric}, not {metric}")
     n = client.count(name, exact=True).count
     page = _allowed(client, name, batch_size)
-    source = Source(_scrolled(client, name, using, target.using, codec.dim, page, old), n)
+    source = Source(_scrolled(client, name, using, target.using, codec.dim, page, old), n, True)
     uploaded = upload(
         target,
         source,
@@ -270,27 +272,29 @@ def compare(
     indexes: tuple[str, ...],
 ) -> Migration:
     """Count both collections and compare exact scores and payloads of sampled points."""
-    exact = models.SearchParams(exact=True)
-    ask_old = partial(client.query_points, name) if old is None else old.query_points
-    errors, same, equal, n_sampled = [0.0], [], True, 0
     points = _random_points(client, name, using, _SAMPLE, with_payload=True)
     if old is not None:
         decode_points(old.codec, using, points)
-    for point in points:
-        there = target.client.retrieve(target.name, ids=[point.id], with_payload=True, with_vectors=False)
-        if not there:
-            equal = False
-            continue
-        equal &= (without_factors(there[0].payload) or {}) == (point.payload or {})
-        vector = _vector(point.vector, using)
-        if vector is None or (target.codec.metric == "cosine" and not any(vector)):
-            continue
-        n_sampled += 1
-        before = ask_old(
-            query=vector, using=using or None, limit=_TOP, search_params=exact, with_payload=False
-        ).points
-        new = target.query_points(vector, limit=_TOP, search_params=exact, with_payload=False).points
-        scores = {str(one.id): one.score for one in before}
+    ids = [point.id for point in points]
+    there = {
+        str(one.id): one.payload or {}
+        for one in target.client.retrieve(target.name, ids=ids, with_payload=True, with_vectors=False)
+    }
+    equal = all(without_factors(there.get(str(point.id))) == (point.payload or {}) for point in points)
+    vectors = [
+        vector
+        for point in points
+        if str(point.id) in there and (vector := _vector(point.vector, using)) is not None
+        if target.codec.metric != "cosine" or any(vector)
+    ]
+    ask_old = partial(client.query_batch_points, name) if old is None else old.query_batch_points
+    before = _asked(ask_old, using, vectors, _allowed(client, name, _BATCH, "search_max_batchsize"))
+    after = _asked(
+        target.query_batch_points, target.using, vectors, target.allowed(_BATCH, "search_max_batchsize")
+    )
+    errors, same = [0.0], []
+    for found, new in zip(before, after, strict=True):
+        scores = {str(one.id): one.score for one in found}
         scale = max((abs(score) for score in scores.values()), default=1.0) or 1.0
         errors += [abs(one.score - scores[str(one.id)]) / scale for one in new if str(one.id) in scores]
         same.append(len({str(one.id) for one in new} & set(scores)) / max(1, len(scores)))
@@ -298,9 +302,29 @@ def compare(
         uploaded=uploaded,
         source_points=client.count(name, exact=True).count,
         target_points=target.client.count(target.name, exact=True).count,
-        n_sampled=n_sampled,
+        n_sampled=len(vectors),
         largest_score_error=max(errors),
         same_results=float(np.mean(same)) if same else 1.0,
         payloads_equal=equal,
         indexes=indexes,
     )
+
+
+def _asked(
+    ask: Callable[[list[models.QueryRequest]], Any], using: str, vectors: list[Any], step: int
+) -> list[list[Any]]:
+    """Return the exact results for vectors, each a list of points, asked for in batches."""
+    wanted = [
+        models.QueryRequest(
+            query=vector,
+            using=using or None,
+            limit=_TOP,
+            params=models.SearchParams(exact=True),
+            with_payload=False,
+        )
+        for vector in vectors
+    ]
+    out: list[list[Any]] = []
+    for start in range(0, len(wanted), step):
+        out += [response.points for response in ask(wanted[start : start + step])]
+    return out

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from bqcore._validation import Float32Array, Float64Array, IdArray, unit_or_zero_rows
+from bqcore._validation import (
+    Float32Array,
+    Float64Array,
+    IdArray,
+    Metric,
+    as_vectors,
+    check_int,
+    unit_or_zero_rows,
+    zero_rows,
+)
 from bqcore.evaluation import exact_distances, exact_search
 from bqcore_qdrant.config import Config
 from bqcore_qdrant.dense import DenseRows, Rows, best_rows
@@ -16,6 +25,8 @@ from bqcore_qdrant.ranked import Ranked
 from bqcore_qdrant.scorers import Encoder
 from bqcore_qdrant.transform import Transform
 
+#: Rows that recall is predicted from at most.
+MAX_SAMPLE = 100_000
 #: Queries at most: a recall of .9 from 500 has a standard error of about .005.
 MAX_QUERIES = 500
 _BLOCK_SCORES = 1 << 24
@@ -104,7 +115,7 @@ class Sample:
         self._kth_known: dict[tuple[int, int], Float64Array] = {}
         self._known: tuple[IdArray, npt.NDArray[np.float64]] | None = None
 
-    def _distances_of(self, found: IdArray) -> npt.NDArray[np.float64]:
+    def distances_of(self, found: IdArray) -> npt.NDArray[np.float64]:
         """Distances of candidates, shape (n_queries, depth); infinite beyond the nearest."""
         # One sorted list of (query, row) for all queries: one search finds every candidate in it.
         base = (np.arange(len(found), dtype=np.int64) * len(self.X))[:, np.newaxis]
@@ -117,7 +128,7 @@ class Sample:
         place = np.minimum(np.searchsorted(known, asked), len(known) - 1)
         return np.where(known[place] == asked, distances[place], np.inf)
 
-    def _kth(self, k: int, n_groups: int) -> Float64Array:
+    def kth(self, k: int, n_groups: int) -> Float64Array:
         """Distance of the k-th neighbour, with ties, of all rows or of every part: (n_queries, n_groups)."""
         if (k, n_groups) not in self._kth_known:
             out = np.empty((len(self._near), n_groups))
@@ -166,7 +177,7 @@ class Sample:
         asked = transform.apply_query(self.queries)
         if transform.distance == "Cosine":
             asked = unit_or_zero_rows(asked)
-        depths = self._depths(oversampling)
+        depths = self.depth(oversampling)
         shared: IdArray | None = None
         out = []
         for config in configs:
@@ -179,7 +190,7 @@ class Sample:
                 if shared is None:
                     shared = self._candidates(encoder.coded(config, "float32"), asked, depths)
                 found = shared
-            exact = self._rescored(encoder.stored(config.datatype), asked, found)
+            exact = self.rescored(encoder.stored(config.datatype), asked, found)
             if self.own is not None:
                 exact[found == self.own[:, np.newaxis]] = -np.inf
             if plain:  # the order of their codes is that of what is stored
@@ -196,7 +207,7 @@ class Sample:
             rows = unit_or_zero_rows(rows)
         return Encoder(rows, transform.distance, 0)
 
-    def _depths(self, oversampling: Sequence[float]) -> int:
+    def depth(self, oversampling: Sequence[float]) -> int:
         """Candidates per query that predictions are made from."""
         n = len(self.X) - (self.own is not None)
         if self._n_parts == 1:
@@ -208,7 +219,7 @@ class Sample:
     def _prediction(
         self, found: IdArray, exact: npt.NDArray[np.float64], oversampling: Sequence[float], plain: bool
     ) -> Prediction:
-        distances = self._distances_of(found)
+        distances = self.distances_of(found)
         if plain:
             (share,) = self._recalls(found, exact, distances, [1.0])
             return Prediction(dict.fromkeys(oversampling, share), share)
@@ -225,23 +236,35 @@ class Sample:
         oversampling: Sequence[float],
     ) -> list[float]:
         """Recall in the whole collection at several oversamplings, from candidates in their codes' order."""
+        every = Ranked(exact, distances, np.zeros(found.shape, dtype=np.int64), 1)
+        cut = Ranked(exact, distances, self.parts[found], self._n_parts) if self._n_parts > 1 else every
 
-        def at(ranked: Ranked, n_groups: int, k: int) -> npt.NDArray[np.float64]:
-            near = ranked.near(self._kth(k, n_groups))
+        def at(n_groups: int, k: int) -> Float64Array:
+            ranked = every if n_groups == 1 else cut
+            near = ranked.near(self.kth(k, n_groups))
             return np.asarray([ranked.recall(near, k, max(k, round(over * k))) for over in oversampling])
 
-        every = Ranked(exact, distances, np.zeros(found.shape, dtype=np.int64), 1)
+        return [float(one) for one in self.in_the_whole(at)]
+
+    def in_the_whole(self, at: Callable[[int, int], Float64Array]) -> Float64Array:
+        """Return recall in the whole collection, from recall in all of the sample or its parts, with any k.
+
+        Parameters
+        ----------
+        at : callable
+            Takes 1 or the number of parts, and k; returns recalls.
+        """
         if self._n_parts == 1:
-            return [float(one) for one in at(every, 1, self.k_sample)]
-        cut = Ranked(exact, distances, self.parts[found], self._n_parts)
+            return at(1, self.k_sample)
         # Recall hardly depends on k: the ones about k f, together, have less noise than k f alone.
-        means = np.zeros(len(oversampling))
-        for k in range(1, 2 * self.k_sample):
-            means += at(every, 1, k) + at(every, 1, round(k / self.share)) - at(cut, self._n_parts, k)
-        return [float(one) for one in np.clip(means / (2 * self.k_sample - 1), 0.0, 1.0)]
+        found = [
+            at(1, k) + at(1, round(k / self.share)) - at(self._n_parts, k)
+            for k in range(1, 2 * self.k_sample)
+        ]
+        return np.asarray(np.clip(np.mean(found, axis=0), 0.0, 1.0))
 
     @staticmethod
-    def _rescored(primary: DenseRows, Q: Float32Array, found: IdArray) -> npt.NDArray[np.float64]:
+    def rescored(primary: DenseRows, Q: Float32Array, found: IdArray) -> npt.NDArray[np.float64]:
         """Scores from primary storage of candidates, shape (n_queries, depth)."""
         out = np.empty(found.shape)
         for i, q in enumerate(Q):
@@ -252,3 +275,37 @@ class Sample:
             else:
                 out[i] = rows @ q
         return out
+
+
+def checked_sample(
+    X: npt.ArrayLike,
+    queries: npt.ArrayLike | None,
+    metric: Metric,
+    k: int,
+    n_total: int | None,
+    seed: int,
+) -> tuple[Sample, int]:
+    """Check data and return the sample that recall is predicted from, and how many zero rows it left out."""
+    rows = as_vectors(X)
+    n_zero = 0
+    if metric == "cosine":
+        zeros = zero_rows(rows)
+        n_zero = len(zeros)
+        if n_zero == len(rows):
+            raise ValueError(f"X: expected rows with a direction, but all {n_zero} are zero vectors")
+        rows = np.delete(rows, zeros, axis=0) if n_zero else rows
+    total = len(rows) if n_total is None else check_int(n_total, name="n_total", low=len(rows))
+    if len(rows) > MAX_SAMPLE:
+        keep = np.random.default_rng(seed).choice(len(rows), MAX_SAMPLE, replace=False)
+        rows = rows[np.sort(keep)]
+    if len(rows) < 2:
+        raise ValueError(f"X: expected at least 2 rows, not {len(rows)}")
+    k = check_int(k, name="k", low=1, high=len(rows) - 1)
+    asked = None
+    if queries is not None:
+        asked = as_vectors(queries, name="queries", dim=rows.shape[1])
+        if metric == "cosine":
+            asked = np.delete(asked, zero_rows(asked), axis=0)
+        if not len(asked):
+            raise ValueError("queries: expected at least 1 with a direction, not 0")
+    return Sample(rows, asked, metric, k, total, seed), n_zero

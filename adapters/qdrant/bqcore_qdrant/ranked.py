@@ -34,11 +34,15 @@ class Ranked:
             if group + 1 < n_groups:
                 starts[:, group + 1] = starts[:, group] + counts[:, -1]
         # By group, best rescored first: the best k of a group are its first k that are deep enough.
-        order = np.lexsort((-exact, groups), axis=1)
+        order = np.argsort(-exact, axis=1, kind="stable")
+        if n_groups > 1:  # a stable sort of small integers counts them
+            small = np.take_along_axis(groups, order, axis=1).astype(np.min_scalar_type(n_groups))
+            order = np.take_along_axis(order, np.argsort(small, axis=1, kind="stable"), axis=1)
         self._rank = np.take_along_axis(rank, order, axis=1)
         self._distances = np.take_along_axis(distances, order, axis=1)
         self._groups = np.take_along_axis(groups, order, axis=1)
-        self._starts = starts
+        # Where each candidate's group starts.
+        self._starts = starts if n_groups == 1 else np.take_along_axis(starts, self._groups, axis=1)
 
     def near(self, kth: Float64Array) -> npt.NDArray[np.bool_]:
         """Return which candidates lie within their group's k-th distances, shape (n_queries, n_groups)."""
@@ -60,8 +64,6 @@ class Ranked:
         place = np.cumsum(deep, axis=1, dtype=np.int32)
         if self._n_groups > 1:
             before = np.pad(place, ((0, 0), (1, 0)))
-            place -= np.take_along_axis(
-                np.take_along_axis(before, self._starts, axis=1), self._groups, axis=1
-            )
+            place -= np.take_along_axis(before, self._starts, axis=1)
         hits = np.count_nonzero(deep & (place <= k) & near)
         return hits / (len(deep) * self._n_groups * k)

@@ -52,10 +52,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Source:
-    """Batches, and how many points they have together; None where that is not known."""
+    """Batches, how many points they have together (None where that is not known), and about their ids.
+
+    `has_distinct_ids` says that no id can occur twice: row numbers, or another collection's.
+    """
 
     batches: Iterator[Batch]
     n: int | None
+    has_distinct_ids: bool = False
 
 
 def open_source(
@@ -135,7 +139,7 @@ def _from_array(
                 start=start,
             )
 
-    return Source(batches(), n)
+    return Source(batches(), n, has_distinct_ids=ids is None)
 
 
 def _from_parquet(path: Path, batch_size: int, id_column: str, vector_column: str | None) -> Source:
@@ -183,7 +187,7 @@ def _from_parquet(path: Path, batch_size: int, id_column: str, vector_column: st
             )
             start += len(rows)
 
-    return Source(batches(), file.metadata.num_rows)
+    return Source(batches(), file.metadata.num_rows, has_distinct_ids=not has_ids)
 
 
 def _from_iterable(source: Iterable[Any], batch_size: int) -> Iterator[Batch]:

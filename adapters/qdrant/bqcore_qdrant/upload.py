@@ -13,8 +13,9 @@ from qdrant_client import models
 from bqcore._validation import as_vectors, check_int, zero_rows
 from bqcore_qdrant.codec import QdrantCodec
 from bqcore_qdrant.collection import Collection
-from bqcore_qdrant.formula import F_ADD, F_RESCALE, factors
+from bqcore_qdrant.formula import F_ADD, F_RESCALE
 from bqcore_qdrant.sources import Batch, PointId, open_source
+from bqcore_qdrant.stages import factors
 
 Progress = Callable[[int, int | None], None]
 T = TypeVar("T")
@@ -119,7 +120,8 @@ def upload(
             )
         return total, len(points), total - len(points), empty
 
-    for total, written, present, empty in _in_parallel(send, _distinct(opened.batches), threads):
+    batches = opened.batches if opened.has_distinct_ids else _distinct(opened.batches)
+    for total, written, present, empty in _in_parallel(send, batches, threads):
         n_points, n_written = n_points + total, n_written + written
         n_present, n_empty = n_present + present, n_empty + empty
         if progress is not None:
@@ -147,7 +149,7 @@ def as_points(collection: Target, batch: Batch, zero_vectors: str) -> tuple[list
         raise ValueError(f"points {batch.start} to {batch.start + len(batch.ids) - 1}: {error}") from error
     stored = codec.transform.apply(rows)
     lists = stored.tolist()
-    extra = factors(codec, rows, stored).tolist() if codec.transform.factors else None
+    extra = factors(codec.transform, rows, stored).tolist() if codec.transform.factors else None
     points = []
     for i, (id_, payload) in enumerate(zip(batch.ids, batch.payloads, strict=True)):
         vectors: dict[str, Any] = {} if batch.others is None else dict(batch.others[i])

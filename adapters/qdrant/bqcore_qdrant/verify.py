@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from qdrant_client import models
 
 from bqcore._validation import Float32Array, as_vectors, check_int, zero_rows
 from bqcore_qdrant.collection import Collection
+
+Progress = Callable[[int, int], None]
 
 MAX_QUERIES = 200
 # Scores this close, relative to the k-th, are ties.
@@ -65,6 +68,7 @@ def verify(
     *,
     n_queries: int = MAX_QUERIES,
     query_filter: models.Filter | None = None,
+    progress: Progress | None = None,
 ) -> Verification:
     """Measure recall@k of a collection as it is now.
 
@@ -81,6 +85,8 @@ def verify(
         The most that are asked.
     query_filter : models.Filter, optional
         Measure searches under this filter.
+    progress : callable, optional
+        Called with queries done and queries in all.
 
     Raises
     ------
@@ -116,6 +122,8 @@ def verify(
         truth = [point for point in exact if str(point.id) not in left_out][:k]
         if truth:
             shares.append(_share(truth, [p for p in found if str(p.id) not in left_out][:k], collection))
+        if progress is not None:
+            progress(i + 1, len(asked))
     return Verification(
         recall=float(np.mean(shares)),
         standard_error=float(np.std(shares) / math.sqrt(len(shares))),
