@@ -147,10 +147,15 @@ static double
 index_distance(FunctionCallInfo fcinfo, int metric)
 {
 	const struct varlena *x = GETARG_PACKED(0), *y = GETARG_PACKED(1);
-	BqView a = BqViewOf(x), b = BqViewOf(y);
-	const BqView *known = a.head.tag == BQ_TAG_CENTRE ? &b : &a;
+	const BqView *known;
+	BqView a, b;
 	double d;
 
+	if (!BqIsCode(x, &a))
+		a = BqViewOf(x);
+	if (!BqIsCode(y, &b))
+		b = BqViewOf(y);
+	known = a.head.tag == BQ_TAG_CENTRE ? &b : &a;
 	if (unlikely(known->head.tag != BQ_TAG_CENTRE && BqMetric(&known->head) != metric))
 		BqWrongMetric(&known->head, metric);
 	if (b.head.tag == BQ_TAG_COLUMN_CODE && a.head.tag != BQ_TAG_CENTRE)

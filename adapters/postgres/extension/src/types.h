@@ -59,6 +59,36 @@ typedef struct BqModel
 	uint8 id[8];
 } BqModel;
 
+static inline bool
+BqHeadOk(const BqHead *h)
+{
+	return h->dim > 0 && h->dim <= BQK_MAX_DIM && bqk_bits_ok(BqBits(h)) && BqMetric(h) <= BQK_COSINE;
+}
+
+/* The rest of a code whose head has been read; false if its length is wrong. */
+static inline bool
+BqReadCode(const uint8 *p, Size nbytes, BqView *v)
+{
+	if (nbytes != BqCodePayload(v->head.dim, BqBits(&v->head)))
+		return false;
+	memcpy(&v->factors, p + sizeof(BqHead), sizeof(bqk_factors));
+	v->code = p + sizeof(BqHead) + sizeof(bqk_factors);
+	return true;
+}
+
+/* Whether a datum is a valid code: the short way for index builds and scans. */
+static inline bool
+BqIsCode(const struct varlena *datum, BqView *v)
+{
+	const uint8 *p = (const uint8 *) VARDATA_ANY(datum);
+	Size nbytes = VARSIZE_ANY_EXHDR(datum);
+
+	if (nbytes < sizeof(BqHead))
+		return false;
+	memcpy(&v->head, p, sizeof(BqHead));
+	return v->head.tag == BQ_TAG_COLUMN_CODE && BqHeadOk(&v->head) && BqReadCode(p, nbytes, v);
+}
+
 /* values.c */
 extern BqView BqViewOf(const struct varlena *datum);
 extern BqView BqViewCode(const struct varlena *datum);

@@ -19,22 +19,6 @@ bad_tag(const BqHead *h, const char *expected)
 }
 
 static inline bool
-head_ok(const BqHead *h)
-{
-	return h->dim > 0 && h->dim <= BQK_MAX_DIM && bqk_bits_ok(BqBits(h)) && BqMetric(h) <= BQK_COSINE;
-}
-
-static inline bool
-read_code(const uint8 *p, Size nbytes, BqView *v)
-{
-	if (nbytes != BqCodePayload(v->head.dim, BqBits(&v->head)))
-		return false;
-	memcpy(&v->factors, p + sizeof(BqHead), sizeof(bqk_factors));
-	v->code = p + sizeof(BqHead) + sizeof(bqk_factors);
-	return true;
-}
-
-static inline bool
 read_query(const uint8 *p, Size nbytes, BqView *v)
 {
 	Size part = BqQueryPart(v->head.dim);
@@ -77,10 +61,10 @@ BqViewOf(const struct varlena *datum)
 	memcpy(&v.head, p, sizeof(BqHead));
 	if (v.head.tag == BQ_TAG_CENTRE)
 		ok = v.head.dim > 0 && v.head.dim <= BQK_MAX_DIM && read_centre(p, nbytes, &v);
-	else if (!head_ok(&v.head))
+	else if (!BqHeadOk(&v.head))
 		ok = false;
 	else if (v.head.tag == BQ_TAG_COLUMN_CODE)
-		ok = read_code(p, nbytes, &v);
+		ok = BqReadCode(p, nbytes, &v);
 	else
 		ok = v.head.tag == BQ_TAG_COLUMN_QUERY && read_query(p, nbytes, &v);
 	if (!ok)
@@ -206,10 +190,10 @@ BqProblem(BqKindOfType type, const uint8 *payload, Size nbytes)
 		return "foreign magic";
 	if (v.head.tag != tag)
 		return "unknown version";
-	if (!head_ok(&v.head))
+	if (!BqHeadOk(&v.head))
 		return "unknown dimensions, bits or metric";
 	if (type == BQ_CODE_TYPE)
-		return read_code(payload, nbytes, &v) ? code_problem(&v) : "wrong length for its dimensions and bits";
+		return BqReadCode(payload, nbytes, &v) ? code_problem(&v) : "wrong length for its dimensions and bits";
 	if (!read_query(payload, nbytes, &v))
 		return "wrong length for its dimensions, or another width than 8 bits";
 	problem = query_problem(&v.query, v.z, v.head.dim, BqBits(&v.head));
