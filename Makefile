@@ -22,13 +22,14 @@ FUZZ_CASES ?= 100000
 # These run on both embedded servers.
 TYPE_TESTS := $(addprefix integration/test_,types.py type_dump.py type_fuzz.py code_index.py rescore_column.py upgrade.py)
 
-.PHONY: demo test test-pg16 test-pgvector test-faults fuzz-postgres bench bench-qdrant bench-scan bench-check fuzz \
-	eval lint format native-test native-test-neon docker-image integration clean help
+.PHONY: demo test test-pg16 test-pgvector test-faults fuzz-postgres bench bench-sql bench-qdrant bench-scan bench-check \
+	fuzz eval lint format native-test native-test-neon docker-image integration clean help
 
 help:
 	@echo 'make demo    compare pgvector indexes with bqhnsw on real text, with a picture'
 	@echo 'make test    linters, C tests under sanitizers, Python and server tests'
 	@echo 'make bench   DATA_DIR=folder: the table of the README'
+	@echo 'make bench-sql   DATA_DIR=folder: SQL mode beside pgvector alone'
 	@echo 'make bench-qdrant   DATA_DIR=folder: the figures of docs/qdrant.md'
 	@echo 'make bench-scan   DATA_DIR=folder: exhaustive search beside other libraries'
 	@echo 'make bench-check   scan times against the stored ratios'
@@ -129,6 +130,11 @@ bench: $(READY)
 	mkdir -p benchmarks/results
 	$(BIN)/python benchmarks/postgres_indexes.py '$(DATA_DIR)' --builds 3 \
 	  --json benchmarks/results/postgres_indexes_$(notdir $(DATA_DIR:%/=%)).json
+
+bench-sql: $(READY)
+	@test -d '$(DATA_DIR)' || { echo 'no folder $(DATA_DIR): make bench-sql DATA_DIR=/path/to/vectors' >&2; exit 2; }
+	$(BIN)/python benchmarks/postgres_sql.py '$(DATA_DIR)' \
+	  --json benchmarks/results/postgres_sql_$(notdir $(DATA_DIR:%/=%)).json
 
 bench-qdrant: $(READY)
 	@test -d '$(DATA_DIR)' || { echo 'no folder $(DATA_DIR): make bench-qdrant DATA_DIR=/path/to/vectors' >&2; exit 2; }
