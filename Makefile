@@ -20,7 +20,8 @@ export BQCORE_CACHE ?= $(CURDIR)/.cache
 FUZZ_SECONDS ?= 60
 FUZZ_CASES ?= 100000
 # These run on both embedded servers.
-TYPE_TESTS := $(addprefix integration/test_,types.py type_dump.py type_fuzz.py code_index.py rescore_column.py upgrade.py)
+TYPE_TESTS := $(addprefix integration/test_,types.py type_dump.py type_fuzz.py code_index.py rescore_column.py upgrade.py \
+	sql_mode.py sql_codes.py)
 
 .PHONY: demo test test-pg16 test-pgvector test-faults fuzz-postgres bench bench-sql bench-qdrant bench-scan bench-check \
 	fuzz eval lint format native-test native-test-neon docker-image integration clean help
