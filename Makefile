@@ -20,16 +20,18 @@ export BQCORE_CACHE ?= $(CURDIR)/.cache
 FUZZ_SECONDS ?= 60
 FUZZ_CASES ?= 100000
 # These run on both embedded servers.
-TYPE_TESTS := $(addprefix integration/test_,types.py type_dump.py type_fuzz.py code_index.py rescore_column.py upgrade.py)
+TYPE_TESTS := $(addprefix integration/test_,types.py type_dump.py type_fuzz.py code_index.py rescore_column.py upgrade.py \
+	sql_mode.py sql_codes.py)
 
-.PHONY: demo test test-pg16 test-pgvector test-faults fuzz-postgres bench bench-advice bench-qdrant bench-scan bench-check fuzz \
-	eval lint format native-test native-test-neon docker-image integration clean help
+.PHONY: demo test test-pg16 test-pgvector test-faults fuzz-postgres bench bench-advice bench-sql bench-qdrant \
+	bench-scan bench-check fuzz eval lint format native-test native-test-neon docker-image integration clean help
 
 help:
 	@echo 'make demo    compare pgvector indexes with bqhnsw on real text, with a picture'
 	@echo 'make test    linters, C tests under sanitizers, Python and server tests'
 	@echo 'make bench   DATA_DIR=folder: the table of the README'
 	@echo 'make bench-advice   DATA_SETS=folder: bqcore advise on every set, its steps run, its predictions checked'
+	@echo 'make bench-sql   DATA_DIR=folder: SQL mode beside pgvector alone'
 	@echo 'make bench-qdrant   DATA_DIR=folder: the figures of docs/qdrant.md'
 	@echo 'make bench-scan   DATA_DIR=folder: exhaustive search beside other libraries'
 	@echo 'make bench-check   scan times against the stored ratios'
@@ -135,6 +137,11 @@ bench-advice: $(READY)
 	@test -d '$(DATA_SETS)' || { echo 'no folder $(DATA_SETS): make bench-advice DATA_SETS=/path/to/sets' >&2; exit 2; }
 	mkdir -p benchmarks/results
 	$(BIN)/python benchmarks/advice.py '$(DATA_SETS)' --json benchmarks/results/advice.json
+
+bench-sql: $(READY)
+	@test -d '$(DATA_DIR)' || { echo 'no folder $(DATA_DIR): make bench-sql DATA_DIR=/path/to/vectors' >&2; exit 2; }
+	$(BIN)/python benchmarks/postgres_sql.py '$(DATA_DIR)' \
+	  --json benchmarks/results/postgres_sql_$(notdir $(DATA_DIR:%/=%)).json
 
 bench-qdrant: $(READY)
 	@test -d '$(DATA_DIR)' || { echo 'no folder $(DATA_DIR): make bench-qdrant DATA_DIR=/path/to/vectors' >&2; exit 2; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ import numpy as np
 import psycopg
 import pytest
 from conftest import Managed
+from pgvector.psycopg import register_vector_async
 from psycopg import sql
 from support import METRICS, Connection, execute, insert, value
 
@@ -196,6 +198,26 @@ def test_copied_codes_are_kept_and_equal_those_of_the_trigger(coded: Connection)
         column.copy(coded, new, {"id": range(59)}, ["int4"])
     with pytest.raises(ValueError, match="expected 100 dimensions, not 99"):
         column.copy(coded, new[:, :99], {"id": range(60)}, ["int4"])
+
+
+def test_asynchronous_copies_too(managed: Managed, coded: Connection) -> None:
+    new = clustered(20, 100, random_state=7).base
+
+    async def run() -> None:
+        async with await psycopg.AsyncConnection.connect(
+            managed.server.dsn(managed.database), autocommit=True
+        ) as conn:
+            await register_vector_async(conn)
+            column = await CodedColumn.read_async(conn, "items", "embedding")
+            assert await column.copy_async(conn, new, {"id": range(6000, 6020)}, ["int4"]) == 20
+            cursor = await conn.execute("SELECT current_setting('bqcore_sql.given_codes', true)")
+            row = await cursor.fetchone()
+            assert row is not None
+            assert row[0] != "on"
+
+    asyncio.run(run())
+    assert value(coded, "SELECT count(embedding_code) FROM items WHERE id >= 6000") == 20
+    execute(coded, "DELETE FROM items WHERE id >= 6000")
 
 
 def test_filters_are_values_never_sql(coded: Connection) -> None:

@@ -1,5 +1,30 @@
 -- RaBitQ codes of 1 bit: sign bits of the centred, rotated vector and two corrective factors (docs/notation.md).
 
+-- The rotated residual of a vector, normalised first under cosine, and its squared length.
+CREATE OR REPLACE FUNCTION bqcore.residual(
+	x @vector@.vector, centroid @vector@.vector, metric text, rotation text, seed bigint,
+	OUT o @vector@.vector, OUT n2 float8)
+	LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF @vector@.vector_dims(x) <> @vector@.vector_dims(centroid) THEN
+		RAISE EXCEPTION 'expected % dimensions, not %', @vector@.vector_dims(centroid), @vector@.vector_dims(x)
+			USING ERRCODE = 'data_exception';
+	END IF;
+	IF metric = 'cosine' THEN
+		x := @vector@.l2_normalize(x);
+	END IF;
+	o := x OPERATOR(@vector@.-) centroid;
+	IF rotation = 'hadamard' THEN
+		o := bqcore.rotate(o, seed);
+	END IF;
+	n2 := -(o OPERATOR(@vector@.<#>) o);
+	-- An eighth of float32's range: the kernels' limit.
+	IF NOT n2 < 4.25e37 THEN
+		RAISE EXCEPTION 'the squared distance to the centroid is % and has to stay below 4.25e37', n2
+			USING ERRCODE = 'numeric_value_out_of_range';
+	END IF;
+END $$;
+
 -- Zero vectors have no code under cosine. All of them count in float8 what the kernels count in float32.
 CREATE OR REPLACE FUNCTION bqcore.encode(
 	x @vector@.vector, centroid @vector@.vector, metric text, rotation text, seed bigint,
@@ -11,30 +36,12 @@ DECLARE
 	n2 float8;
 	k float8;
 BEGIN
-	IF x IS NULL THEN
+	IF x IS NULL OR (metric = 'cosine' AND @vector@.vector_norm(x) = 0) THEN
 		RETURN;
-	ELSIF @vector@.vector_dims(x) <> n THEN
-		RAISE EXCEPTION 'expected % dimensions, not %', n, @vector@.vector_dims(x) USING ERRCODE = 'data_exception';
 	END IF;
-	IF metric = 'cosine' THEN
-		IF @vector@.vector_norm(x) = 0 THEN
-			RETURN;
-		END IF;
-		o := @vector@.l2_normalize(x) OPERATOR(@vector@.-) centroid;
-	ELSE
-		o := x OPERATOR(@vector@.-) centroid;
-	END IF;
+	SELECT r.o, r.n2 INTO o, n2 FROM bqcore.residual(x, centroid, metric, rotation, seed) AS r;
 	IF metric = 'ip' THEN
-		f_add := o OPERATOR(@vector@.<#>) centroid;
-	END IF;
-	IF rotation = 'hadamard' THEN
-		o := bqcore.rotate(o, seed);
-	END IF;
-	n2 := -(o OPERATOR(@vector@.<#>) o);
-	-- An eighth of float32's range: the kernels' limit.
-	IF NOT n2 < 4.25e37 THEN
-		RAISE EXCEPTION 'the squared distance to the centroid is % and has to stay below 4.25e37', n2
-			USING ERRCODE = 'numeric_value_out_of_range';
+		f_add := (x OPERATOR(@vector@.-) centroid) OPERATOR(@vector@.<#>) centroid;
 	END IF;
 	f_add := CASE metric WHEN 'l2' THEN n2 WHEN 'cosine' THEN n2 / 2 ELSE f_add END;
 	IF n2 < 1e-30 THEN
@@ -80,22 +87,10 @@ DECLARE
 BEGIN
 	IF q IS NULL THEN
 		RAISE EXCEPTION 'expected a query vector, not NULL' USING ERRCODE = 'null_value_not_allowed';
-	ELSIF @vector@.vector_dims(q) <> n THEN
-		RAISE EXCEPTION 'expected % dimensions, not %', n, @vector@.vector_dims(q) USING ERRCODE = 'data_exception';
 	END IF;
-	IF metric = 'cosine' THEN
-		q := @vector@.l2_normalize(q);
-	ELSIF metric = 'ip' THEN
+	SELECT r.o, r.n2 INTO o, n2 FROM bqcore.residual(q, centroid, metric, rotation, seed) AS r;
+	IF metric = 'ip' THEN
 		g_add := q OPERATOR(@vector@.<#>) centroid;
-	END IF;
-	o := q OPERATOR(@vector@.-) centroid;
-	IF rotation = 'hadamard' THEN
-		o := bqcore.rotate(o, seed);
-	END IF;
-	n2 := -(o OPERATOR(@vector@.<#>) o);
-	IF NOT n2 < 4.25e37 THEN
-		RAISE EXCEPTION 'the squared distance to the centroid is % and has to stay below 4.25e37', n2
-			USING ERRCODE = 'numeric_value_out_of_range';
 	END IF;
 	g_add := CASE metric WHEN 'l2' THEN n2 WHEN 'cosine' THEN n2 / 2 ELSE g_add END;
 	code := @vector@.binary_quantize(o);
