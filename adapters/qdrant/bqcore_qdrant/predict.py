@@ -190,7 +190,10 @@ class Sample:
                 if shared is None:
                     shared = self._candidates(encoder.coded(config, "float32"), asked, depths)
                 found = shared
-            exact = self.rescored(encoder.stored(config.datatype), asked, found)
+            if config.datatype == "float32":  # rescored by the floats themselves, the nearest come first
+                exact = -self.distances_of(found)
+            else:
+                exact = self.rescored(encoder.stored(config.datatype), asked, found)
             if self.own is not None:
                 exact[found == self.own[:, np.newaxis]] = -np.inf
             if plain:  # the order of their codes is that of what is stored

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from bqcore._validation import Float64Array, IdArray
 
@@ -41,29 +40,39 @@ class Ranked:
         self._rank = np.take_along_axis(rank, order, axis=1)
         self._distances = np.take_along_axis(distances, order, axis=1)
         self._groups = np.take_along_axis(groups, order, axis=1)
-        # Where each candidate's group starts.
-        self._starts = starts if n_groups == 1 else np.take_along_axis(starts, self._groups, axis=1)
+        # What is counted in a query's row before a candidate's group, as a place in the flat array: the
+        # last candidate of the group before; -1 at the row's first group.
+        before = starts - 1 + np.where(starts > 0, m * np.arange(n)[:, np.newaxis], 0)
+        self._before = np.where(starts > 0, before, -1)
 
-    def near(self, kth: Float64Array) -> npt.NDArray[np.bool_]:
-        """Return which candidates lie within their group's k-th distances, shape (n_queries, n_groups)."""
+    def near(self, kth: Float64Array) -> tuple[IdArray, IdArray]:
+        """Return candidates within their group's k-th distances, kth of shape (n_queries, n_groups).
+
+        Returns
+        -------
+        places, before : ndarray of int64, shape (n_near,)
+            In the flat array of candidates: theirs, and that of the last one before their group, or -1.
+        """
         limits = kth if self._n_groups == 1 else np.take_along_axis(kth, self._groups, axis=1)
-        return np.asarray(self._distances <= limits)
+        rows, columns = np.nonzero(self._distances <= limits)
+        groups = self._groups[rows, columns]
+        return rows * self._distances.shape[1] + columns, self._before[rows, groups]
 
-    def recall(self, near: npt.NDArray[np.bool_], k: int, depth: int) -> float:
+    def recall(self, near: tuple[IdArray, IdArray], k: int, depth: int) -> float:
         """Return the share of the k nearest, mean over queries and groups.
 
         The first `depth` candidates of a group, by their codes, are rescored; the best k of them count.
 
         Parameters
         ----------
-        near : ndarray of bool
+        near : tuple
             What `near` returned for this k.
         k, depth : int
         """
         deep = self._rank <= depth
-        place = np.cumsum(deep, axis=1, dtype=np.int32)
-        if self._n_groups > 1:
-            before = np.pad(place, ((0, 0), (1, 0)))
-            place -= np.take_along_axis(before, self._starts, axis=1)
-        hits = np.count_nonzero(deep & (place <= k) & near)
+        counts = np.cumsum(deep, axis=1, dtype=np.int32).ravel()
+        places, before = near
+        # How many of the group are deep enough up to here: only of those that are near it matters.
+        place = counts[places] - np.where(before >= 0, counts[before], 0)
+        hits = np.count_nonzero(deep.ravel()[places] & (place <= k))
         return hits / (len(deep) * self._n_groups * k)
