@@ -57,13 +57,11 @@ def main() -> None:
         }
         for ours, other in PAIRS
     ]
-    print(
-        f"{options.data_dir.name}, {X.shape[1]} dimensions, {_kernels.active_isa()}, medians of {options.rounds}"
-    )
+    print(f"{options.data_dir.name}, dim {X.shape[1]}, {_kernels.active_isa()}, {options.rounds} rounds")
     for row in found:
         print(
-            f"{row['codec']:26} {row['bytes']:4} bytes {row['encode_us']:6.2f} us   "
-            f"{row['other']:29} {row['other_bytes']:4} bytes {row['other_us']:6.2f} us   ratio {row['ratio']:.2f}"
+            f"{row['codec']:26} {row['bytes']:4} bytes {row['encode_us']:6.2f} us   {row['other']:29} "
+            f"{row['other_bytes']:4} bytes {row['other_us']:6.2f} us   ratio {row['ratio']:.2f}"
         )
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
