@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from bqcore._codebook_kernels import pq_assign
+from bqcore._ffi import _check, _pointer
+from bqcore._native import lib
 from bqcore._validation import Float32Array, Float64Array
 from bqcore.centroids import kmeans
 
@@ -58,21 +59,21 @@ class FactorPairs:
         """Return the number of the nearest pair, shape (n,); 0 where f_rescale is 0."""
         if len(self.values) == 1:
             return np.zeros(len(f_add), dtype=np.uint8)
-        # the last pair fills the codebook up; of equal ones the first is found
-        pairs = self.values[np.minimum(np.arange(1, _PAIRS + 1), len(self.values) - 1)]
-        codebook = _points(pairs[:, 0], pairs[:, 1], self.slope, self.weight)
+        codebook = _points(self.values[1:, 0], self.values[1:, 1], self.slope, self.weight)
         unit = _unit(codebook)
-        rows = _points(f_add, f_rescale, self.slope, self.weight) / unit
-        targets = np.clip(rows, -_FAR, _FAR).astype(np.float32)
-        found = pq_assign(
-            np.ascontiguousarray((codebook / unit).T, dtype=np.float32),
-            np.array([0, 2], dtype=np.uint32),
-            targets,
-            np.zeros_like(targets),
-            np.zeros(len(rows), dtype=np.float32),
-            max_sweeps=0,
+        rows = np.clip(_points(f_add, f_rescale, self.slope, self.weight) / unit, -_FAR, _FAR)
+        x, y = np.ascontiguousarray(rows.T, dtype=np.float32)
+        found = np.empty(len(rows), dtype=np.uint8)
+        status = lib.bqk_nearest_pairs(
+            _pointer("float", x),
+            _pointer("float", y),
+            len(rows),
+            _pointer("float", np.ascontiguousarray(codebook / unit, dtype=np.float32)),
+            len(codebook),
+            _pointer("uint8_t", found, writable=True),
         )
-        return np.where(f_rescale > 0, found[:, 0] + 1, 0).astype(np.uint8)
+        _check(status)
+        return np.where(f_rescale > 0, found + np.uint8(1), np.uint8(0))
 
     def unpack(self, stored: npt.NDArray[np.uint8]) -> tuple[Float32Array, Float32Array]:
         """Return f_add and f_rescale of stored numbers, shape (n,) each."""

@@ -119,10 +119,10 @@ class SAQ(Codec):
     def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
         """Return what fills `nbytes`, with one list and with 256."""
         out: list[dict[str, Any]] = []
-        for centroids, extra in ((1, 2), (256, 3)):
+        for centroids, extra in ((1, 1), (256, 2)):
             bits = 8 * (nbytes - extra) / dim
             if bits >= 0.5 and centroids * 16 <= max(n, 16):
-                out.append({"bits": min(bits, 8.0), "centroids": centroids})
+                out.append({"bits": min(bits, 8.0), "centroids": centroids, "factors": PAIR})
         return out
 
     # ---- train ----

@@ -36,6 +36,7 @@ SPECS = [
     "bbq",
     "bbq(rotation=hadamard)",
     "saq(bits=1)",
+    "saq(bits=1, factors=pair)",
     "saq(bits=2.5, centroids=4, factors=float32)",
     "saq(bits=1, centroids=300, segment=16, factors=bfloat16)",
     "pq(bits=1)",

@@ -66,11 +66,11 @@ def test_allocation_is_the_best_one_within_the_budget(budget):
 
 
 @pytest.mark.parametrize("bits", [0.5, 1, 1.5, 2.5, 4, 8])
-@pytest.mark.parametrize(("factors", "each"), [("uint8", 1), ("bfloat16", 2), ("float32", 4)])
-def test_bytes_are_the_budget_and_two_factors(bits, factors, each):
+@pytest.mark.parametrize(("factors", "both"), [("pair", 1), ("uint8", 2), ("bfloat16", 4), ("float32", 8)])
+def test_bytes_are_the_budget_and_two_factors(bits, factors, both):
     codec = SAQ(bits=bits, factors=factors).fit(spectrum(300))
     assert codec.code_nbytes == 48 * bits / 8
-    assert codec.bytes_per_vector == codec.code_nbytes + 2 * each
+    assert codec.bytes_per_vector == codec.code_nbytes + both
     assert codec.axis_bits_.sum() <= 8 * codec.code_nbytes
 
 
@@ -155,6 +155,38 @@ def test_nothing_is_expected_of_a_part_that_is_not_dropped():
     codec = SAQ(bits=8).fit(spectrum(300))
     assert len(codec.axis_bits_) == 48
     assert codec.dropped_share_ == 0
+
+
+@pytest.mark.parametrize(("metric", "centroids"), [("l2", 1), ("l2", 8), ("ip", 8), ("cosine", 1)])
+def test_a_byte_of_both_factors_beats_two_bytes_at_equal_size(metric, centroids):
+    X = spectrum(6000)
+    Q, X = X[:300], X[300:]
+    floats = SAQ(bits=1, factors="float32", metric=metric, centroids=centroids).fit(X)
+    pair = SAQ(bits=1, factors="pair", metric=metric, centroids=centroids).fit(X)
+    two = SAQ(bits=5 / 6, metric=metric, centroids=centroids).fit(X)
+    assert pair.bytes_per_vector == two.bytes_per_vector == 7 + (centroids > 1)
+    exact = -(pair.as_coded(Q) @ pair.as_coded(X).T) if metric != "l2" else l2(Q, X)
+    found = [recall(c.estimate(c.encode(X), Q), exact) for c in (two, pair, floats)]
+    assert found[1] > found[0]
+    assert found[1] > found[2] - 0.01
+
+
+def test_pairs_do_not_depend_on_neighbours_and_survive_a_file(tmp_path):
+    X = spectrum(1500)
+    X[:40] = X.mean(axis=0)
+    codec = SAQ(bits=1, factors="pair").fit(X)
+    codes = codec.encode(X)
+    assert len(codec.factor_pairs_) <= 256
+    for rows in (slice(0, 1), slice(700, 733)):
+        alone = codec.encode(X[rows])
+        assert np.array_equal(alone.packed, codes.packed[rows])
+        assert np.array_equal(alone.factors, codes.factors[rows])
+    codec.save(tmp_path / "model.npz")
+    again = SAQ.load(tmp_path / "model.npz")
+    assert np.array_equal(again.estimate(codes, X[:5]), codec.estimate(codes, X[:5]))
+    one = SAQ(bits=1, factors="pair").fit(X[:1])
+    assert one.decode(one.encode(X[:1])) == pytest.approx(X[:1], abs=1e-5)
+    assert np.isfinite(one.estimate(one.encode(X), X[:3])).all()
 
 
 def test_rows_too_large_for_factors_are_refused():

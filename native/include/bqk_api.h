@@ -199,6 +199,9 @@ size_t bqk_saq_work(const bqk_saq *saq);
 int bqk_saq_encode(const bqk_saq *saq, const float *x, size_t n, int rounds, uint8_t *codes, uint16_t *lists,
 				   float *f_add, float *f_rescale, float *work);
 
+/* out[n]: of up to 256 points of the plane (x, y pairs in turn) the first that is nearest to (x[i], y[i]). */
+int bqk_nearest_pairs(const float *x, const float *y, size_t n, const float *pairs, size_t n_pairs, uint8_t *out);
+
 /* Exhaustive search in stages over blocks of BQK_SCAN_BLOCK codes: sums of look-ups over some of a code's bits bound
  * its distance from below; codes whose bound can still be among the k best are estimated in full. Layout: fastscan.h.
  */

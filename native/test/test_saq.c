@@ -241,6 +241,45 @@ encoding_matches_across_isas_and_stays_in_bounds(void)
 			}
 }
 
+static void
+pairs_are_the_nearest_and_the_first_of_equal_ones(void)
+{
+	static float x[37], y[37], pairs[2 * 256];
+	uint8_t found[37];
+
+	fill(x, COUNT(x), 51);
+	fill(y, COUNT(y), 52);
+	fill(pairs, COUNT(pairs), 53);
+	memcpy(pairs + 20, pairs + 40, 2 * sizeof(float));
+	x[3] = pairs[20];
+	y[3] = pairs[21];
+	for (size_t n_pairs = 1; n_pairs <= 256; n_pairs += 51)
+	{
+		with("n_pairs=%zu", n_pairs);
+		CHECK_INT(bqk_nearest_pairs(x, y, COUNT(x), pairs, n_pairs, found), BQK_OK);
+		for (size_t i = 0; i < COUNT(x); i++)
+		{
+			float least = INFINITY;
+			size_t best = 0;
+
+			for (size_t k = 0; k < n_pairs; k++)
+			{
+				float dx = x[i] - pairs[2 * k], dy = y[i] - pairs[2 * k + 1], d = dx * dx + dy * dy;
+
+				if (d < least)
+				{
+					least = d;
+					best = k;
+				}
+			}
+			CHECK_INT(found[i], best);
+		}
+	}
+	CHECK_INT(found[3], 10);
+	CHECK_INT(bqk_nearest_pairs(x, y, 1, pairs, 257, found), BQK_EINVAL);
+	CHECK_INT(bqk_nearest_pairs(x, y, 1, pairs, 0, found), BQK_EINVAL);
+}
+
 int
 main(void)
 {
@@ -253,6 +292,7 @@ main(void)
 	RUN(products_are_near_exact_ones_at_any_length);
 	RUN(zero_and_infinite_rows_are_no_accident);
 	RUN(the_longest_integers_do_not_overflow);
+	RUN(pairs_are_the_nearest_and_the_first_of_equal_ones);
 	RUN(encoding_matches_across_isas_and_stays_in_bounds);
 	return finish();
 }
