@@ -174,7 +174,7 @@ def markdown(document: dict[str, Any]) -> str:
     for row in sorted(rows, key=lambda row: (row["bytes_per_vector"], -row[at_k])):
         is_bound, encode = row["kind"] == "bound", row["encode_us_per_vector"]
         name = {"codec": f"**{row['codec']}**", "bound": "*Gaussian bound*"}.get(row["kind"], row["codec"])
-        if len(row["seeds"]) < most:
+        if len(row["seeds"]) < most and not is_bound:
             name += f" ({len(row['seeds'])} seed{'s' if len(row['seeds']) > 1 else ''})"
         cells = (
             name,
