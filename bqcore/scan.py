@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -48,6 +49,10 @@ _Found = tuple[Float32Array, UInt32Array, npt.NDArray[np.uint64]]
 def _pool(n_threads: int) -> ThreadPoolExecutor:
     """Return threads that wait for searches as long as the process lives."""
     return ThreadPoolExecutor(n_threads, thread_name_prefix="bqcore-scan")
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 @dataclass(frozen=True)
