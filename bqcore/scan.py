@@ -33,6 +33,9 @@ from bqcore.scan_view import View
 #: Default width of the first stage's bound in standard deviations.
 EPS0 = 1.75
 
+# Neighbours that the first stage is chosen for where a tier rescores: ten, at the default oversampling.
+_TIER_CANDIDATES = 50
+
 #: Queries that share a pass over the codes.
 BATCH = 64
 
@@ -109,7 +112,8 @@ class ScanIndex:
         codec_view = view(quantizer)
         plans = codec_view.plans(codes)
         trial = partial(type(self)._trial, quantizer, codec_view, plans)
-        self._init(quantizer, codes, codec_view, choose_plan(quantizer, codes, plans, trial), plans)
+        plan = choose_plan(quantizer, codes, plans, trial, 10 if tier is None else _TIER_CANDIDATES)
+        self._init(quantizer, codes, codec_view, plan, plans)
         self._set_tier(tier)
 
     _tier: ScanTier | None
