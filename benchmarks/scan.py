@@ -30,7 +30,7 @@ from bqcore.datasets import Dataset, read
 from bqcore.evaluation import exact_search, recall
 
 BATCHES = (1, 64)
-OVERSAMPLING = (1, 1.5, 2, 3, 5, 8, 12, 20, 40)
+OVERSAMPLING = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 30, 40)
 TARGET = 0.99
 # Queries whose neighbours among jittered rows are searched exactly.
 TRUTH_QUERIES = 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -32,6 +33,9 @@ from bqcore.scan_view import View
 #: Default width of the first stage's bound in standard deviations.
 EPS0 = 1.75
 
+# Neighbours that the first stage is chosen for where a tier rescores: ten, at the default oversampling.
+_TIER_CANDIDATES = 50
+
 #: Queries that share a pass over the codes.
 BATCH = 64
 
@@ -48,6 +52,10 @@ _Found = tuple[Float32Array, UInt32Array, npt.NDArray[np.uint64]]
 def _pool(n_threads: int) -> ThreadPoolExecutor:
     """Return threads that wait for searches as long as the process lives."""
     return ThreadPoolExecutor(n_threads, thread_name_prefix="bqcore-scan")
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,8 @@ class ScanIndex:
         codec_view = view(quantizer)
         plans = codec_view.plans(codes)
         trial = partial(type(self)._trial, quantizer, codec_view, plans)
-        self._init(quantizer, codes, codec_view, choose_plan(quantizer, codes, plans, trial), plans)
+        plan = choose_plan(quantizer, codes, plans, trial, 10 if tier is None else _TIER_CANDIDATES)
+        self._init(quantizer, codes, codec_view, plan, plans)
         self._set_tier(tier)
 
     _tier: ScanTier | None

@@ -24,6 +24,7 @@ def choose_plan(
     codes: Codes,
     plans: list[StagePlan],
     trial: Callable[[Codes, int, Float32Array, int], float],
+    k: int,
 ) -> int:
     """Return the number of the first stage that takes least, on a sample of the codes.
 
@@ -38,6 +39,8 @@ def choose_plan(
     trial : callable
         Mean number of codes that a search for so many neighbours of queries reads whole, of some codes with a
         plan.
+    k : int
+        Neighbours that searches will ask for.
     """
     if len(plans) == 1 or len(codes) < _TRIAL_MIN_ROWS:
         return len(plans) - 1
@@ -46,8 +49,8 @@ def choose_plan(
     queries = quantizer.decode(some[np.linspace(0, n - 1, _TRIAL_QUERIES).astype(np.int64)])
     costs = []
     for number, plan in enumerate(plans):
-        # ten neighbours, and the row that the query came from
-        found = [trial(part, number, queries, 11) for part in (some, some[::4])]
+        # one more: the row that the query came from
+        found = [trial(part, number, queries, k + 1) for part in (some, some[::4])]
         # the number read grows as a power of the number of codes: most are read while the threshold falls
         power = float(np.clip(np.log(found[0] / found[1]) / np.log(4), 0, 1))
         whole = found[0] * (len(codes) / n) ** power
