@@ -3,7 +3,8 @@
     python benchmarks/postgres_rescore.py DATA_DIR --dims 1024,1536 --json OUT
 
 Rows are Gaussian with the spectrum of the data set's vectors, stretched over more dimensions, so that vectors
-are too long for their rows. One graph per width; modes take turns, and the fastest of three passes counts.
+are too long for their rows. One graph per width; modes take turns every 20 queries, and the fastest of three
+passes counts.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from bqcore_postgres import EmbeddedServer, build, embedded_pg_config
 from bqcore_postgres.candidates import raw_sql, tuned_settings
 
 K = 10
+SLICE = 20  # queries
 OPERATORS = {"l2": "<->", "ip": "<#>", "cosine": "<=>"}
 ERRORS = Console(stderr=True)
 FloatArray = NDArray[np.float32]
@@ -169,20 +171,23 @@ def compare(
     found = []
     for ef in options.ef:
         conn.execute("SELECT set_config('hnsw.ef_search', %s, false)", [str(ef)])
-        best = dict.fromkeys(tables, (0.0, np.inf))
-        for turn in range(4):
-            for table in tables:
-                recall, cpu = run_queries(conn, table, metric, Q, truth)
-                if turn:  # the first pass warms up
-                    best[table] = (recall, min(cpu, best[table][1]))
+        recalls = {table: run_queries(conn, table, metric, Q, truth)[0] for table in tables}  # warms up
+        slices = [slice(at, at + SLICE) for at in range(0, len(Q), SLICE)]
+        best = {table: np.full(len(slices), np.inf) for table in tables}
+        for _ in range(3):
+            for i, part in enumerate(slices):
+                for table in tables:
+                    cpu = run_queries(conn, table, metric, Q[part], truth[part])[1]
+                    best[table][i] = min(cpu, best[table][i])
+        times = {table: float(values.mean()) for table, values in best.items()}
         for table, code_bits in tables.items():
             rows = conn.execute(
                 raw_sql(f"SELECT pg_relation_size('{table}') / count(*) FROM {table}")
             ).fetchone()
             assert rows is not None
-            recall, cpu = best[table]
-            what = f"{code_bits}-bit codes" if code_bits else "vectors"
-            found.append(Row(Q.shape[1], bits, what, ef, recall, cpu, cpu / best["floats"][1], rows[0]))
+            cpu, what = times[table], f"{code_bits}-bit codes" if code_bits else "vectors"
+            ratio = cpu / times["floats"]
+            found.append(Row(Q.shape[1], bits, what, ef, recalls[table], cpu, ratio, rows[0]))
     return found
 
 

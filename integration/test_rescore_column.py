@@ -64,12 +64,12 @@ def items(conn: Connection) -> Connection:
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("metric", OPERATORS)
 def test_order_is_that_of_the_codes(items: Connection, metric: str, bits: int) -> None:
-    """With every row rescored, answers are the first rows by Python's estimates."""
+    """With every row rescored, answers are the first rows by Python's estimates for float queries."""
     codec = add_codes(items, bits, metric)
     create_index(items, 1, metric, options=OPTION)
     configure(items, hnsw_ef_search=1000, bqcore_rescore=1000)
     for q in DATA.queries:
-        estimates = codec.estimate(codec.encode(DATA.base), q)
+        estimates = codec.estimate(codec.encode(DATA.base), q, query_bits=32)
         found = ids(items, q, metric)
         assert "Index Scan using items_bq" in plan(items, search_sql(metric), {"q": q})
         np.testing.assert_allclose(np.sort(estimates)[:20], estimates[found], rtol=1e-5, atol=1e-5)

@@ -63,6 +63,23 @@ BqPrepareColumn(const BqModel *m, const BqVector *vec, BqType type)
 	return out;
 }
 
+/* A query as it is, in float32: for 8-bit codes rounding it to 8 bits would add as much error as the codes have. In the
+ * current memory context. */
+BqView
+BqPrepareFloat(const BqModel *m, const BqVector *vec, BqType type)
+{
+	uint32 dim = m->model.dim;
+	float *work = palloc(sizeof(float) * dim * 3);
+	const float *x = BqCoordinates(vec, dim, type, work + dim);
+	BqView v = {
+		.head = {.dim = (uint16) dim, .tag = BQ_TAG_COLUMN_QUERY, .kind = BqKind(m->model.bits, m->model.metric)},
+		.z = (const int8 *) (work + 2 * dim)};
+
+	memcpy(v.head.model, m->id, sizeof(v.head.model));
+	BqCheckStatus(bqk_query_prepare(&m->model, x, 32, &v.query, work + 2 * dim, work));
+	return v;
+}
+
 double
 BqViewDistance(const BqView *a, const BqView *code)
 {

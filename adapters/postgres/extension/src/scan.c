@@ -104,7 +104,7 @@ start(IndexScanDesc scan, BqScan *s)
 
 		columnModel = BqColumnModelGet(scan->heapRelation, scan->indexRelation);
 		if (columnModel)
-			query = BqViewQuery(BqPrepareColumn(BqModelOf(columnModel), vec, type));
+			query = BqPrepareFloat(BqModelOf(columnModel), vec, type);
 		model = BqModelGet(scan->indexRelation);
 		set_window(s, model->bits);
 		orderby.sk_argument = PointerGetDatum(BqPrepare(model, vec, type));

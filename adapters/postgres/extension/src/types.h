@@ -106,6 +106,7 @@ extern bytea *BqModelDatum(const bqk_model *model);
 /* code_functions.c */
 extern struct varlena *BqEncodeColumn(const BqModel *m, const BqVector *vec, BqType type);
 extern struct varlena *BqPrepareColumn(const BqModel *m, const BqVector *vec, BqType type);
+extern BqView BqPrepareFloat(const BqModel *m, const BqVector *vec, BqType type);
 /* Distance in the unit of the metric (l2: squared) of a code, or a query, to a code. */
 extern double BqViewDistance(const BqView *a, const BqView *code);
 
