@@ -189,6 +189,8 @@ def run(
             (size,) = one(conn, f"SELECT pg_relation_size('{index}')")
             sizes[f"{index}_mb"] = round(size / 1e6, 1)
         column = CodedColumn.read(conn, "items", "embedding")
+        # The planner does not count what reading vectors out of line costs, and would scan small tables.
+        conn.execute("SET enable_seqscan = off")
         for name, candidates, rescore, search in methods(options, data, column):
             status.update(f"{data.name}, {storage}: {name}, {candidates} candidates")
             conn.execute("SELECT set_config('hnsw.ef_search', %s, false)", [str(candidates)])

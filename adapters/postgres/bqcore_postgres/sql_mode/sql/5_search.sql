@@ -51,7 +51,7 @@ BEGIN
 	END IF;
 	candidates := coalesce(candidates, bqcore.default_candidates(k));
 	-- A vector in the row itself is read for what an estimate costs; out of line it takes several times as long.
-	rescore := coalesce(rescore, CASE WHEN col.is_toasted THEN greatest(40, 4 * k) ELSE candidates END);
+	rescore := coalesce(rescore, CASE WHEN col.is_toasted THEN greatest(4 * k, candidates / 2) ELSE candidates END);
 	IF candidates < k OR candidates > 1000 THEN
 		RAISE EXCEPTION 'candidates: expected k (%) to 1000 (the limit of hnsw.ef_search), not %', k, candidates
 			USING ERRCODE = 'invalid_parameter_value';
