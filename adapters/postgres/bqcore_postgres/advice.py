@@ -23,8 +23,8 @@ _CHEAP_EF = 100
 # What pgvector's graph itself loses, in recall, times ef_search. `hnsw` on `vector` at its defaults, m = 16:
 # 0.8, 0.6 and 0.6 at ef_search 40, 100 and 200 on 55,000 text embeddings; 1.3, 1.3 and 0.4 at 100 on word
 # vectors, a token table and SIFT (docs/postgres.md). bqhnsw of 2 and more bits has a larger ef_construction.
-# Small tables lose less: nothing at 1,597 rows, 0.2 at 7,500. It is taken to grow with the logarithm of the rows,
-# from none at 2,000 to all of it at 55,000.
+# Small tables lose less: nothing at 1,597 rows, 0.2 at 7,500. It is taken to grow with the logarithm of the
+# rows, from none at 2,000 to all of it at 55,000.
 _GRAPH_LOSS, _NO_LOSS_ROWS, _LOSS_ROWS = 0.8, 2_000, 55_000
 # Bytes of the index per row beside the code: element header and links at m = 16, and the share of pages that
 # stays free. 304, 307, 313 and 324 were measured at 1, 2, 4 and 8 bits of 384 dimensions.
