@@ -175,7 +175,7 @@ def test_a_live_index_is_tuned(server: Server, conn: Connection, database: str) 
     assert found["reaches_target"]
     chosen = found["chosen"]
     assert chosen["recall"] >= 0.95
-    assert all(one["recall"] < 0.95 for one in found["settings"] if one["ms"] < chosen["ms"])
+    assert chosen["ms"] <= 1.2 * min(one["ms"] for one in found["settings"] if one["recall"] >= 0.95)
     assert found["sql"].startswith(f"SET hnsw.ef_search = {chosen['ef_search']};")
     by_ef = [one["recall"] for one in found["settings"] if one["rescore"] == -1]
     assert by_ef[-1] >= by_ef[0]

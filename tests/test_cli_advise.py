@@ -190,7 +190,7 @@ def test_tuning_prints_a_frontier_and_resumes(run: Run, capsys: pytest.CaptureFi
     assert f"chosen: {document['chosen']['codec']}" in out
     assert run(*arguments, "--json", "-") == 0
     again = json.loads(capsys.readouterr().out)
-    assert again["resumed_steps"] == 6
+    assert again["resumed_steps"] == 2
     assert again["chosen"] == document["chosen"]
 
 

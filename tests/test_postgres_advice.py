@@ -32,13 +32,14 @@ def test_candidates_follow_the_rule_of_the_index() -> None:
 
 def test_recall_is_that_of_the_candidates_less_the_graph() -> None:
     ranks = np.array([[1.0, 5, 39], [2, 41, 150]])
-    found = {one.ef_search: one for one in advice.options(1, Ranks(ranks, 56), 3, 10**6)}
+    found = {one.ef_search: one for one in advice.options(1, Ranks(ranks, 56), 3, 55_000)}
     assert found[40].codes_recall == pytest.approx(4 / 6, abs=1e-4)
     assert found[40].recall == pytest.approx(4 / 6 - 0.02, abs=1e-4)
     assert found[100].codes_recall == pytest.approx(5 / 6, abs=1e-4)
     assert found[200].codes_recall == 1
-    # an ef_search beyond all rows leaves the graph nothing to lose
-    assert advice.options(1, Ranks(ranks, 56), 3, 150)[-1].recall == 1.0
+    # a small graph loses nothing, a large one more
+    assert advice.options(1, Ranks(ranks, 56), 3, 1500)[-1].recall == 1.0
+    assert 0 < advice.graph_loss(100, 10_000) < 0.008 < advice.graph_loss(100, 10**6) < 0.02
 
 
 @pytest.mark.parametrize(

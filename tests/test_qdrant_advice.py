@@ -102,8 +102,8 @@ def test_a_live_collection_is_tuned(tmp_path: Path) -> None:
         found = tune_collection(collection, DATA.queries, target_recall=0.9, n_queries=40)
         assert found["reaches_target"]
         assert found["chosen"]["recall"] >= 0.9
-        quicker = [one for one in found["settings"] if one["ms"] < found["chosen"]["ms"]]
-        assert all(one["recall"] < 0.9 for one in quicker)
+        reaching = [one["ms"] for one in found["settings"] if one["recall"] >= 0.9]
+        assert found["chosen"]["ms"] <= 1.2 * min(reaching)
         by_candidates = {
             one["oversampling"]: one["recall"] for one in found["settings"] if one["hnsw_ef"] == 256
         }

@@ -18,7 +18,7 @@ from bqcore.tune import Tuning, tune
 from bqcore.tune.frontier import choose, extrapolate, frontier
 from bqcore.tune.measure import Point, Rows
 
-DATA = clustered(2000, 32, n_queries=150, metric="l2", within=1.0, random_state=2)
+DATA = clustered(4000, 16, n_queries=150, metric="l2", within=1.0, random_state=2)
 SPECS = [
     "rabitq(bits=1)",
     "rabitq(bits=2)",
@@ -52,7 +52,7 @@ def test_points_are_what_a_search_gives() -> None:
         expected = recall(ids, truth, 10, X=DATA.base, Q=DATA.queries, metric="l2")
         assert points[tier, over].recall == pytest.approx(expected, abs=1e-4)
     assert points["none", 1.0].ram_bytes == codec.bytes_per_vector
-    assert points["float32", 4.0].disk_bytes == 128
+    assert points["float32", 4.0].disk_bytes == 64
     # 8-bit codes lose a little against floats, and no more
     assert (
         points["float32", 10.0].recall - 0.05
@@ -103,7 +103,9 @@ def test_a_straight_line_is_carried_on_and_a_bend_widens_it() -> None:
     assert bent.missed == pytest.approx(0.03)
     assert bent.plus_minus == pytest.approx(0.06)  # twice as far as the miss was
     assert extrapolate(line[:2], 16_000) is None
-    steep = extrapolate([replace(one, recall=one.recall - 0.1 * i) for i, one in enumerate(line)], 1 << 40)
+    assert extrapolate(line, 80_001) is None  # more than 20 times the largest
+    assert extrapolate([replace(one, recall=0.995) for one in line], 16_000) is None  # too near 1
+    steep = extrapolate([replace(one, recall=one.recall - 0.3 * i) for i, one in enumerate(line)], 80_000)
     assert steep is not None
     assert steep.recall == 0.0  # not below it
 
@@ -126,8 +128,8 @@ def test_the_document_is_json_and_the_choice_reaches_the_target(found: tuple[Tun
     assert best["recall"] >= 0.9
     assert best["at_total"]["rows"] == 20_000
     assert best["at_total"]["recall"] <= best["recall"]
-    assert {one["rows"] for one in document["measured"]} == {500, 1000, 2000}
-    others = [one for one in document["measured"] if one["rows"] == 2000 and one["recall"] >= 0.9]
+    assert {one["rows"] for one in document["measured"]} == {1000, 2000, 4000}
+    others = [one for one in document["measured"] if one["rows"] == 4000 and one["recall"] >= 0.9]
     assert best["ram_bytes"] == min(one["ram_bytes"] for one in others)
     assert "<table>" in found[0]._repr_html_()
     assert best["codec"] in repr(found[0])
@@ -148,7 +150,7 @@ def test_a_second_run_measures_nothing_again(
 
 
 def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, state = array_source(DATA.base[:800], None, "l2"), tmp_path / "s.json"
+    source, state = array_source(DATA.base[:2000], None, "l2"), tmp_path / "s.json"
     measure, calls = Rows.measure, []
 
     def stop(self: Rows, spec: str, random_state: int) -> list[Point]:
@@ -183,7 +185,7 @@ def test_a_state_of_other_data_or_another_file_is_refused(tmp_path: Path) -> Non
 
 def test_without_time_one_codec_is_measured_and_the_rest_is_named() -> None:
     found = tune(array_source(DATA.base[:800], None, "l2"), codecs=SPECS[:2], seconds=0).document
-    assert found["data"]["rows_measured"] == 200
+    assert found["data"]["rows_measured"] == 800
     assert len(found["not_measured"]) > 0
     assert found["chosen"]["at_total"] is None
 
@@ -195,7 +197,7 @@ def test_without_time_one_codec_is_measured_and_the_rest_is_named() -> None:
         ({"max_bytes": 0}, "max_bytes: expected 1 to 1048576, not 0"),
         ({"max_rows": 10}, "max_rows: expected at least 400, not 10"),
         ({"total_rows": 1 << 63}, "total_rows: expected 1 to"),
-        ({"k": 500}, "expected at least 2,001 rows"),
+        ({"k": 1000, "max_rows": 4004}, "expected at least 4,001 rows"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:

@@ -11,8 +11,10 @@ import numpy as np
 
 from bqcore.tune.measure import Point
 
-# Sizes that a line is drawn through at least.
-_SIZES = 3
+# Sizes that a line is drawn through at least, and how many times the largest it is carried at most.
+_SIZES, FARTHEST = 3, 20
+# Below so many standard errors, what recall lacks of 1 says nothing about how it falls.
+_CEILING = 3
 # Times of two measurements that differ by less are the same: the clock's own noise on a shared machine.
 _SAME_TIME = 1.05
 
@@ -120,7 +122,8 @@ def extrapolate(measured: Sequence[Point], rows: int) -> Extrapolation | None:
     Returns
     -------
     Extrapolation or None
-        None from fewer than three sizes.
+        None from fewer than three sizes, beyond 20 times the largest one, and where recall is so near 1 that
+        its fall cannot be seen.
     """
     points = sorted(measured, key=lambda one: one.rows)
     if len({one.rows for one in points}) < _SIZES:
@@ -128,6 +131,8 @@ def extrapolate(measured: Sequence[Point], rows: int) -> Extrapolation | None:
     x = np.log([one.rows for one in points])
     y = np.array([one.recall for one in points])
     last = points[-1]
+    if rows > FARTHEST * last.rows or 1 - last.recall < _CEILING * last.standard_error:
+        return None
     slope = float(np.polyfit(x, y, 1)[0])
     earlier = np.polyfit(x[:-1], y[:-1], 1)
     missed = float(np.polyval(earlier, x[-1]) - y[-1])

@@ -124,6 +124,8 @@ class Rows:
             "float32": (exact, exact_ms, 4 * dim),
         }
         points = []
+        # One neighbour more or less: no mean is known better, even where all shares are 1.
+        least_error = 1 / (self.k * len(self.queries))
         for tier, (scores, ms, disk) in ways.items():
             for over in OVERSAMPLING if tier != "none" else (1.0,):
                 n = min(depth, round(over * self.k))
@@ -135,7 +137,7 @@ class Rows:
                         over,
                         len(self.vectors),
                         round(float(shares.mean()), 5),
-                        round(float(shares.std() / np.sqrt(len(shares))), 5),
+                        round(max(least_error, float(shares.std() / np.sqrt(len(shares)))), 5),
                         codec.bytes_per_vector,
                         disk,
                         round(scan_ms + ms * n / depth, 5),

@@ -30,6 +30,8 @@ _FACTORS = 8
 _KEPT, _MARGIN = 4, 2.5
 # Parts of the rows that are measured in turn; extrapolation needs three.
 _PARTS = (1 / 4, 1 / 2, 1)
+# Codebooks of 256 codewords know fewer rows by heart.
+_FEWEST = 1000
 # After the first part: a way whose recall is so much below another's of no more bytes goes no further.
 _BEHIND = 0.03
 _QUERIES = 300
@@ -162,7 +164,8 @@ def tune(
     else:
         groups = _groups(dim, len(vectors), max_bytes)
         kept = _screened(groups, source, vectors, queries, own, k, random_state, known, clock, say)
-    sizes = [max(4 * k, round(len(vectors) * part)) for part in _PARTS]
+    least = min(len(vectors), max(_FEWEST, 4 * k))
+    sizes = [max(least, round(len(vectors) * part)) for part in _PARTS]
     final, skipped = _measured(
         kept, sizes, source.metric, vectors, queries, own, k, random_state, known, clock, say, codecs is None
     )

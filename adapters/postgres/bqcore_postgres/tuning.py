@@ -15,6 +15,8 @@ from bqcore_postgres.vectors import find_column, split_name
 EF_SEARCH = (20, 40, 60, 100, 150, 200, 300, 400)
 #: -1 follows the bits.
 RESCORE = (-1, 20, 40)
+#: Times that differ by less are the same: of these the least ef_search is taken.
+SAME_TIME = 1.2
 _OPERATORS = {"l2": "<->", "ip": "<#>", "cosine": "<=>"}
 
 
@@ -179,5 +181,7 @@ def _choose(measured: Sequence[Setting], target_recall: float | None) -> tuple[S
     if target_recall is not None:
         reaching = [one for one in measured if one.recall >= target_recall]
         if reaching:
-            return min(reaching, key=lambda one: (one.ms, one.ef_search)), True
+            limit = SAME_TIME * min(one.ms for one in reaching)
+            quick = [one for one in reaching if one.ms <= limit]
+            return min(quick, key=lambda one: (one.ef_search, one.rescore)), True
     return max(measured, key=lambda one: (one.recall, -one.ms)), target_recall is None
