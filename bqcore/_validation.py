@@ -9,6 +9,9 @@ from typing import Any, Literal, cast, overload
 import numpy as np
 import numpy.typing as npt
 
+from bqcore._ffi import _pointer
+from bqcore._native import lib
+
 Metric = Literal["l2", "ip", "cosine"]
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -334,15 +337,14 @@ def normalize(X: npt.ArrayLike, *, name: str = "X") -> Float32Array:
         Under the conditions of `as_vectors`, and if a row is zero.
     """
     vectors = as_vectors(X, name=name)
-    zeros = zero_rows(vectors)
-    if zeros.size:
+    out = np.empty_like(vectors)
+    rows, results = _pointer("float", vectors), _pointer("float", out, writable=True)
+    if lib.bqk_normalize(rows, *vectors.shape, results) == lib.BQK_EZERO:
+        zeros = zero_rows(vectors)
         raise ValueError(
             f"{name}: expected rows with a direction, but row {zeros[0]} is a zero vector "
             f"({zeros.size} of {len(vectors)} rows are)"
         )
-    out = np.empty_like(vectors)
-    for rows in row_blocks(vectors):
-        out[rows] = unit_rows(vectors[rows])
     return out
 
 

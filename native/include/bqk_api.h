@@ -176,6 +176,10 @@ int bqk_trellis_encode(const bqk_trellis *t, const float *o, size_t n, int round
 /* Levels of n codes, n rows of dim floats. */
 int bqk_trellis_decode(const bqk_trellis *t, const uint8_t *codes, size_t n, float *levels);
 
+/* out, n rows of length 1: norms and products with their inverse are float64, rounded once. BQK_EZERO: a row is zero.
+ */
+int bqk_normalize(const float *x, size_t n, size_t dim, float *out);
+
 /* SAQ's model (bqcore/saq.py). Pointers are borrowed. */
 typedef struct bqk_saq
 {

@@ -146,3 +146,20 @@ bqk_project(const float *x, size_t n, const bqk_columns *columns, float *out, fl
 				out[(first + l) * columns->m + j] = bqk_product_of(&r, columns, j, l);
 	}
 }
+
+int
+bqk_normalize(const float *x, size_t n, size_t dim, float *out)
+{
+	const bqk_kernels *kern = bqk_active();
+
+	for (size_t r = 0; r < n; r++, x += dim, out += dim)
+	{
+		double norm2 = kern->norm2(x, dim), inverse = 1.0 / sqrt(norm2);
+
+		if (!(norm2 > 0.0))
+			return BQK_EZERO;
+		for (size_t i = 0; i < dim; i++)
+			out[i] = (float) ((double) x[i] * inverse);
+	}
+	return BQK_OK;
+}
