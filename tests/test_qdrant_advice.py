@@ -113,8 +113,10 @@ def test_a_live_collection_is_tuned(tmp_path: Path) -> None:
         assert len(hurried["settings"]) == 1
         assert len(hurried["not_measured"]) == 19
 
-        source = read_collection(client, "docs", using=collection.using, rows=300)
+        source = read_collection(client, "docs", using=collection.using, rows=300, source_codec=codec)
         assert source.base.shape == (300, 32)
         assert source.n_source == 1200
+        with pytest.raises(ValueError, match=r"expected its codec \w+ \(source_codec\), not None"):
+            read_collection(client, "docs", using=collection.using)
         with pytest.raises(ValueError, match="expected one that exists"):
             read_collection(client, "none")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bqcore.study.source import Origin, Source
-from bqcore_qdrant.migrate import METRICS, sample_vectors, source_vector
+from bqcore_qdrant.codec import QdrantCodec
+from bqcore_qdrant.migrate import METRICS, sample_vectors, source_of, source_vector
 
 # Random points in one answer: 20,000 of 1,536 dimensions are 120 MB.
 _MOST = 20_000
@@ -19,6 +20,7 @@ def read_collection(
     using: str = "",
     metric: str | None = None,
     rows: int = _MOST,
+    source_codec: QdrantCodec | None = None,
 ) -> Source:
     """Read up to `rows`, at most 20,000, random vectors of a collection.
 
@@ -32,11 +34,13 @@ def read_collection(
     metric : {"l2", "ip", "cosine"}, optional
         By default the collection's.
     rows : int
+    source_codec : QdrantCodec, optional
+        Of a collection that bqcore set up: its vectors are transformed ones.
 
     Raises
     ------
     ValueError
-        If there is no such collection or vector, or it is empty.
+        If there is no such collection or vector, it is empty, or it was set up with another codec.
     """
     client = client_or_url
     if isinstance(client_or_url, str):
@@ -44,7 +48,8 @@ def read_collection(
 
         client = QdrantClient(url=client_or_url, api_key=api_key)
     params = source_vector(client, name, using)
-    base = sample_vectors(client, name, using, min(rows, _MOST))
+    source_of(client, name, using, source_codec)
+    base = sample_vectors(client, name, using, min(rows, _MOST), source_codec)
     if not len(base):
         raise ValueError(f"collection {name!r}: expected points, not 0")
     total = max(len(base), int(client.count(name, exact=True).count))
