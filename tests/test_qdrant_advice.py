@@ -86,6 +86,9 @@ def test_commands_name_everything() -> None:
     assert "--rows 500" in lines[0]
     assert lines[2] == "bqcore qdrant upload docs-qdrant.npz docs 'my docs.npy' --edge qdrant_docs"
     assert len(advised.commands("x", codec.option, "cosine", name="docs", upload=None, url="http://h:1")) == 3
+    assert lines[1] == "bqcore qdrant create docs-qdrant.npz docs --edge qdrant_docs"
+    small = advised.commands("x", codec.option, "cosine", name="docs", upload="x", float_nbytes=1_000_000)
+    assert small[1] == f"{lines[1]} --indexing-threshold 1"
     copied = advised.migrate_commands("a", "a_bq", url="http://h:1", using="dense", target_recall=0.9)
     assert copied[0] == (
         "bqcore qdrant migrate a a_bq --url http://h:1 --using dense --target-recall 0.9 "

@@ -201,14 +201,27 @@ def create(
     edge: Edge = None,
     grpc: Grpc = False,
     grpc_port: GrpcPort = GRPC_PORT,
+    indexing_threshold: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="kB of vectors from which a segment is indexed; points before that have coarser codes. "
+            "[default: the server's, 10,000]",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Create a collection for a codec."""
+    from qdrant_client import models
+
     from bqcore_qdrant import Collection, QdrantCodec
 
     codec = QdrantCodec.load(codec_file)
+    given: dict[str, Any] = {}
+    if indexing_threshold is not None:
+        given["optimizers_config"] = models.OptimizersConfigDiff(indexing_threshold=indexing_threshold)
     with open_client(url, api_key, edge, grpc, grpc_port) as client:
-        _show(Collection.create(client, name, codec).describe(), as_json)
+        _show(Collection.create(client, name, codec, **given).describe(), as_json)
 
 
 @app.command()

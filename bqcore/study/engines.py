@@ -153,6 +153,7 @@ def qdrant(problem: Problem, places: Places) -> EngineAdvice:
             k=problem.k,
             url=places.url,
             rows=advice.REFINED_ROWS if len(base) > advice.REFINED_ROWS else None,
+            float_nbytes=4 * source.n_source * base.shape[1],
         )
     chosen = advice.option_dict(option)
     document = {
