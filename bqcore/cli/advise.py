@@ -75,7 +75,6 @@ def advise_command(
     dimensions that differ, rows that are not finite, too few rows, numbers out of range.
     """
     from bqcore.cli import advice_text, advise_source
-    from bqcore.datasets import InvalidRowsError
     from bqcore.study import study
 
     if report is not None:
@@ -84,21 +83,18 @@ def advise_command(
         picture.require_matplotlib()
     stages = Stages()
     with stages.stage(f"read {data}"):
-        try:
-            source, places = advise_source.open_source(
-                data,
-                metric=metric,
-                rows=rows,
-                drop_invalid=drop_invalid,
-                column=column,
-                dsn=dsn,
-                url=url,
-                api_key=api_key,
-                using=using,
-                note=stages.note,
-            )
-        except InvalidRowsError as error:
-            raise ValueError(f"{error}; --drop-invalid leaves them out") from None
+        source, places = advise_source.open_source(
+            data,
+            metric=metric,
+            rows=rows,
+            drop_invalid=drop_invalid,
+            column=column,
+            dsn=dsn,
+            url=url,
+            api_key=api_key,
+            using=using,
+            note=stages.note,
+        )
     if len(source.base) < source.n_source - source.n_dropped[0]:
         stages.note(f"a random sample of {len(source.base):,} of {source.n_source:,} vectors (--rows)")
     with _Progress(stages) as say:

@@ -32,12 +32,17 @@ def open_source(
     FileNotFoundError, ImportError, TypeError, ValueError
         If nothing of that name can be read.
     """
+    from bqcore.datasets import InvalidRowsError
+
     path = Path(data)
     if path.exists() or (dsn is None and url is None):
         if metric is None and path.suffix.lower() in _WITHOUT_METRIC and path.is_file():
             metric = "cosine"
             note(f"{path.name} does not say its metric: taken as cosine (--metric changes that)")
-        source = read_source(path, metric=metric, max_rows=rows, drop_invalid=drop_invalid, column=column)
+        try:
+            source = read_source(path, metric=metric, max_rows=rows, drop_invalid=drop_invalid, column=column)
+        except InvalidRowsError as error:
+            raise ValueError(f"{error}; --drop-invalid leaves them out") from None
         return source, Places(dsn=dsn, url=url)
     if dsn is not None and url is not None:
         raise ValueError(f"{data}: no such file; expected one of --dsn and --url, not both")

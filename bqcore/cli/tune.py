@@ -66,25 +66,21 @@ def tune_command(
         document = _live(stages, data, dsn, url, edge, api_key, codec_file, k, target_recall, seconds)
     else:
         from bqcore.cli.advise_source import open_source
-        from bqcore.datasets import InvalidRowsError
         from bqcore.tune import tune
 
         with stages.stage(f"read {data}"):
-            try:
-                source, _ = open_source(
-                    data,
-                    metric=metric,
-                    rows=max(rows, 200_000),
-                    drop_invalid=drop_invalid,
-                    column=column,
-                    dsn=dsn,
-                    url=url,
-                    api_key=api_key,
-                    using=using,
-                    note=stages.note,
-                )
-            except InvalidRowsError as error:
-                raise ValueError(f"{error}; --drop-invalid leaves them out") from None
+            source, _ = open_source(
+                data,
+                metric=metric,
+                rows=max(rows, 200_000),
+                drop_invalid=drop_invalid,
+                column=column,
+                dsn=dsn,
+                url=url,
+                api_key=api_key,
+                using=using,
+                note=stages.note,
+            )
         with stages.stage("tune") as bar:
 
             def show(text: str, done: int, total: int) -> None:
