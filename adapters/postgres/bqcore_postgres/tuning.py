@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from bqcore.quickest import quickest
 from bqcore_postgres.candidates import raw_sql
 from bqcore_postgres.vectors import find_column, split_name
 
 EF_SEARCH = (20, 40, 60, 100, 150, 200, 300, 400)
 #: -1 follows the bits.
 RESCORE = (-1, 20, 40)
-#: Times that differ by less are the same: of these the least ef_search is taken.
-SAME_TIME = 1.2
 _OPERATORS = {"l2": "<->", "ip": "<#>", "cosine": "<=>"}
 
 
@@ -152,7 +151,13 @@ def tune_index(
             order = f"{column} {_OPERATORS[metric]} %s::{found.type_name}"
             text = f"SELECT 1 FROM {table} ORDER BY {order} LIMIT {k}"
             measured.append(Setting(ef, rescore, round(float(row[0]), 4), _median_ms(conn, text, asked)))
-    best, reaches = _choose(measured, target_recall)
+    at, reaches = quickest(
+        [one.recall for one in measured],
+        [one.ms for one in measured],
+        [(one.ef_search, one.rescore) for one in measured],
+        target_recall,
+    )
+    best = measured[at]
     return {
         "index": index,
         "metric": metric,
@@ -175,13 +180,3 @@ def _median_ms(conn: Any, text: str, asked: Sequence[Any]) -> float:
         conn.execute(raw_sql(text), row).fetchall()
         times.append(time.perf_counter() - start)
     return round(float(np.median(times)) * 1e3, 3)
-
-
-def _choose(measured: Sequence[Setting], target_recall: float | None) -> tuple[Setting, bool]:
-    if target_recall is not None:
-        reaching = [one for one in measured if one.recall >= target_recall]
-        if reaching:
-            limit = SAME_TIME * min(one.ms for one in reaching)
-            quick = [one for one in reaching if one.ms <= limit]
-            return min(quick, key=lambda one: (one.ef_search, one.rescore)), True
-    return max(measured, key=lambda one: (one.recall, -one.ms)), target_recall is None

@@ -9,13 +9,12 @@ from typing import Any
 import numpy.typing as npt
 
 from bqcore._validation import check_int
+from bqcore.quickest import quickest
 from bqcore_qdrant.collection import Collection
 from bqcore_qdrant.verify import random_points, verify
 
 OVERSAMPLING = (1.0, 2.0, 4.0, 8.0, 16.0)
 HNSW_EF = (64, 128, 256, 512)
-#: Times that differ by less are the same: of these the least candidates are taken.
-SAME_TIME = 1.2
 
 
 def tune_collection(
@@ -80,20 +79,20 @@ def tune_collection(
                 "ms": round(found.ms, 3),
             }
         )
-    reaching = [one for one in measured if target_recall is not None and one["recall"] >= target_recall]
-    if reaching:
-        limit = SAME_TIME * min(one["ms"] for one in reaching)
-        quick = [one for one in reaching if one["ms"] <= limit]
-        best = min(quick, key=lambda one: (one["oversampling"], one["hnsw_ef"]))
-    else:
-        best = max(measured, key=lambda one: (one["recall"], -one["ms"]))
+    at, reaches = quickest(
+        [one["recall"] for one in measured],
+        [one["ms"] for one in measured],
+        [(one["oversampling"], one["hnsw_ef"]) for one in measured],
+        target_recall,
+    )
+    best = measured[at]
     return {
         "collection": collection.name,
         "config": collection.codec.config.storage,
         "k": k,
         "target_recall": target_recall,
         "chosen": best,
-        "reaches_target": bool(reaching) or target_recall is None,
+        "reaches_target": reaches,
         "settings": measured,
         "not_measured": [list(pair) for pair in pairs[len(measured) :]],
         "python": "codec = codec.with_search("
