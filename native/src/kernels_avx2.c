@@ -10,6 +10,7 @@
 
 #define W 8
 #include "float_kernels.h"
+#include "rotation_kernel.h"
 #include "scan_trellis.h"
 #include "trellis_kernel.h"
 #include "lanes_kernel.h"

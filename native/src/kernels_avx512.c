@@ -11,6 +11,7 @@
 
 #define W 16
 #include "float_kernels.h"
+#include "rotation_kernel.h"
 #include "scan_trellis.h"
 #include "trellis_kernel.h"
 #include "lanes_kernel.h"

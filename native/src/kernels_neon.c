@@ -3,6 +3,7 @@
 #if defined(__aarch64__)
 #define W 4
 #include "float_kernels.h"
+#include "rotation_kernel.h"
 #include "scan_trellis.h"
 #include "trellis_kernel.h"
 #include "lanes_kernel.h"

@@ -74,6 +74,13 @@ typedef struct limits
 	uint8_t luts[32];
 } limits;
 
+/* fmaxf is a call into libm. */
+static inline float
+larger(float a, float b)
+{
+	return a > b ? a : b;
+}
+
 /* Largest sum that a code of the segment may have whose bound, in floats, does not exceed the distance:
  *     f_add + g_add - scale (top - delta sum) <= distance
  * <=> delta sum <= top - r / scale - f_add / scale,    r = g_add - distance.
@@ -111,7 +118,7 @@ set_limits(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_quer
 	{
 		part[i] = slope * inverse[i];
 		part[16 + i] = bins[32 + i];
-		largest = fmaxf(largest, fmaxf(fabsf(part[i]), fabsf(part[16 + i])));
+		largest = larger(largest, larger(fabsf(part[i]), fabsf(part[16 + i])));
 	}
 	for (size_t j = 0; j < 2; j++)
 	{
