@@ -28,7 +28,7 @@ from bqcore_postgres import EmbeddedServer
 
 pytestmark = pytest.mark.postgres
 
-DATA = clustered(1500, 24, n_queries=40, random_state=5)
+DATA = clustered(1500, 24, n_queries=15, random_state=5)
 
 
 def agree(conn: Connection, ef_search: int = 40, table: str = "items") -> None:
