@@ -3,8 +3,8 @@
     python benchmarks/postgres_rescore.py DATA_DIR --dims 1024,1536 --json OUT
 
 Rows are Gaussian with the spectrum of the data set's vectors, stretched over more dimensions, so that vectors
-are too long for their rows. Each table has a graph of its own per width, so that recall varies a little between
-them; `graph_recall` is that of rescoring from vectors on the same graph. Modes take turns every 20 queries; the
+are too long for their rows. Each table has a graph of its own per width, so that recall varies a little;
+`graph_recall` is that of rescoring from vectors on the same graph. Modes take turns every 20 queries; the
 fastest of three passes counts, and of all twenties the median.
 """
 
