@@ -431,9 +431,10 @@ read_entry(BqWalk *w, Element *entry)
 		return false;
 	ItemPointerSet(&tid, meta.entry_block, meta.entry_offset);
 	if (!read_element(w, &tid, INFINITY, entry))
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-						errmsg("the entry point of index \"%s\" is being deleted", RelationGetRelationName(w->index)),
-						errhint("Repeat the query.")));
+		/* on a standby only, whose replay of vacuum does not wait for scans; pgvector says so of every element */
+		ereport(ERROR,
+				(errmsg("cannot load deleted element"), errdetail("Index \"%s\".", RelationGetRelationName(w->index)),
+				 errhint("Repeat the query.")));
 	return true;
 }
 
