@@ -5,10 +5,10 @@
  * the buffer that a block was in the last time is tried before the buffer table. Layout of pgvector's pages: the same
  * from 0.7.4 to 0.8.6, and under their version 1 by pgvector's promise for pg_upgrade. */
 #include "walk.h"
+#include "walk_sets.h"
 
 #include <math.h>
 
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/buf_internals.h"
@@ -70,19 +70,6 @@ typedef struct Element
 	ItemPointerData heap_tids[HEAP_TIDS];
 } Element;
 
-/* Binary heap of elements with the least key first. */
-typedef struct Entry
-{
-	float key;
-	uint32 element;
-} Entry;
-
-typedef struct Heap
-{
-	Entry *entries;
-	uint32 n, capacity;
-} Heap;
-
 struct BqWalk
 {
 	Relation index;
@@ -93,8 +80,7 @@ struct BqWalk
 	int m;
 	Element *elements;
 	uint32 n_elements, capacity;
-	uint64 *visited; /* open addressing; block << 16 | offset, which is never 0 */
-	uint32 n_visited, visited_mask;
+	TidSet visited;
 	Heap candidates; /* to be expanded, nearest first */
 	Heap kept;       /* furthest first: keys are negative distances */
 	uint32 next;     /* element of `kept`, sorted, to be returned */
@@ -106,93 +92,6 @@ corrupt(const BqWalk *w, BlockNumber block, const char *what)
 	ereport(ERROR, (errcode(ERRCODE_INDEX_CORRUPTED),
 					errmsg("graph of index \"%s\" is damaged: %s", RelationGetRelationName(w->index), what),
 					errdetail("Block %u.", block), errhint("REINDEX INDEX %s.", RelationGetRelationName(w->index))));
-}
-
-/* ---- heaps and the set of what was visited ---- */
-
-static void
-heap_push(Heap *h, float key, uint32 element)
-{
-	uint32 at;
-
-	if (h->n == h->capacity)
-	{
-		h->capacity *= 2;
-		h->entries = repalloc(h->entries, sizeof(Entry) * h->capacity);
-	}
-	for (at = h->n++; at > 0 && key < h->entries[(at - 1) / 2].key; at = (at - 1) / 2)
-		h->entries[at] = h->entries[(at - 1) / 2];
-	h->entries[at] = (Entry) {key, element};
-}
-
-static Entry
-heap_pop(Heap *h)
-{
-	Entry first = h->entries[0], last = h->entries[--h->n];
-	uint32 at = 0;
-
-	for (;;)
-	{
-		uint32 child = 2 * at + 1;
-
-		if (child >= h->n)
-			break;
-		if (child + 1 < h->n && h->entries[child + 1].key < h->entries[child].key)
-			child++;
-		if (last.key <= h->entries[child].key)
-			break;
-		h->entries[at] = h->entries[child];
-		at = child;
-	}
-	h->entries[at] = last;
-	return first;
-}
-
-static void
-heap_init(Heap *h, uint32 capacity)
-{
-	h->n = 0;
-	h->capacity = capacity;
-	h->entries = palloc(sizeof(Entry) * capacity);
-}
-
-static bool
-visit_key(uint64 *table, uint32 mask, uint64 key)
-{
-	uint32 at = (uint32) murmurhash64(key) & mask;
-
-	while (table[at] != 0)
-	{
-		if (table[at] == key)
-			return false;
-		at = (at + 1) & mask;
-	}
-	table[at] = key;
-	return true;
-}
-
-/* False if it had been visited. */
-static bool
-visit(BqWalk *w, const ItemPointerData *tid)
-{
-	uint64 key = (uint64) ItemPointerGetBlockNumberNoCheck(tid) << 16 | ItemPointerGetOffsetNumberNoCheck(tid);
-
-	if (w->n_visited >= w->visited_mask / 4 * 3)
-	{
-		uint32 mask = w->visited_mask * 2 + 1;
-		uint64 *table = palloc0(sizeof(uint64) * ((Size) mask + 1));
-
-		for (uint32 i = 0; i <= w->visited_mask; i++)
-			if (w->visited[i] != 0)
-				visit_key(table, mask, w->visited[i]);
-		pfree(w->visited);
-		w->visited = table;
-		w->visited_mask = mask;
-	}
-	if (!visit_key(w->visited, w->visited_mask, key))
-		return false;
-	w->n_visited++;
-	return true;
 }
 
 /* ---- pages ---- */
@@ -384,7 +283,7 @@ search_ground(BqWalk *w, const Element *entry, uint32 ef_search)
 {
 	ItemPointerData tids[2 * MAX_M];
 
-	visit(w, &entry->tid);
+	tidset_add(&w->visited, &entry->tid);
 	keep(w, entry, ef_search);
 	while (w->candidates.n > 0)
 	{
@@ -396,7 +295,7 @@ search_ground(BqWalk *w, const Element *entry, uint32 ef_search)
 			break;
 		n = read_neighbours(w, &w->elements[nearest.element], 0, tids);
 		for (int i = 0; i < n; i++)
-			if (visit(w, &tids[i]))
+			if (tidset_add(&w->visited, &tids[i]))
 				tids[unvisited++] = tids[i];
 		prefetch(w, tids, unvisited);
 		for (int i = 0; i < unvisited; i++)
@@ -432,9 +331,8 @@ read_entry(BqWalk *w, Element *entry)
 	ItemPointerSet(&tid, meta.entry_block, meta.entry_offset);
 	if (!read_element(w, &tid, INFINITY, entry))
 		/* on a standby only, whose replay of vacuum does not wait for scans; pgvector says so of every element */
-		ereport(ERROR,
-				(errmsg("cannot load deleted element"), errdetail("Index \"%s\".", RelationGetRelationName(w->index)),
-				 errhint("Repeat the query.")));
+		ereport(ERROR, (errmsg("cannot load deleted element"),
+						errdetail("Index \"%s\".", RelationGetRelationName(w->index)), errhint("Repeat the query.")));
 	return true;
 }
 
@@ -461,8 +359,7 @@ BqWalkGraph(Relation index, const BqQuery *query, int bits, int ef_search)
 	{
 		for (int level = entry.level; level >= 1; level--)
 			descend(w, &entry, level);
-		w->visited_mask = pg_nextpower2_32((uint32) ef_search * w->m * 2) - 1;
-		w->visited = palloc0(sizeof(uint64) * ((Size) w->visited_mask + 1));
+		tidset_init(&w->visited, (uint32) ef_search * w->m * 2);
 		search_ground(w, &entry, (uint32) ef_search);
 	}
 	UnlockPage(index, SCAN_LOCK, ShareLock);
