@@ -17,7 +17,7 @@
 typedef struct Row
 {
 	pairingheap_node node;
-	double distance; /* a lower bound of it unless `exact` */
+	double distance, upper; /* bounds of the distance; both are the distance itself if `exact` */
 	ItemPointerData tid;
 	bool exact;
 } Row;
@@ -123,9 +123,9 @@ exact_distance(BqRescorer *r, double *distance)
 	return true;
 }
 
-/* What the distance of the row in the slot is not below, by its code; false if it has none. */
+/* Bounds of the distance of the row in the slot, by its code; false if it has none. */
 static bool
-distance_bound(BqRescorer *r, double *bound)
+distance_bounds(BqRescorer *r, double *lower, double *upper)
 {
 	bool isnull;
 	Datum value = slot_getattr(r->reader.slot, r->column, &isnull);
@@ -134,7 +134,7 @@ distance_bound(BqRescorer *r, double *bound)
 	if (isnull)
 		return false;
 	code = BqViewCode((const struct varlena *) PG_DETOAST_DATUM_PACKED(value));
-	*bound = BqViewLowerBound(&r->query, &code);
+	BqViewBounds(&r->query, &code, lower, upper);
 	return true;
 }
 
@@ -153,7 +153,7 @@ BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n)
 	{
 		ItemPointerData tid = tids[i]; /* the fetch follows HOT chains and changes it */
 		bool again = false, dead = false;
-		double distance;
+		double distance, upper;
 		Row *row;
 
 		CHECK_FOR_INTERRUPTS();
@@ -165,11 +165,12 @@ BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n)
 		/* a HOT update cannot change an indexed value, so a visible row has the value that was indexed */
 		if (r->orderby->sk_flags & SK_ISNULL)
 			distance = 0.0;
-		else if (!(r->column ? distance_bound(r, &distance) : exact_distance(r, &distance)))
+		else if (!(r->column ? distance_bounds(r, &distance, &upper) : exact_distance(r, &distance)))
 			continue;
 		MemoryContextReset(r->tmp);
 		row = MemoryContextAlloc(scan, sizeof(Row));
 		row->distance = distance;
+		row->upper = r->column ? upper : distance;
 		row->tid = tids[i];
 		row->exact = r->column == 0;
 		pairingheap_add(r->rows, &row->node);
@@ -180,7 +181,7 @@ BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n)
 	ExecClearTuple(r->reader.slot);
 }
 
-/* Puts a row's distance in the place of its bound; false if it has none. */
+/* Puts a row's distance in the place of its bounds; false if it has none. */
 static bool
 make_exact(BqRescorer *r, Snapshot snapshot, Row *row)
 {
@@ -191,6 +192,7 @@ make_exact(BqRescorer *r, Snapshot snapshot, Row *row)
 	CHECK_FOR_INTERRUPTS();
 	found = table_index_fetch_tuple(r->fetch, &tid, snapshot, r->reader.slot, &again, &dead) &&
 			exact_distance(r, &row->distance);
+	row->upper = row->distance;
 	row->exact = true;
 	MemoryContextSwitchTo(scan);
 	MemoryContextReset(r->tmp);
@@ -198,15 +200,22 @@ make_exact(BqRescorer *r, Snapshot snapshot, Row *row)
 	return found;
 }
 
+static const Row *
+first_row(const BqRescorer *r)
+{
+	return pairingheap_container(Row, node, pairingheap_first(r->rows));
+}
+
+/* The nearest row; `all` if no candidates are to come. Its vector is read only if another row may be nearer. */
 bool
-BqRescorerNext(BqRescorer *r, Snapshot snapshot, ItemPointerData *tid, double *distance)
+BqRescorerNext(BqRescorer *r, Snapshot snapshot, bool all, ItemPointerData *tid, double *distance)
 {
 	while (!pairingheap_is_empty(r->rows))
 	{
 		Row *row = pairingheap_container(Row, node, pairingheap_remove_first(r->rows));
-		bool was_exact = row->exact;
+		bool known = row->exact || (all && (pairingheap_is_empty(r->rows) || row->upper <= first_row(r)->distance));
 
-		if (!was_exact && make_exact(r, snapshot, row))
+		if (!known && make_exact(r, snapshot, row))
 		{
 			pairingheap_add(r->rows, &row->node);
 			continue;
@@ -215,7 +224,7 @@ BqRescorerNext(BqRescorer *r, Snapshot snapshot, ItemPointerData *tid, double *d
 		*tid = row->tid;
 		*distance = row->distance;
 		pfree(row);
-		if (was_exact)
+		if (known)
 			return true;
 	}
 	return false;

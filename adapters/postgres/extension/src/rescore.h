@@ -40,7 +40,7 @@ typedef struct BqRescorer
 extern void BqRescorerBegin(BqRescorer *r, Relation heap, Relation index, ScanKey orderby);
 extern void BqRescorerReset(BqRescorer *r);
 extern void BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n);
-extern bool BqRescorerNext(BqRescorer *r, Snapshot snapshot, ItemPointerData *tid, double *distance);
+extern bool BqRescorerNext(BqRescorer *r, Snapshot snapshot, bool all, ItemPointerData *tid, double *distance);
 extern void BqRescorerEnd(BqRescorer *r);
 
 #endif

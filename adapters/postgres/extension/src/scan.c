@@ -232,7 +232,7 @@ BqGetTuple(IndexScanDesc scan, ScanDirection dir)
 			refill(scan, s, s->ahead);
 		else
 			refill(scan, s, Max(s->floor, (int64) (s->growth * s->returned)));
-		if (!BqRescorerNext(&s->rescorer, scan->xs_snapshot, &scan->xs_heaptid, &distance))
+		if (!BqRescorerNext(&s->rescorer, scan->xs_snapshot, s->exhausted, &scan->xs_heaptid, &distance))
 			return false;
 		if (distance < s->last && s->iterative != BQ_ITERATIVE_RELAXED)
 			continue;
