@@ -17,6 +17,9 @@ export UV_PROJECT_ENVIRONMENT := $(CURDIR)/$(VENV)
 # The extension's builds stay inside the checkout.
 export BQCORE_CACHE ?= $(CURDIR)/.cache
 
+# Groups in the order of integration/conftest.py.
+WORKERS := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+
 FUZZ_SECONDS ?= 60
 FUZZ_CASES ?= 100000
 # These run on both embedded servers.
@@ -91,12 +94,12 @@ test: lint native-test
 	@if command -v $(NEON_CC) >/dev/null && command -v $(NEON_RUN) >/dev/null; then $(MAKE) native-test-neon; \
 	  else echo 'native-test-neon skipped: it needs $(NEON_CC) and $(NEON_RUN) (Debian: $(NEON_PACKAGES))'; fi
 	$(BIN)/pytest tests --numprocesses 2
-	$(BIN)/pytest integration --numprocesses 2 --dist loadfile
-	BQCORE_TEST_PG=16 $(BIN)/pytest $(TYPE_TESTS) --numprocesses 2 --dist loadfile
+	$(BIN)/pytest integration $(WORKERS)
+	BQCORE_TEST_PG=16 $(BIN)/pytest $(TYPE_TESTS) $(WORKERS)
 
 # The server tests on the older embedded server.
 test-pg16: $(READY)
-	BQCORE_TEST_PG=16 $(BIN)/pytest integration --numprocesses 2 --dist loadfile
+	BQCORE_TEST_PG=16 $(BIN)/pytest integration $(WORKERS)
 
 # Environment: BQCORE_FUZZ_SEED.
 fuzz-postgres: $(READY)

@@ -12,6 +12,6 @@ done
 for major in 17 18; do
 	# shellcheck disable=SC2086 # arguments, separated by spaces
 	REQUIRE_DOCKER=1 BQCORE_TEST_IMAGE=bqcore/postgres:$major \
-		"$python" -m pytest integration --numprocesses 2 --dist loadfile ${PYTEST_ARGS:-}
+		"$python" -m pytest integration --numprocesses 2 --dist loadgroup --no-loadscope-reorder ${PYTEST_ARGS:-}
 done
 BQCORE_FAULT_ROUNDS=${BQCORE_FAULT_ROUNDS:-10} "$python" -m pytest integration/test_faults.py -m slow

@@ -45,6 +45,30 @@ from bqcore_postgres import EmbeddedServer, build, source_dir
 
 DSN_VARIABLE = "BQCORE_TEST_DSN"
 
+#: Begun first, so that no worker is left alone with one of them at the end.
+LONG = (
+    "tour.md",
+    "advise.md",
+    "test_advice",
+    "test_pgvector_versions",
+    "test_embedded",
+    "test_cancel",
+    "test_crash",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A file's tests share a worker, and with it servers; pages of the documentation share nothing."""
+    groups = {}
+    for item in items:
+        page = getattr(getattr(item, "callspec", None), "params", {}).get("page")
+        groups[item] = page or item.path.stem
+        if config.pluginmanager.hasplugin("xdist"):
+            item.add_marker(pytest.mark.xdist_group(groups[item]))
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(groups[item], len(LONG)))
+
 
 class ExistingServer:
     """The part of `EmbeddedServer` that works on a server which is not ours to stop."""

@@ -80,6 +80,46 @@ def test_an_ordinary_role_installs_uses_and_removes_it(managed: Managed, conn: C
     assert value(conn, "SELECT to_regnamespace('bqcore')") is None
 
 
+def test_renamed_columns_stop_writes_until_they_are_named(conn: Connection) -> None:
+    set_up(conn)
+    before = found(conn)
+    execute(conn, "ALTER TABLE items RENAME embedding TO vec")
+    execute(conn, "ALTER TABLE items RENAME embedding_code TO bits")
+    write = "INSERT INTO items (id, vec) SELECT 1000, vec FROM items WHERE id = 1"
+    with pytest.raises(psycopg.errors.UndefinedColumn, match="items lacks one of the columns") as failure:
+        execute(conn, write)
+    assert "bqcore.renamed(" in (failure.value.diag.message_hint or "")
+    for error, old, new in (
+        (psycopg.errors.DuplicateColumn, "note", "vec"),
+        (psycopg.errors.UndefinedColumn, "embedding", "nothing"),
+        (psycopg.errors.UndefinedObject, "other", "vec"),
+    ):
+        with pytest.raises(error):
+            execute(conn, "SELECT bqcore.renamed('items', %s, %s)", [old, new])
+    for old, new in (("embedding", "vec"), ("embedding_code", "bits")):
+        execute(conn, "SELECT bqcore.renamed('items', %s, %s)", [old, new])
+    rows = [
+        execute(conn, "SELECT * FROM bqcore.search('items', 'vec', %s, 5)", [q]).fetchall()
+        for q in DATA.queries
+    ]
+    assert [row for part in rows for row in part] == before
+    execute(conn, write)
+    assert value(conn, "SELECT count(DISTINCT bits) FROM items WHERE id IN (1, 1000)") == 1
+    assert column(conn, "SELECT bqcore.cleanup()") == []
+    execute(conn, "SELECT bqcore.remove('items', 'vec')")
+
+
+def test_cleanup_drops_the_functions_of_dropped_tables(conn: Connection) -> None:
+    set_up(conn)
+    execute(conn, "CREATE TABLE other (id integer PRIMARY KEY, embedding vector(24))")
+    execute(conn, "SELECT bqcore.add('other', 'embedding', bqcore.model('items', 'embedding'))")
+    execute(conn, "DROP TABLE items")
+    assert column(conn, "SELECT bqcore.cleanup()") == ["public.items_embedding_bqcore()"]
+    execute(conn, "DROP TABLE other")
+    assert sql_mode.uninstall(conn)
+    assert value(conn, "SELECT count(*) FROM pg_proc WHERE proname LIKE '%embedding_bqcore%'") == 0
+
+
 def test_functions_pin_their_search_path(conn: Connection) -> None:
     rows = execute(
         conn,

@@ -235,6 +235,27 @@ def test_mismatches_are_errors(items: Connection) -> None:
     assert value(items, f"SELECT bq_bound({codes['l2']}, {q}, 'infinity')") == np.inf
 
 
+def test_models_have_a_limit(items: Connection) -> None:
+    """Sections that readers skip may come with a later release; sessions keep models in memory."""
+    from bqcore._kernels import ffi, lib
+
+    stored = train(items)
+    for extra, fits in ((1000, True), (1024 * 1024, False)):
+        longer = bytearray(
+            stored + (0x8000).to_bytes(4, "little") + extra.to_bytes(4, "little") + bytes(extra)
+        )
+        longer[8:12] = len(longer).to_bytes(4, "little")
+        longer[40:44] = (2).to_bytes(4, "little")  # sections
+        longer[12:16] = bytes(4)
+        longer[12:16] = lib.bqk_crc32c(ffi.from_buffer(longer), len(longer), 0).to_bytes(4, "little")
+        if fits:
+            codes = {code(items, DATA.base[0], bytes(text))[HEAD:] for text in (stored, longer)}
+            assert len(codes) == 1
+        else:
+            with pytest.raises(psycopg.errors.InvalidBinaryRepresentation, match="invalid bqmodel of"):
+                code(items, DATA.base[0], bytes(longer))
+
+
 def test_nulls_and_zero_vectors(items: Connection) -> None:
     for metric in OPERATORS:
         stored = literal(train(items, 4, metric))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Connection = psycopg.Connection[Any]
 
 #: Version of the SQL functions; rises with every change of them.
-SQL_VERSION = "0.1.0"
+SQL_VERSION = "0.2.0"
 #: binary_quantize, bit_hamming_ops and l1 distances came with it.
 MIN_PGVECTOR = (0, 7, 0)
 MIN_POSTGRES = 14
@@ -132,6 +132,7 @@ def uninstall(conn: Connection) -> bool:
             )
             raise RuntimeError(f"columns with codes remain ({len(columns)}); first run: {calls}")
         _refuse_others(conn)
+        conn.execute("SELECT bqcore.cleanup()")
         conn.execute("SET LOCAL client_min_messages = warning")
         conn.execute("DROP SCHEMA bqcore CASCADE")
     return True

@@ -7,6 +7,7 @@
 PG_MODULE_MAGIC;
 
 int bq_rescore;
+bool bq_own_walk;
 static char *bq_isa;
 
 static bool
@@ -41,6 +42,9 @@ _PG_init(void)
 	DefineCustomStringVariable("bqcore.isa", "Instruction set of the kernels.",
 							   "For tests; results do not depend on it.", &bq_isa, "auto", PGC_USERSET,
 							   GUC_NOT_IN_SAMPLE, check_isa, assign_isa, NULL);
+	DefineCustomBoolVariable("bqcore.own_walk", "Whether scans walk through the graph by themselves.",
+							 "Off leaves that to pgvector; results do not depend on it.", &bq_own_walk, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
 	BqDefineBuildSegment();
 	MarkGUCPrefixReserved("bqcore");
 	BqInitOptions();

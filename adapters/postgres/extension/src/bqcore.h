@@ -123,6 +123,7 @@ extern void BqRestoreIterative(int old);
 
 /* bqcore.c */
 extern int bq_rescore;
+extern bool bq_own_walk;
 extern const BqTypeInfo *BqGetTypeInfo(Relation index);
 extern const char *BqMetricName(int metric);
 extern int BqMetricByName(const char *name);

@@ -92,6 +92,32 @@ BqViewDistance(const BqView *a, const BqView *code)
 							&code->factors);
 }
 
+/* Standard deviations of an estimate, which is as good as normal at the dimensions that are coded: 1 in 30,000 lies
+ * beyond on that side. */
+#define EPS0 4.0
+/* Estimates are sums of three terms and of up to 16,000 products in float32, in 16 lanes. */
+#define ROUNDING 1e-6
+
+void
+BqViewBounds(const BqView *query, const BqView *code, double *lower, double *upper)
+{
+	int bits = BqBits(&code->head), metric = BqMetric(&code->head);
+	uint32 dim = code->head.dim;
+	double estimate = BqViewDistance(query, code), terms = fabs(code->factors.f_add) + fabs(query->query.g_add), width;
+	int32 self;
+
+	bqk_sym(bits, dim, code->code, bqk_nbytes(dim, bits), 1, code->code, &self);
+	width =
+		EPS0 * bqk_error(bits, metric, dim, self, &code->factors, &query->query) + ROUNDING * (terms + fabs(estimate));
+	*lower = estimate - width;
+	*upper = estimate + width;
+	if (metric == BQK_L2)
+	{
+		*lower = *lower > 0.0 ? sqrt(*lower) : 0.0;
+		*upper = *upper > 0.0 ? sqrt(*upper) : 0.0;
+	}
+}
+
 static Datum
 encode(FunctionCallInfo fcinfo, BqType type)
 {

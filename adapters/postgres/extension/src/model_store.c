@@ -3,7 +3,8 @@
  * They follow the pages of pgvector's build, outside its chain of element pages, so that vacuum and insert
  * never visit them. A trailer on pgvector's metapage points at the first one; pd_lower is raised over it, so
  * that WAL replay keeps it. The model is thereby as crash-safe, replicated, dropped and rebuilt as the index is. */
-#include "bqcore.h"
+#include "types.h"
+#include "walk.h"
 
 #include "access/xloginsert.h"
 #include "miscadmin.h"
@@ -126,8 +127,7 @@ read_trailer(Relation index)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("index \"%s\" has model pages of version %u, expected %u",
 							   RelationGetRelationName(index), trailer.version, TRAILER_VERSION)));
-	/* A centroid of 16,000 floats and some pages more. */
-	if (trailer.nbytes > 1024 * 1024)
+	if (trailer.nbytes > BQ_MODEL_MAX)
 		corrupt(index, "impossible length");
 	return trailer;
 }
@@ -180,11 +180,15 @@ BqModelRead(Relation index)
 	return out;
 }
 
+/* 256 kB of them at most. */
+#define MAX_HINTS 65536
+
 /* What a relcache entry keeps in rd_amcache, which is freed as one chunk: this, the blob (whose centroid `model` points
- * at), the signs, and the model of the column that is rescored from. */
+ * at), the signs, the hints where blocks are, and the model of the column that is rescored from. */
 typedef struct Cache
 {
 	bqk_model model;
+	BqHints hints;
 	AttrNumber column; /* 0: none was asked for */
 	const struct varlena *columnModel;
 } Cache;
@@ -194,6 +198,7 @@ fill_cache(Relation index, AttrNumber column, const struct varlena *columnModel)
 {
 	bytea *blob = BqModelRead(index);
 	Size nbytes = VARSIZE_ANY_EXHDR(blob), signs, columnNbytes = columnModel ? VARSIZE_ANY(columnModel) : 0;
+	uint32 n_hints = Max(Min(RelationGetNumberOfBlocks(index), MAX_HINTS), 1);
 	bqk_model parsed;
 	Cache *cache;
 	char *at;
@@ -203,8 +208,8 @@ fill_cache(Relation index, AttrNumber column, const struct varlena *columnModel)
 	if (status != BQK_OK)
 		corrupt(index, bqk_strerror(status));
 	signs = parsed.rotation == BQK_ROTATION_NONE ? 0 : bqk_signs_count(parsed.dim) * sizeof(float);
-	cache = MemoryContextAllocZero(index->rd_indexcxt,
-								   MAXALIGN(sizeof(Cache)) + MAXALIGN(nbytes) + MAXALIGN(signs) + columnNbytes);
+	cache = MemoryContextAllocZero(index->rd_indexcxt, MAXALIGN(sizeof(Cache)) + MAXALIGN(nbytes) + MAXALIGN(signs) +
+														   MAXALIGN(n_hints * sizeof(Buffer)) + columnNbytes);
 	at = (char *) cache + MAXALIGN(sizeof(Cache));
 	memcpy(at, VARDATA(blob), nbytes);
 	bqk_model_read((uint8 *) at, nbytes, &cache->model);
@@ -215,6 +220,8 @@ fill_cache(Relation index, AttrNumber column, const struct varlena *columnModel)
 		cache->model.signs = (float *) at;
 	}
 	at += MAXALIGN(signs);
+	cache->hints = (BqHints) {n_hints, (Buffer *) at};
+	at += MAXALIGN(n_hints * sizeof(Buffer));
 	if (columnModel)
 	{
 		memcpy(at, columnModel, columnNbytes);
@@ -238,6 +245,15 @@ BqModelGet(Relation index)
 	Cache *cache = index->rd_amcache;
 
 	return cache ? &cache->model : &fill_cache(index, 0, NULL)->model;
+}
+
+/* An index that has grown shares them between blocks, which costs a look into the buffer table. */
+BqHints
+BqBufferHints(Relation index)
+{
+	Cache *cache = index->rd_amcache;
+
+	return cache ? cache->hints : fill_cache(index, 0, NULL)->hints;
 }
 
 /* The model of the code column that is rescored from, NULL without one; lives as long. A column whose expression

@@ -40,13 +40,17 @@ take_id(const uint8 *bytes, Size nbytes, uint8 *id)
 static void
 fill(Cached *entry, const void *bytes, Size nbytes)
 {
+	bool possible = nbytes >= BQK_MODEL_HEADER_NBYTES && nbytes <= BQ_MODEL_MAX;
 	MemoryContext ctx = AllocSetContextCreate(TopMemoryContext, "bqmodel", ALLOCSET_SMALL_SIZES);
-	uint8 *copy = MemoryContextAlloc(ctx, nbytes);
+	uint8 *copy = MemoryContextAlloc(ctx, possible ? nbytes : 1);
 	BqModel m;
-	int status;
+	int status = BQK_EFORMAT;
 
-	memcpy(copy, bytes, nbytes);
-	status = nbytes < BQK_MODEL_HEADER_NBYTES ? BQK_EFORMAT : bqk_model_read(copy, nbytes, &m.model);
+	if (possible)
+	{
+		memcpy(copy, bytes, nbytes);
+		status = bqk_model_read(copy, nbytes, &m.model);
+	}
 	if (status != BQK_OK)
 	{
 		MemoryContextDelete(ctx);

@@ -1,4 +1,7 @@
-/* Rescoring: the operator's own function on the heap's own rows, or the estimate of a code column. */
+/* Rescoring: the operator's own function on the heap's own rows.
+ *
+ * With a code column all candidates get a lower bound of their distance from their codes, and only those that come to
+ * the front by it are rescored: where vectors are toasted, reading one costs more than all the rest of a candidate. */
 #include "rescore.h"
 
 #include <math.h>
@@ -14,8 +17,9 @@
 typedef struct Row
 {
 	pairingheap_node node;
-	double distance;
+	double distance, upper; /* bounds of the distance; both are the distance itself if `exact` */
 	ItemPointerData tid;
+	bool exact;
 } Row;
 
 /* NaN sorts last, as in Postgres; ties go by position, so that answers do not depend on the heap's shape. */
@@ -107,23 +111,11 @@ by_tid(const void *a, const void *b)
 
 /* The distance of the row in the slot; false if it has none. */
 static bool
-row_distance(BqRescorer *r, double *distance)
+exact_distance(BqRescorer *r, double *distance)
 {
 	bool isnull;
-	Datum value;
+	Datum value = BqReaderValue(&r->reader, &isnull);
 
-	if (r->column != 0)
-	{
-		BqView code;
-
-		value = slot_getattr(r->reader.slot, r->column, &isnull);
-		if (isnull)
-			return false;
-		code = BqViewCode((const struct varlena *) PG_DETOAST_DATUM_PACKED(value));
-		*distance = BqViewDistance(&r->query, &code);
-		return true;
-	}
-	value = BqReaderValue(&r->reader, &isnull);
 	if (isnull)
 		return false;
 	*distance = DatumGetFloat8(
@@ -131,8 +123,23 @@ row_distance(BqRescorer *r, double *distance)
 	return true;
 }
 
-/* Fetches candidates in block order and computes their exact distances. Rows that the snapshot does
- * not see are dropped here. */
+/* Bounds of the distance of the row in the slot, by its code; false if it has none. */
+static bool
+distance_bounds(BqRescorer *r, double *lower, double *upper)
+{
+	bool isnull;
+	Datum value = slot_getattr(r->reader.slot, r->column, &isnull);
+	BqView code;
+
+	if (isnull)
+		return false;
+	code = BqViewCode((const struct varlena *) PG_DETOAST_DATUM_PACKED(value));
+	BqViewBounds(&r->query, &code, lower, upper);
+	return true;
+}
+
+/* Fetches candidates in block order and computes their distances, or bounds. Rows that the snapshot does not see are
+ * dropped here. */
 void
 BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n)
 {
@@ -146,7 +153,7 @@ BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n)
 	{
 		ItemPointerData tid = tids[i]; /* the fetch follows HOT chains and changes it */
 		bool again = false, dead = false;
-		double distance = 0.0;
+		double distance, upper;
 		Row *row;
 
 		CHECK_FOR_INTERRUPTS();
@@ -156,12 +163,16 @@ BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n)
 			continue;
 		/* ORDER BY embedding <-> NULL: every distance is NULL, any order is right */
 		/* a HOT update cannot change an indexed value, so a visible row has the value that was indexed */
-		if (!(r->orderby->sk_flags & SK_ISNULL) && !row_distance(r, &distance))
+		if (r->orderby->sk_flags & SK_ISNULL)
+			distance = 0.0;
+		else if (!(r->column ? distance_bounds(r, &distance, &upper) : exact_distance(r, &distance)))
 			continue;
 		MemoryContextReset(r->tmp);
 		row = MemoryContextAlloc(scan, sizeof(Row));
 		row->distance = distance;
+		row->upper = r->column ? upper : distance;
 		row->tid = tids[i];
+		row->exact = r->column == 0;
 		pairingheap_add(r->rows, &row->node);
 		r->n_pending++;
 	}
@@ -170,19 +181,53 @@ BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n)
 	ExecClearTuple(r->reader.slot);
 }
 
-bool
-BqRescorerNext(BqRescorer *r, ItemPointerData *tid, double *distance)
+/* Puts a row's distance in the place of its bounds; false if it has none. */
+static bool
+make_exact(BqRescorer *r, Snapshot snapshot, Row *row)
 {
-	Row *row;
+	ItemPointerData tid = row->tid;
+	MemoryContext scan = MemoryContextSwitchTo(r->tmp);
+	bool again = false, dead = false, found;
 
-	if (pairingheap_is_empty(r->rows))
-		return false;
-	row = pairingheap_container(Row, node, pairingheap_remove_first(r->rows));
-	r->n_pending--;
-	*tid = row->tid;
-	*distance = row->distance;
-	pfree(row);
-	return true;
+	CHECK_FOR_INTERRUPTS();
+	found = table_index_fetch_tuple(r->fetch, &tid, snapshot, r->reader.slot, &again, &dead) &&
+			exact_distance(r, &row->distance);
+	row->upper = row->distance;
+	row->exact = true;
+	MemoryContextSwitchTo(scan);
+	MemoryContextReset(r->tmp);
+	ExecClearTuple(r->reader.slot);
+	return found;
+}
+
+static const Row *
+first_row(const BqRescorer *r)
+{
+	return pairingheap_container(Row, node, pairingheap_first(r->rows));
+}
+
+/* The nearest row; `all` if no candidates are to come. Its vector is read only if another row may be nearer. */
+bool
+BqRescorerNext(BqRescorer *r, Snapshot snapshot, bool all, ItemPointerData *tid, double *distance)
+{
+	while (!pairingheap_is_empty(r->rows))
+	{
+		Row *row = pairingheap_container(Row, node, pairingheap_remove_first(r->rows));
+		bool known = row->exact || (all && (pairingheap_is_empty(r->rows) || row->upper <= first_row(r)->distance));
+
+		if (!known && make_exact(r, snapshot, row))
+		{
+			pairingheap_add(r->rows, &row->node);
+			continue;
+		}
+		r->n_pending--;
+		*tid = row->tid;
+		*distance = row->distance;
+		pfree(row);
+		if (known)
+			return true;
+	}
+	return false;
 }
 
 void

@@ -28,19 +28,19 @@ typedef struct BqRescorer
 {
 	BqReader reader;
 	Relation heap;
-	AttrNumber column; /* of codes that take the vectors' place, or 0 */
+	AttrNumber column; /* of codes that tell which vectors to read, or 0 */
 	BqView query;      /* for them */
 	ScanKey orderby;   /* the user's own ORDER BY: operator and argument */
 	IndexFetchTableData *fetch;
 	MemoryContext tmp;
-	pairingheap *rows; /* rescored, not yet returned; nearest first */
+	pairingheap *rows; /* rescored or bounded, not yet returned; nearest first */
 	int n_pending;     /* rows in the heap */
 } BqRescorer;
 
 extern void BqRescorerBegin(BqRescorer *r, Relation heap, Relation index, ScanKey orderby);
 extern void BqRescorerReset(BqRescorer *r);
 extern void BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n);
-extern bool BqRescorerNext(BqRescorer *r, ItemPointerData *tid, double *distance);
+extern bool BqRescorerNext(BqRescorer *r, Snapshot snapshot, bool all, ItemPointerData *tid, double *distance);
 extern void BqRescorerEnd(BqRescorer *r);
 
 #endif

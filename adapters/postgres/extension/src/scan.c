@@ -1,17 +1,22 @@
-/* Index scans: pgvector's own scan over codes gives candidates, rescoring gives rows.
+/* Index scans: a walk through the graph of codes gives candidates, rescoring gives rows. Iterative scans leave the walk
+ * to pgvector, and so do those without a query (ORDER BY embedding <-> NULL).
  *
  * A row is returned while at least `ahead` + (slope - 1) returned rescored rows wait with it, or all there are.
  * Iterative scans start alike and then let the waiting rows fall to half of hnsw.ef_search, or growth times the rows
  * returned, because each batch costs pgvector another walk. A row that turns up later but belongs before one already
  * returned is left out, except under relaxed_order: what is returned is always in exact order. */
 #include "rescore.h"
+#include "walk.h"
 
+#include "pgstat.h"
 #include "utils/float.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 typedef struct BqScan
 {
 	IndexScanDesc inner; /* pgvector's scan, with the query code as its argument */
+	BqWalk *walk;        /* in its place, if any */
 	BqRescorer rescorer;
 	bool rescoring; /* rescorer is open */
 	bool first;
@@ -81,12 +86,27 @@ set_window(BqScan *s, int bits)
 	s->growth = bq_rescore >= 0 ? 0.0 : 2.0 / bits;
 }
 
+static BqWalk *
+walk(IndexScanDesc scan, const BqQuery *query)
+{
+	pgstat_count_index_scan(scan->indexRelation);
+#if PG_VERSION_NUM >= 180000
+	if (scan->instrument)
+		scan->instrument->nsearches++;
+#endif
+	/* nothing stays pinned between rows, so that vacuum may remove what other snapshots would still look for */
+	if (!IsMVCCSnapshot(scan->xs_snapshot))
+		elog(ERROR, "bqhnsw needs an MVCC snapshot");
+	return BqWalkGraph(scan->indexRelation, query, BqBits(&query->h), BqEfSearch());
+}
+
 static void
 start(IndexScanDesc scan, BqScan *s)
 {
 	MemoryContext old = MemoryContextSwitchTo(s->ctx);
 	const struct varlena *columnModel = NULL;
 	const bqk_model *model;
+	BqQuery *prepared = NULL;
 	ScanKeyData orderby;
 	BqView query;
 
@@ -107,8 +127,13 @@ start(IndexScanDesc scan, BqScan *s)
 			query = BqPrepareFloat(BqModelOf(columnModel), vec, type);
 		model = BqModelGet(scan->indexRelation);
 		set_window(s, model->bits);
-		orderby.sk_argument = PointerGetDatum(BqPrepare(model, vec, type));
+		prepared = BqPrepare(model, vec, type);
+		orderby.sk_argument = PointerGetDatum(prepared);
 	}
+	s->iterative = BqIterativeScan();
+	s->walk = NULL;
+	if (bq_own_walk && prepared && s->iterative == BQ_ITERATIVE_OFF)
+		s->walk = walk(scan, prepared);
 	MemoryContextSwitchTo(old);
 
 	s->inner->heapRelation = scan->heapRelation;
@@ -116,7 +141,8 @@ start(IndexScanDesc scan, BqScan *s)
 #if PG_VERSION_NUM >= 180000
 	s->inner->instrument = scan->instrument;
 #endif
-	BqInner()->amrescan(s->inner, NULL, 0, &orderby, 1);
+	if (s->walk == NULL)
+		BqInner()->amrescan(s->inner, NULL, 0, &orderby, 1);
 	if (!s->rescoring)
 	{
 		/* lives as long as the scan, whatever context the executor calls from */
@@ -128,33 +154,38 @@ start(IndexScanDesc scan, BqScan *s)
 	s->rescorer.column = columnModel ? BqRescoreAttribute(scan->heapRelation, scan->indexRelation) : 0;
 	if (columnModel)
 		s->rescorer.query = query;
-	s->iterative = BqIterativeScan();
 	s->first = false;
 	s->exhausted = false;
 	s->last = -get_float8_infinity();
 	s->returned = 0;
 }
 
-/* pgvector's next candidate. Its strict mode would drop those that come late by estimate; here exact distances
- * decide, so it runs relaxed. */
+/* pgvector's strict mode would drop candidates that come late by estimate; here exact distances decide, so it runs
+ * relaxed. */
 static bool
-next_candidate(BqScan *s)
+next_candidate(BqScan *s, ItemPointer tid)
 {
 	volatile bool found = false;
 	int old;
 
+	if (s->walk)
+		return BqWalkNext(s->walk, tid);
 	if (s->iterative != BQ_ITERATIVE_STRICT)
-		return BqInner()->amgettuple(s->inner, ForwardScanDirection);
-	old = BqSwapIterative(BQ_ITERATIVE_RELAXED);
-	PG_TRY();
-	{
 		found = BqInner()->amgettuple(s->inner, ForwardScanDirection);
-	}
-	PG_FINALLY();
+	else
 	{
-		BqRestoreIterative(old);
+		old = BqSwapIterative(BQ_ITERATIVE_RELAXED);
+		PG_TRY();
+		{
+			found = BqInner()->amgettuple(s->inner, ForwardScanDirection);
+		}
+		PG_FINALLY();
+		{
+			BqRestoreIterative(old);
+		}
+		PG_END_TRY();
 	}
-	PG_END_TRY();
+	*tid = s->inner->xs_heaptid;
 	return found;
 }
 
@@ -172,12 +203,12 @@ refill(IndexScanDesc scan, BqScan *s, int64 wanted)
 
 		while (n < missing)
 		{
-			if (!next_candidate(s))
+			if (!next_candidate(s, &tids[n]))
 			{
 				s->exhausted = true;
 				break;
 			}
-			tids[n++] = s->inner->xs_heaptid;
+			n++;
 		}
 		old = MemoryContextSwitchTo(s->ctx);
 		BqRescorerAdd(&s->rescorer, scan->xs_snapshot, tids, n);
@@ -201,7 +232,7 @@ BqGetTuple(IndexScanDesc scan, ScanDirection dir)
 			refill(scan, s, s->ahead);
 		else
 			refill(scan, s, Max(s->floor, (int64) (s->growth * s->returned)));
-		if (!BqRescorerNext(&s->rescorer, &scan->xs_heaptid, &distance))
+		if (!BqRescorerNext(&s->rescorer, scan->xs_snapshot, s->exhausted, &scan->xs_heaptid, &distance))
 			return false;
 		if (distance < s->last && s->iterative != BQ_ITERATIVE_RELAXED)
 			continue;

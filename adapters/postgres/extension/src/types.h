@@ -7,6 +7,9 @@
 
 #include "bqcore.h"
 
+/* A model holds a centroid of 16,000 floats at most, and sections to come. */
+#define BQ_MODEL_MAX (1024 * 1024)
+
 /* High half: what it is; low half: version of the layout. */
 #define BQ_TAG_COLUMN_CODE 0xC1
 #define BQ_TAG_COLUMN_QUERY 0xD1
@@ -109,6 +112,8 @@ extern struct varlena *BqPrepareColumn(const BqModel *m, const BqVector *vec, Bq
 extern BqView BqPrepareFloat(const BqModel *m, const BqVector *vec, BqType type);
 /* Distance in the unit of the metric (l2: squared) of a code, or a query, to a code. */
 extern double BqViewDistance(const BqView *a, const BqView *code);
+/* What the distance in pgvector's units of a float query to a code's vector lies between, but for one in 15,000. */
+extern void BqViewBounds(const BqView *query, const BqView *code, double *lower, double *upper);
 
 #define GETARG_PACKED(n) ((const struct varlena *) PG_DETOAST_DATUM_PACKED(PG_GETARG_DATUM(n)))
 

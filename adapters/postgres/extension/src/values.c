@@ -173,7 +173,7 @@ BqProblem(BqKindOfType type, const uint8 *payload, Size nbytes)
 		bqk_model model;
 		int status = BQK_EFORMAT;
 
-		if (nbytes >= BQK_MODEL_HEADER_NBYTES)
+		if (nbytes >= BQK_MODEL_HEADER_NBYTES && nbytes <= BQ_MODEL_MAX)
 		{
 			uint8 *aligned = palloc(nbytes);
 

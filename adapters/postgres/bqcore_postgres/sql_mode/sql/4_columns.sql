@@ -27,6 +27,45 @@ BEGIN
 	RETURN stem || suffix;
 END $$;
 
+-- The trigger and its function, whose name is `function`. Names and centroid are part of the body: it then costs no
+-- look-up and no parsing per row.
+CREATE OR REPLACE FUNCTION bqcore.make_trigger(
+	table_name regclass, trigger_name name, function text, column_name name, code name, f_add name, f_rescale name, model jsonb)
+	RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	m record := bqcore.read_model(model);
+BEGIN
+	EXECUTE format($body$CREATE OR REPLACE FUNCTION %1$s() RETURNS trigger
+		LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS %2$L$body$, function, format($body$
+-- Made by bqcore.add, dropped by bqcore.remove.
+DECLARE
+	e record;
+BEGIN
+	IF current_setting('bqcore_sql.given_codes', true) = 'on' THEN
+		RETURN NEW;
+	END IF;
+	BEGIN
+		IF TG_OP = 'UPDATE' AND NEW.%1$I OPERATOR(@vector@.=) OLD.%1$I AND NEW.%2$I = OLD.%2$I
+			AND NEW.%3$I = OLD.%3$I AND NEW.%4$I = OLD.%4$I THEN
+			RETURN NEW;
+		END IF;
+		e := bqcore.encode(NEW.%1$I::@vector@.vector, %5$L::@vector@.vector, %6$L, %7$L, %8$L);
+		NEW.%2$I := e.code;
+		NEW.%3$I := e.f_add;
+		NEW.%4$I := e.f_rescale;
+	EXCEPTION WHEN undefined_column THEN
+		RAISE EXCEPTION 'table %% lacks one of the columns %%, which bqcore.add knows it by', TG_RELID::regclass, %9$L
+			USING ERRCODE = 'undefined_column', DETAIL = SQLERRM,
+				HINT = 'After a renaming: SELECT bqcore.renamed(table, old name, new name).';
+	END;
+	RETURN NEW;
+END $body$, column_name, code, f_add, f_rescale, m.centroid, m.metric, m.rotation, m.seed,
+		concat_ws(', ', quote_ident(column_name), quote_ident(code), quote_ident(f_add), quote_ident(f_rescale))));
+	EXECUTE format('CREATE TRIGGER %I BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION '
+		'%s(%L, %L, %L, %L, %L, %L, %L, %L, %L)', trigger_name, table_name, function, column_name, code, f_add,
+		f_rescale, m.metric, m.rotation, m.seed, m.n_trained, m.centroid);
+END $$;
+
 CREATE OR REPLACE FUNCTION bqcore.add(table_name regclass, column_name name, model jsonb) RETURNS void
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -59,35 +98,14 @@ BEGIN
 	END IF;
 	EXECUTE format('ALTER TABLE %s ADD COLUMN %I bit(%s), ADD COLUMN %I real, ADD COLUMN %I real',
 		table_name, code, m.dim, f_add, f_rescale);
-	-- Names and centroid are part of the body: it then costs no look-up and no parsing per row.
 	function := format('%I.%I', namespace, bqcore.with_suffix(relation || '_' || column_name, '_bqcore'));
 	SELECT p.oid INTO old FROM pg_proc p WHERE p.oid = to_regprocedure(function || '()');
 	IF old IS NOT NULL AND EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = old) THEN
 		function := format('%I.%I', namespace,
 			bqcore.with_suffix(relation || '_' || column_name, format('_bqcore_%s_%s', table_name::oid, col.attnum)));
 	END IF;
-	EXECUTE format($body$CREATE OR REPLACE FUNCTION %1$s() RETURNS trigger
-		LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS %2$L$body$, function, format($body$
--- Made by bqcore.add, dropped by bqcore.remove.
-DECLARE
-	e record;
-BEGIN
-	IF current_setting('bqcore_sql.given_codes', true) = 'on' THEN
-		RETURN NEW;
-	ELSIF TG_OP = 'UPDATE' AND NEW.%1$I OPERATOR(@vector@.=) OLD.%1$I AND NEW.%2$I = OLD.%2$I
-		AND NEW.%3$I = OLD.%3$I AND NEW.%4$I = OLD.%4$I THEN
-		RETURN NEW;
-	END IF;
-	e := bqcore.encode(NEW.%1$I::@vector@.vector, %5$L::@vector@.vector, %6$L, %7$L, %8$L);
-	NEW.%2$I := e.code;
-	NEW.%3$I := e.f_add;
-	NEW.%4$I := e.f_rescale;
-	RETURN NEW;
-END $body$, column_name, code, f_add, f_rescale, m.centroid, m.metric, m.rotation, m.seed));
 	-- Triggers fire by name: this one after those that may still change the vector.
-	EXECUTE format('CREATE TRIGGER %I BEFORE INSERT OR UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION '
-		'%s(%L, %L, %L, %L, %L, %L, %L, %L, %L)', 'zz_bqcore_' || col.attnum, table_name, function, column_name, code, f_add,
-		f_rescale, m.metric, m.rotation, m.seed, m.n_trained, m.centroid);
+	PERFORM bqcore.make_trigger(table_name, 'zz_bqcore_' || col.attnum, function, column_name, code, f_add, f_rescale, model);
 END $$;
 COMMENT ON FUNCTION bqcore.add(regclass, name, jsonb) IS
 	'add code columns and the trigger that fills them; existing rows: CALL bqcore.fill';
@@ -156,3 +174,50 @@ BEGIN
 	EXECUTE format('ALTER TABLE %s DROP COLUMN %I, DROP COLUMN %I, DROP COLUMN %I', table_name, s.code, s.f_add, s.f_rescale);
 END $$;
 COMMENT ON FUNCTION bqcore.remove(regclass, name) IS 'drop code columns, their indexes and their trigger: the table is as before';
+
+-- The body and the arguments of triggers hold names, which a dump carries as they are; numbers of columns it would not.
+CREATE OR REPLACE FUNCTION bqcore.renamed(table_name regclass, old_name name, new_name name) RETURNS void
+	LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	s record;
+	n int := 0;
+BEGIN
+	IF EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = $1 AND a.attname = old_name AND a.attnum > 0) THEN
+		RAISE EXCEPTION 'table % still has a column %', table_name, quote_ident(old_name)
+			USING ERRCODE = 'duplicate_column', HINT = format('ALTER TABLE %s RENAME COLUMN %I TO %I; first.',
+				table_name, old_name, new_name);
+	ELSIF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = $1 AND a.attname = new_name AND a.attnum > 0) THEN
+		RAISE EXCEPTION 'table % has no column %', table_name, quote_ident(new_name) USING ERRCODE = 'undefined_column';
+	END IF;
+	FOR s IN SELECT * FROM bqcore.columns c
+		WHERE c.table_name = $1 AND old_name::text IN (c.column_name, c.code, c.f_add, c.f_rescale) LOOP
+		EXECUTE format('DROP TRIGGER %I ON %s', s.trigger_name, table_name);
+		PERFORM bqcore.make_trigger(table_name, s.trigger_name, s.trigger_function::regproc::text,
+			CASE WHEN s.column_name = old_name THEN new_name ELSE s.column_name END,
+			CASE WHEN s.code = old_name THEN new_name ELSE s.code END,
+			CASE WHEN s.f_add = old_name THEN new_name ELSE s.f_add END,
+			CASE WHEN s.f_rescale = old_name THEN new_name ELSE s.f_rescale END, s.model);
+		n := n + 1;
+	END LOOP;
+	IF n = 0 THEN
+		RAISE EXCEPTION 'no codes of % were made with a column %', table_name, quote_ident(old_name)
+			USING ERRCODE = 'undefined_object';
+	END IF;
+END $$;
+COMMENT ON FUNCTION bqcore.renamed(regclass, name, name) IS 'after ALTER TABLE ... RENAME COLUMN of a vector or its codes';
+
+-- Functions that bqcore.add made and whose tables are gone: Postgres drops a table's triggers but not their functions.
+CREATE OR REPLACE FUNCTION bqcore.cleanup() RETURNS SETOF text
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	f text;
+BEGIN
+	FOR f IN SELECT p.oid::regprocedure::text FROM pg_proc p
+		WHERE p.prorettype = 'trigger'::regtype AND p.prosrc LIKE E'\n-- Made by bqcore.add, dropped by bqcore.remove.\n%'
+			AND pg_has_role(p.proowner, 'USAGE') AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid)
+		ORDER BY 1 LOOP
+		EXECUTE format('DROP FUNCTION %s', f);
+		RETURN NEXT f;
+	END LOOP;
+END $$;
+COMMENT ON FUNCTION bqcore.cleanup() IS 'drop what bqcore.add made for tables that were dropped; returns names';

@@ -1,0 +1,395 @@
+/* The walk through pgvector's graph, for scans that end with hnsw.ef_search rows; others use pgvector's own.
+ *
+ * Its cost is that of waiting for memory: some ten elements are looked at for every one that is kept, each on a page of
+ * its own. So the neighbours of an element are fetched into the cache together before the first of them is read, and
+ * the buffer that a block was in the last time is tried before the buffer table. Layout of pgvector's pages: the same
+ * from 0.7.4 to 0.8.6, and under their version 1 by pgvector's promise for pg_upgrade. */
+#include "walk.h"
+#include "walk_sets.h"
+
+#include <math.h>
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/buf_internals.h"
+#include "storage/bufmgr.h"
+#include "storage/bufpage.h"
+#include "storage/lmgr.h"
+#include "utils/memutils.h"
+
+#define METAPAGE 0
+#define SCAN_LOCK 1 /* page that vacuum locks to wait for scans */
+#define MAGIC 0xA953A953
+#define VERSION 1
+#define PAGE_ID 0xFF90
+#define ELEMENT 1
+#define NEIGHBOURS 2
+#define HEAP_TIDS 10
+#define MAX_M 100
+
+typedef struct MetaPage
+{
+	uint32 magic, version, dimensions;
+	uint16 m, ef_construction;
+	BlockNumber entry_block;
+	OffsetNumber entry_offset;
+	int16 entry_level;
+} MetaPage;
+
+typedef struct ElementTuple
+{
+	uint8 type, level, deleted, version;
+	ItemPointerData heap_tids[HEAP_TIDS];
+	ItemPointerData neighbours;
+	uint16 unused;
+	BqCode code;
+} ElementTuple;
+
+/* Level by level from the highest: m neighbours each, on the lowest level 2 m. */
+typedef struct NeighbourTuple
+{
+	uint8 type, version;
+	uint16 count;
+	ItemPointerData tids[FLEXIBLE_ARRAY_MEMBER];
+} NeighbourTuple;
+
+typedef struct PageOpaque
+{
+	BlockNumber next;
+	uint16 unused, page_id;
+} PageOpaque;
+
+StaticAssertDecl(offsetof(ElementTuple, code) == 72, "pgvector's element tuples");
+StaticAssertDecl(offsetof(NeighbourTuple, tids) == 4, "pgvector's neighbour tuples");
+
+typedef struct Element
+{
+	float distance;
+	uint8 level, version, n_tids;
+	ItemPointerData tid, neighbours;
+	ItemPointerData heap_tids[HEAP_TIDS];
+} Element;
+
+struct BqWalk
+{
+	Relation index;
+	const BqQuery *query;
+	BqHeader expected; /* of every code */
+	BqHints hints;
+	uint32 reads;
+	int m;
+	Element *elements;
+	uint32 n_elements, capacity;
+	TidSet visited;
+	Heap candidates; /* to be expanded, nearest first */
+	Heap kept;       /* furthest first: keys are negative distances */
+	uint32 next;     /* element of `kept`, sorted, to be returned */
+};
+
+static pg_noinline void
+corrupt(const BqWalk *w, BlockNumber block, const char *what)
+{
+	ereport(ERROR, (errcode(ERRCODE_INDEX_CORRUPTED),
+					errmsg("graph of index \"%s\" is damaged: %s", RelationGetRelationName(w->index), what),
+					errdetail("Block %u.", block), errhint("REINDEX INDEX %s.", RelationGetRelationName(w->index))));
+}
+
+/* ---- pages ---- */
+
+/* A page, pinned and locked. Buffers found by hint do not count as used for the clock that evicts them, so that one
+ * read in eight asks for its block in the ordinary way. */
+static Page
+read_page(BqWalk *w, BlockNumber block, Buffer *buf)
+{
+	Buffer *hint = &w->hints.buffers[block % w->hints.n];
+	Page page;
+
+	if (*hint > 0 && w->reads++ % 8 != 0 && ReadRecentBuffer(w->index->rd_locator, MAIN_FORKNUM, block, *hint))
+	{
+		*buf = *hint;
+		pgstat_count_buffer_read(w->index);
+		pgstat_count_buffer_hit(w->index);
+	}
+	else
+	{
+		*buf = ReadBuffer(w->index, block);
+		*hint = *buf;
+	}
+	LockBuffer(*buf, BUFFER_LOCK_SHARE);
+	page = BufferGetPage(*buf);
+	if (PageGetSpecialSize(page) != MAXALIGN(sizeof(PageOpaque)) ||
+		((PageOpaque *) PageGetSpecialPointer(page))->page_id != PAGE_ID)
+		corrupt(w, block, "not a page of pgvector's");
+	return page;
+}
+
+static const void *
+read_tuple(const BqWalk *w, Page page, const ItemPointerData *tid, Size least)
+{
+	OffsetNumber offset = ItemPointerGetOffsetNumberNoCheck(tid);
+	ItemId id;
+
+	if (offset == InvalidOffsetNumber || offset > PageGetMaxOffsetNumber(page))
+		corrupt(w, ItemPointerGetBlockNumberNoCheck(tid), "tuple missing");
+	id = PageGetItemId(page, offset);
+	if (!ItemIdIsNormal(id) || ItemIdGetLength(id) < least || ItemIdGetOffset(id) + ItemIdGetLength(id) > BLCKSZ)
+		corrupt(w, ItemPointerGetBlockNumberNoCheck(tid), "tuple missing or too short");
+	return PageGetItem(page, id);
+}
+
+/* Asks for elements' cache lines, as far as hints tell where they are. Reads line pointers without a lock: a wrong one
+ * costs a useless line and nothing else. */
+static void
+prefetch(const BqWalk *w, const ItemPointerData *tids, int n)
+{
+	Page pages[2 * MAX_M];
+
+	for (int i = 0; i < n; i++)
+	{
+		Buffer hint = w->hints.buffers[ItemPointerGetBlockNumberNoCheck(&tids[i]) % w->hints.n];
+
+		pages[i] = NULL;
+		if (hint <= 0)
+			continue;
+		pages[i] = BufferGetPage(hint);
+		__builtin_prefetch(GetBufferDescriptor(hint - 1));
+		__builtin_prefetch(pages[i]);
+		__builtin_prefetch(PageGetItemId(pages[i], ItemPointerGetOffsetNumberNoCheck(&tids[i]) & 1023));
+	}
+	for (int i = 0; i < n; i++)
+	{
+		const char *tuple;
+
+		if (pages[i] == NULL)
+			continue;
+		tuple = (char *) pages[i] +
+				PageGetItemId(pages[i], ItemPointerGetOffsetNumberNoCheck(&tids[i]) & 1023)->lp_off % BLCKSZ;
+		for (int line = 0; line < 4; line++)
+			__builtin_prefetch(tuple + 64 * line);
+	}
+}
+
+/* Reads an element; false if it was deleted, or is not nearer than `nearer_than`. */
+static bool
+read_element(BqWalk *w, const ItemPointerData *tid, float nearer_than, Element *out)
+{
+	BlockNumber block = ItemPointerGetBlockNumberNoCheck(tid);
+	Buffer buf;
+	Page page = read_page(w, block, &buf);
+	const ElementTuple *tuple = read_tuple(w, page, tid, offsetof(ElementTuple, code) + VARSIZE(&w->expected));
+	bool found = false;
+
+	if (tuple->type != ELEMENT)
+		corrupt(w, block, "expected an element");
+	if (!tuple->deleted)
+	{
+		if (memcmp(&tuple->code.h, &w->expected, sizeof(BqHeader)) != 0)
+			corrupt(w, block, "expected a code of the index's model");
+		out->distance = bqk_distance(BqBits(&w->expected), w->expected.dim, &w->query->query, w->query->z,
+									 tuple->code.code, &tuple->code.factors);
+		found = out->distance < nearer_than;
+	}
+	if (found)
+	{
+		out->tid = *tid;
+		out->level = tuple->level;
+		out->version = tuple->version;
+		out->neighbours = tuple->neighbours;
+		for (out->n_tids = 0; out->n_tids < HEAP_TIDS; out->n_tids++)
+		{
+			if (!ItemPointerIsValid(&tuple->heap_tids[out->n_tids]))
+				break;
+			out->heap_tids[out->n_tids] = tuple->heap_tids[out->n_tids];
+		}
+	}
+	UnlockReleaseBuffer(buf);
+	return found;
+}
+
+/* An element's neighbours on a level; none if another element has taken its place. */
+static int
+read_neighbours(BqWalk *w, const Element *e, int level, ItemPointerData *tids)
+{
+	BlockNumber block = ItemPointerGetBlockNumberNoCheck(&e->neighbours);
+	int most = level == 0 ? 2 * w->m : w->m, n = 0;
+	Buffer buf;
+	Page page = read_page(w, block, &buf);
+	int count = (e->level + 2) * w->m;
+	const NeighbourTuple *tuple = read_tuple(w, page, &e->neighbours, offsetof(NeighbourTuple, tids));
+
+	if (tuple->type != NEIGHBOURS)
+		corrupt(w, block, "expected neighbours");
+	if (tuple->version == e->version && tuple->count == count)
+	{
+		const ItemPointerData *from = tuple->tids + (e->level - level) * w->m;
+
+		read_tuple(w, page, &e->neighbours, offsetof(NeighbourTuple, tids) + sizeof(ItemPointerData) * count);
+		while (n < most && ItemPointerIsValid(&from[n]))
+			n++;
+		memcpy(tids, from, sizeof(ItemPointerData) * n);
+	}
+	UnlockReleaseBuffer(buf);
+	return n;
+}
+
+/* ---- the walk ---- */
+
+/* From an element to its nearest neighbour on a level as long as that is nearer. */
+static void
+descend(BqWalk *w, Element *e, int level)
+{
+	ItemPointerData tids[2 * MAX_M];
+	bool nearer = true;
+
+	while (nearer)
+	{
+		int n = read_neighbours(w, e, level, tids);
+
+		CHECK_FOR_INTERRUPTS();
+		nearer = false;
+		prefetch(w, tids, n);
+		for (int i = 0; i < n; i++)
+		{
+			Element neighbour;
+
+			if (read_element(w, &tids[i], e->distance, &neighbour) && neighbour.level >= level)
+			{
+				*e = neighbour;
+				nearer = true;
+			}
+		}
+	}
+}
+
+static void
+keep(BqWalk *w, const Element *e, uint32 ef_search)
+{
+	uint32 number = w->n_elements++;
+
+	if (number == w->capacity)
+	{
+		w->capacity *= 2;
+		w->elements = repalloc_huge(w->elements, sizeof(Element) * w->capacity);
+	}
+	w->elements[number] = *e;
+	heap_push(&w->candidates, e->distance, number);
+	heap_push(&w->kept, -e->distance, number);
+	if (w->kept.n > ef_search)
+		heap_pop(&w->kept);
+}
+
+static void
+search_ground(BqWalk *w, const Element *entry, uint32 ef_search)
+{
+	ItemPointerData tids[2 * MAX_M];
+
+	tidset_add(&w->visited, &entry->tid);
+	keep(w, entry, ef_search);
+	while (w->candidates.n > 0)
+	{
+		Entry nearest = heap_pop(&w->candidates);
+		int n, unvisited = 0;
+
+		CHECK_FOR_INTERRUPTS();
+		if (nearest.key > -w->kept.entries[0].key)
+			break;
+		n = read_neighbours(w, &w->elements[nearest.element], 0, tids);
+		for (int i = 0; i < n; i++)
+			if (tidset_add(&w->visited, &tids[i]))
+				tids[unvisited++] = tids[i];
+		prefetch(w, tids, unvisited);
+		for (int i = 0; i < unvisited; i++)
+		{
+			float bound = w->kept.n < ef_search ? INFINITY : -w->kept.entries[0].key;
+			Element e;
+
+			if (read_element(w, &tids[i], bound, &e))
+				keep(w, &e, ef_search);
+		}
+	}
+}
+
+/* The element at which walks begin; false if the graph is empty. */
+static bool
+read_entry(BqWalk *w, Element *entry)
+{
+	ItemPointerData tid;
+	Buffer buf;
+	Page page = read_page(w, METAPAGE, &buf);
+	MetaPage meta = *(const MetaPage *) PageGetContents(page);
+
+	UnlockReleaseBuffer(buf);
+	if (meta.magic != MAGIC || meta.version != VERSION || meta.m < 2 || meta.m > MAX_M)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("bqhnsw does not know the graph of index \"%s\"", RelationGetRelationName(w->index)),
+						errdetail("Its metapage has magic number %08x, version %u and m = %u; expected %08x, %u and "
+								  "2 to %d.",
+								  meta.magic, meta.version, meta.m, MAGIC, VERSION, MAX_M)));
+	w->m = meta.m;
+	if (!BlockNumberIsValid(meta.entry_block))
+		return false;
+	ItemPointerSet(&tid, meta.entry_block, meta.entry_offset);
+	if (!read_element(w, &tid, INFINITY, entry))
+		/* on a standby only, whose replay of vacuum does not wait for scans; pgvector says so of every element */
+		ereport(ERROR, (errmsg("cannot load deleted element"),
+						errdetail("Index \"%s\".", RelationGetRelationName(w->index)), errhint("Repeat the query.")));
+	return true;
+}
+
+BqWalk *
+BqWalkGraph(Relation index, const BqQuery *query, int bits, int ef_search)
+{
+	BqWalk *w = palloc0(sizeof(BqWalk));
+	Size size = BQ_CODE_SIZE(query->h.dim, bits);
+	Element entry;
+
+	w->index = index;
+	w->query = query;
+	w->expected = (BqHeader) {.dim = query->h.dim, .tag = BQ_TAG_CODE, .kind = query->h.kind};
+	SET_VARSIZE(&w->expected, size);
+	w->capacity = 4 * (uint32) ef_search;
+	w->elements = palloc_extended(sizeof(Element) * w->capacity, MCXT_ALLOC_HUGE);
+	heap_init(&w->candidates, 4 * (uint32) ef_search);
+	heap_init(&w->kept, (uint32) ef_search + 1);
+
+	/* as pgvector's scans: vacuum waits for those under way before it marks elements deleted */
+	LockPage(index, SCAN_LOCK, ShareLock);
+	w->hints = BqBufferHints(index);
+	if (read_entry(w, &entry))
+	{
+		for (int level = entry.level; level >= 1; level--)
+			descend(w, &entry, level);
+		tidset_init(&w->visited, (uint32) ef_search * w->m * 2);
+		search_ground(w, &entry, (uint32) ef_search);
+	}
+	UnlockPage(index, SCAN_LOCK, ShareLock);
+
+	/* furthest first, from the end: nearest first */
+	for (uint32 n = w->kept.n; n > 0; n--)
+	{
+		Entry furthest = heap_pop(&w->kept);
+
+		w->kept.entries[n - 1] = furthest;
+		w->next++;
+	}
+	w->kept.n = w->next;
+	w->next = 0;
+	return w;
+}
+
+bool
+BqWalkNext(BqWalk *w, ItemPointer tid)
+{
+	while (w->next < w->kept.n)
+	{
+		Element *e = &w->elements[w->kept.entries[w->next].element];
+
+		if (e->n_tids > 0)
+		{
+			*tid = e->heap_tids[--e->n_tids];
+			return true;
+		}
+		w->next++;
+	}
+	return false;
+}
