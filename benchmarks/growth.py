@@ -3,11 +3,11 @@
     python benchmarks/growth.py /path/to/vectors --rows 10000,100000,1000000 --json growth.json
 
 Rows are jittered copies of the data's rows, as in benchmarks/scan.py, searched with its own queries; with
-``--draw gaussian`` rows and queries are Gaussian with its spectrum, which is harder than text. Every finished
-cell (one index at one number of rows) is written at once and skipped by the next start, so a run of hours may be
-stopped at any time. One build process, graph and table in memory for build time and CPU; then the server restarts
-with shared buffers of 1.5 times the size of bqhnsw's 1-bit index, too few for an index of floats, and blocks are
-counted cold and warm.
+``--draw gaussian`` rows and queries are Gaussian with its spectrum, which is harder than text. Every
+finished cell (one index at one number of rows) is written at once and skipped by the next start, so a run of
+hours may be stopped at any time. One build process, graph and table in memory for build time and CPU; then
+the server restarts with shared buffers of 1.5 times the size of bqhnsw's 1-bit index, too few for an index of
+floats, and blocks are counted cold and warm.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from bqcore_postgres.candidates import (
     set_setting,
     tuned_settings,
 )
-from bqcore_postgres.measure import measure_index
+from bqcore_postgres.measure import BackendClock, measure_index
 
 K = 10
 #: bqhnsw's 1-bit index first: its size is what shared buffers are counted in.
@@ -195,6 +195,14 @@ def measured(
     """Build and measure one index with everything in memory."""
     with server.connect() as conn, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", RuntimeWarning)
+        clock = BackendClock(conn)
+        at: list[float] = []
+
+        def progress(text: str) -> None:
+            # Before the build, after it, and before each ef_search.
+            at.append(clock.seconds())
+            status.update(f"{n:,} rows, {text}")
+
         points = measure_index(
             conn,
             spec,
@@ -204,7 +212,7 @@ def measured(
             table.metric,
             ef_searches=options.ef,
             k=K,
-            progress=lambda text: status.update(f"{n:,} rows, {text}"),
+            progress=progress,
         )
         settings = server_settings(conn)
     return {
@@ -212,6 +220,7 @@ def measured(
         "index": spec.index,
         "bits": spec.bits,
         "build_s": points[0].build_s,
+        "build_cpu_s": at[1] - at[0],
         "size_bytes": points[0].size_bytes,
         "points": [
             {"ef_search": p.ef_search, "recall_at_10": p.recall_at_10, "cpu_ms": p.cpu_ms, "p50_ms": p.p50_ms}
