@@ -125,40 +125,40 @@ CREATE OPERATOR <> (
 
 -- models
 
-CREATE FUNCTION bq_train_add(internal, vector, integer, text) RETURNS internal
+CREATE FUNCTION bq_train_add(internal, @extschema:vector@.vector, integer, text) RETURNS internal
 	AS 'MODULE_PATHNAME', 'bq_train_vector' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 
-CREATE FUNCTION bq_train_add(internal, vector, integer, text, bigint) RETURNS internal
+CREATE FUNCTION bq_train_add(internal, @extschema:vector@.vector, integer, text, bigint) RETURNS internal
 	AS 'MODULE_PATHNAME', 'bq_train_vector' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 
-CREATE FUNCTION bq_train_add(internal, halfvec, integer, text) RETURNS internal
+CREATE FUNCTION bq_train_add(internal, @extschema:vector@.halfvec, integer, text) RETURNS internal
 	AS 'MODULE_PATHNAME', 'bq_train_halfvec' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 
-CREATE FUNCTION bq_train_add(internal, halfvec, integer, text, bigint) RETURNS internal
+CREATE FUNCTION bq_train_add(internal, @extschema:vector@.halfvec, integer, text, bigint) RETURNS internal
 	AS 'MODULE_PATHNAME', 'bq_train_halfvec' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 
 CREATE FUNCTION bq_train_final(internal) RETURNS bqmodel
 	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 
-CREATE AGGREGATE bq_train(vector, bits integer, metric text) (
+CREATE AGGREGATE bq_train(@extschema:vector@.vector, bits integer, metric text) (
 	SFUNC = bq_train_add, STYPE = internal, FINALFUNC = bq_train_final, PARALLEL = SAFE);
 
-CREATE AGGREGATE bq_train(vector, bits integer, metric text, seed bigint) (
+CREATE AGGREGATE bq_train(@extschema:vector@.vector, bits integer, metric text, seed bigint) (
 	SFUNC = bq_train_add, STYPE = internal, FINALFUNC = bq_train_final, PARALLEL = SAFE);
 
-COMMENT ON AGGREGATE bq_train(vector, integer, text) IS 'model for codes of vectors like these';
+COMMENT ON AGGREGATE bq_train(@extschema:vector@.vector, integer, text) IS 'model for codes of vectors like these';
 
-COMMENT ON AGGREGATE bq_train(vector, integer, text, bigint) IS 'model for codes of vectors like these';
+COMMENT ON AGGREGATE bq_train(@extschema:vector@.vector, integer, text, bigint) IS 'model for codes of vectors like these';
 
-CREATE AGGREGATE bq_train(halfvec, bits integer, metric text) (
+CREATE AGGREGATE bq_train(@extschema:vector@.halfvec, bits integer, metric text) (
 	SFUNC = bq_train_add, STYPE = internal, FINALFUNC = bq_train_final, PARALLEL = SAFE);
 
-CREATE AGGREGATE bq_train(halfvec, bits integer, metric text, seed bigint) (
+CREATE AGGREGATE bq_train(@extschema:vector@.halfvec, bits integer, metric text, seed bigint) (
 	SFUNC = bq_train_add, STYPE = internal, FINALFUNC = bq_train_final, PARALLEL = SAFE);
 
-COMMENT ON AGGREGATE bq_train(halfvec, integer, text) IS 'model for codes of vectors like these';
+COMMENT ON AGGREGATE bq_train(@extschema:vector@.halfvec, integer, text) IS 'model for codes of vectors like these';
 
-COMMENT ON AGGREGATE bq_train(halfvec, integer, text, bigint) IS 'model for codes of vectors like these';
+COMMENT ON AGGREGATE bq_train(@extschema:vector@.halfvec, integer, text, bigint) IS 'model for codes of vectors like these';
 
 CREATE FUNCTION bq_model_info(
 	model bqmodel,
@@ -179,19 +179,19 @@ CREATE FUNCTION bq_model_id(bqquery) RETURNS text
 
 -- codes and queries
 
-CREATE FUNCTION bq_encode(vector, bqmodel) RETURNS bqcode
+CREATE FUNCTION bq_encode(@extschema:vector@.vector, bqmodel) RETURNS bqcode
 	AS 'MODULE_PATHNAME', 'bq_encode_vector' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 500;
 
-CREATE FUNCTION bq_query(vector, bqmodel) RETURNS bqquery
+CREATE FUNCTION bq_query(@extschema:vector@.vector, bqmodel) RETURNS bqquery
 	AS 'MODULE_PATHNAME', 'bq_query_vector' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 500;
 
-CREATE FUNCTION bq_encode(halfvec, bqmodel) RETURNS bqcode
+CREATE FUNCTION bq_encode(@extschema:vector@.halfvec, bqmodel) RETURNS bqcode
 	AS 'MODULE_PATHNAME', 'bq_encode_halfvec' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 500;
 
-CREATE FUNCTION bq_query(halfvec, bqmodel) RETURNS bqquery
+CREATE FUNCTION bq_query(@extschema:vector@.halfvec, bqmodel) RETURNS bqquery
 	AS 'MODULE_PATHNAME', 'bq_query_halfvec' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 500;
 
-CREATE FUNCTION bq_decode(bqcode, bqmodel) RETURNS vector
+CREATE FUNCTION bq_decode(bqcode, bqmodel) RETURNS @extschema:vector@.vector
 	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 500;
 
 CREATE FUNCTION bq_bound(bqcode, bqquery, eps0 float8 DEFAULT 1.9) RETURNS float8
@@ -265,43 +265,43 @@ CREATE FUNCTION bqcode_ivfflat_support(internal) RETURNS internal
 
 CREATE OPERATOR CLASS bqcode_l2_ops
 	FOR TYPE bqcode USING hnsw AS
-	OPERATOR 1 <-> (bqcode, bqquery) FOR ORDER BY float_ops,
-	OPERATOR 1 <-> (bqcode, bqcode) FOR ORDER BY float_ops,
+	OPERATOR 1 <-> (bqcode, bqquery) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <-> (bqcode, bqcode) FOR ORDER BY pg_catalog.float_ops,
 	FUNCTION 1 (bqcode, bqcode) bqcode_l2_index_distance(internal, internal),
 	FUNCTION 3 (bqcode, bqcode) bqcode_hnsw_support(internal);
 
 CREATE OPERATOR CLASS bqcode_l2_ops
 	FOR TYPE bqcode USING ivfflat AS
-	OPERATOR 1 <-> (bqcode, bqquery) FOR ORDER BY float_ops,
-	OPERATOR 1 <-> (bqcode, bqcode) FOR ORDER BY float_ops,
+	OPERATOR 1 <-> (bqcode, bqquery) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <-> (bqcode, bqcode) FOR ORDER BY pg_catalog.float_ops,
 	FUNCTION 1 (bqcode, bqcode) bqcode_l2_index_distance(internal, internal),
 	FUNCTION 3 (bqcode, bqcode) bqcode_kmeans_distance(internal, internal),
 	FUNCTION 5 (bqcode, bqcode) bqcode_ivfflat_support(internal);
 
 CREATE OPERATOR CLASS bqcode_ip_ops
 	FOR TYPE bqcode USING hnsw AS
-	OPERATOR 1 <#> (bqcode, bqquery) FOR ORDER BY float_ops,
+	OPERATOR 1 <#> (bqcode, bqquery) FOR ORDER BY pg_catalog.float_ops,
 	FUNCTION 1 (bqcode, bqcode) bqcode_ip_index_distance(internal, internal),
 	FUNCTION 3 (bqcode, bqcode) bqcode_hnsw_support(internal);
 
 CREATE OPERATOR CLASS bqcode_ip_ops
 	FOR TYPE bqcode USING ivfflat AS
-	OPERATOR 1 <#> (bqcode, bqquery) FOR ORDER BY float_ops,
+	OPERATOR 1 <#> (bqcode, bqquery) FOR ORDER BY pg_catalog.float_ops,
 	FUNCTION 1 (bqcode, bqcode) bqcode_ip_index_distance(internal, internal),
 	FUNCTION 3 (bqcode, bqcode) bqcode_kmeans_distance(internal, internal),
 	FUNCTION 5 (bqcode, bqcode) bqcode_ivfflat_support(internal);
 
 CREATE OPERATOR CLASS bqcode_cosine_ops
 	FOR TYPE bqcode USING hnsw AS
-	OPERATOR 1 <=> (bqcode, bqquery) FOR ORDER BY float_ops,
-	OPERATOR 1 <=> (bqcode, bqcode) FOR ORDER BY float_ops,
+	OPERATOR 1 <=> (bqcode, bqquery) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <=> (bqcode, bqcode) FOR ORDER BY pg_catalog.float_ops,
 	FUNCTION 1 (bqcode, bqcode) bqcode_cosine_index_distance(internal, internal),
 	FUNCTION 3 (bqcode, bqcode) bqcode_hnsw_support(internal);
 
 CREATE OPERATOR CLASS bqcode_cosine_ops
 	FOR TYPE bqcode USING ivfflat AS
-	OPERATOR 1 <=> (bqcode, bqquery) FOR ORDER BY float_ops,
-	OPERATOR 1 <=> (bqcode, bqcode) FOR ORDER BY float_ops,
+	OPERATOR 1 <=> (bqcode, bqquery) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <=> (bqcode, bqcode) FOR ORDER BY pg_catalog.float_ops,
 	FUNCTION 1 (bqcode, bqcode) bqcode_cosine_index_distance(internal, internal),
 	FUNCTION 3 (bqcode, bqcode) bqcode_kmeans_distance(internal, internal),
 	FUNCTION 5 (bqcode, bqcode) bqcode_ivfflat_support(internal);
