@@ -1,4 +1,4 @@
-"""benchmarks/load.py for five seconds: eight clients, nine searches to one write, no errors, the recall left."""
+"""benchmarks/load.py for five seconds: eight clients, nine searches to one write, no errors, the recall."""
 
 from __future__ import annotations
 
