@@ -222,12 +222,12 @@ def planted(server: Server, database: str, request: pytest.FixtureRequest) -> It
 
 
 @pytest.mark.parametrize("planted", PLANTED, indirect=True)
-@pytest.mark.parametrize("versions", [("0.2.0",), ("0.1.0", "0.2.0")], ids=["install", "upgrade"])
-def test_the_install_script_takes_nothing_planted(planted: Connection, versions: tuple[str, ...]) -> None:
-    """Of a schema that others may write to, nothing gets into operator classes, casts and functions."""
-    execute(planted, f"CREATE EXTENSION bqcore SCHEMA public VERSION '{versions[0]}'")
-    for version in versions[1:]:
-        execute(planted, f"ALTER EXTENSION bqcore UPDATE TO '{version}'")
+def test_the_install_script_takes_nothing_planted(planted: Connection) -> None:
+    """Where others may write to the extension's schema, it is not installed over what they put there."""
+    with pytest.raises(psycopg.Error, match=r"not operator public\.<|operator does not exist"):
+        execute(planted, "CREATE EXTENSION bqcore SCHEMA public")
+    assert value(planted, "SELECT count(*) FROM pg_extension WHERE extname = 'bqcore'") == 0
+    planted.execute("CREATE SCHEMA own; CREATE EXTENSION bqcore SCHEMA own")
     owned = "SELECT objid FROM pg_depend JOIN pg_extension e ON e.oid = refobjid WHERE deptype = 'e'"
     foreign = f"""
         SELECT DISTINCT pg_describe_object(d.refclassid, d.refobjid, d.refobjsubid) FROM pg_depend d
@@ -241,12 +241,21 @@ def test_the_install_script_takes_nothing_planted(planted: Connection, versions:
     )
     assert len(operators) == 6
     assert all(name.startswith("ext.") for name in operators)
-    planted.execute("SET search_path = ext, public")
+    planted.execute("SET search_path = ext, own, public")
     register_vector(planted)
     create_table(planted, DATA.base)
     create_index(planted)
-    planted.execute("SET search_path = public, ext")
-    assert value(planted, "SELECT bqcore_recall('items_bq')") > 0.9
+    planted.execute("SET search_path = public, ext, own")
+    assert value(planted, "SELECT bqcore_recall('ext.items_bq')") > 0.9
+    planted.execute("DROP EXTENSION bqcore CASCADE; DROP SCHEMA own")
+
+
+@pytest.mark.parametrize("planted", ["operators"], indirect=True)
+def test_an_upgrade_does_not_go_on_with_what_was_planted(planted: Connection) -> None:
+    """The script of version 0.1.0 took the first operator of that name."""
+    execute(planted, "CREATE EXTENSION bqcore SCHEMA public VERSION '0.1.0'")
+    with pytest.raises(psycopg.errors.DuplicateObject, match=r"not operator public\.<"):
+        execute(planted, "ALTER EXTENSION bqcore UPDATE")
 
 
 def test_what_is_ahead_in_the_search_path_is_not_run(conn: Connection, role: str) -> None:

@@ -164,7 +164,7 @@ def installed_version(conn: Connection) -> str | None:
         row = conn.execute(
             "SELECT prosrc FROM pg_proc WHERE oid = to_regprocedure('bqcore.sql_version()')"
         ).fetchone()
-    found = None if row is None else re.fullmatch(r"\s*SELECT '([0-9.]+)'::text\s*", row[0])
+    found = None if row is None else re.fullmatch(r"\s*SELECT '([0-9.]+)'(::text)?\s*", row[0])
     return None if found is None else found[1]
 
 

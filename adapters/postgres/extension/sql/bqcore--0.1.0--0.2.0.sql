@@ -305,3 +305,40 @@ CREATE OPERATOR CLASS bqcode_cosine_ops
 	FUNCTION 1 (bqcode, bqcode) bqcode_cosine_index_distance(internal, internal),
 	FUNCTION 3 (bqcode, bqcode) bqcode_kmeans_distance(internal, internal),
 	FUNCTION 5 (bqcode, bqcode) bqcode_ivfflat_support(internal);
+
+-- Names of version 0.1.0 were looked up in the schema of the extension first: nothing of others may have come in.
+
+DO $$
+DECLARE
+	planted text;
+BEGIN
+	SELECT pg_catalog.concat_ws(' ', found.type, found.identity) INTO planted
+	FROM (
+		SELECT d.refclassid AS class, d.refobjid AS object
+		FROM pg_catalog.pg_depend own
+		JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) own.refobjid
+		JOIN pg_catalog.pg_depend d
+			ON d.classid OPERATOR(pg_catalog.=) own.classid AND d.objid OPERATOR(pg_catalog.=) own.objid
+		WHERE own.deptype OPERATOR(pg_catalog.=) 'e' AND e.extname OPERATOR(pg_catalog.=) 'bqcore'
+			AND own.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass::oid
+		UNION ALL
+		SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass, o.amopopr
+		FROM pg_catalog.pg_amop o JOIN pg_catalog.pg_am m ON m.oid OPERATOR(pg_catalog.=) o.amopmethod
+		WHERE m.amname OPERATOR(pg_catalog.=) 'bqhnsw'
+	) used, LATERAL pg_catalog.pg_identify_object(used.class, used.object, 0) found
+	WHERE (used.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass::oid
+			OR used.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::oid
+			OR used.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_operator'::pg_catalog.regclass::oid)
+		AND NOT EXISTS (
+			SELECT FROM pg_catalog.pg_depend m JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) m.refobjid
+			WHERE m.deptype OPERATOR(pg_catalog.=) 'e' AND m.classid OPERATOR(pg_catalog.=) used.class
+				AND m.objid OPERATOR(pg_catalog.=) used.object
+				AND m.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass::oid
+				AND (e.extname OPERATOR(pg_catalog.=) 'vector' OR e.extname OPERATOR(pg_catalog.=) 'bqcore'))
+	LIMIT 1;
+	IF planted IS NOT NULL THEN
+		RAISE EXCEPTION 'expected objects of pgvector, not %', planted
+			USING ERRCODE = 'duplicate_object',
+				HINT = 'Drop it, or install into a schema that only administrators may write to: CREATE EXTENSION bqcore SCHEMA ...';
+	END IF;
+END $$;

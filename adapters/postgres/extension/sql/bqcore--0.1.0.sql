@@ -37,46 +37,46 @@ CREATE FUNCTION bqhnsw_halfvec_cosine_support(internal) RETURNS internal
 	AS 'MODULE_PATHNAME' LANGUAGE C;
 
 CREATE OPERATOR CLASS vector_l2_ops
-	FOR TYPE @extschema:vector@.vector USING bqhnsw AS
-	OPERATOR 1 @extschema:vector@.<-> (@extschema:vector@.vector, @extschema:vector@.vector) FOR ORDER BY pg_catalog.float_ops,
-	FUNCTION 1 (@extschema:vector@.vector, @extschema:vector@.vector) bqhnsw_distance(internal, internal),
-	FUNCTION 2 (@extschema:vector@.vector, @extschema:vector@.vector) bqhnsw_norm(internal),
-	FUNCTION 3 (@extschema:vector@.vector, @extschema:vector@.vector) bqhnsw_vector_l2_support(internal);
+	FOR TYPE vector USING bqhnsw AS
+	OPERATOR 1 <-> (vector, vector) FOR ORDER BY float_ops,
+	FUNCTION 1 (vector, vector) bqhnsw_distance(internal, internal),
+	FUNCTION 2 (vector, vector) bqhnsw_norm(internal),
+	FUNCTION 3 (vector, vector) bqhnsw_vector_l2_support(internal);
 
 CREATE OPERATOR CLASS vector_ip_ops
-	FOR TYPE @extschema:vector@.vector USING bqhnsw AS
-	OPERATOR 1 @extschema:vector@.<#> (@extschema:vector@.vector, @extschema:vector@.vector) FOR ORDER BY pg_catalog.float_ops,
-	FUNCTION 1 (@extschema:vector@.vector, @extschema:vector@.vector) bqhnsw_distance(internal, internal),
-	FUNCTION 2 (@extschema:vector@.vector, @extschema:vector@.vector) bqhnsw_norm(internal),
-	FUNCTION 3 (@extschema:vector@.vector, @extschema:vector@.vector) bqhnsw_vector_ip_support(internal);
+	FOR TYPE vector USING bqhnsw AS
+	OPERATOR 1 <#> (vector, vector) FOR ORDER BY float_ops,
+	FUNCTION 1 (vector, vector) bqhnsw_distance(internal, internal),
+	FUNCTION 2 (vector, vector) bqhnsw_norm(internal),
+	FUNCTION 3 (vector, vector) bqhnsw_vector_ip_support(internal);
 
 CREATE OPERATOR CLASS vector_cosine_ops
-	FOR TYPE @extschema:vector@.vector USING bqhnsw AS
-	OPERATOR 1 @extschema:vector@.<=> (@extschema:vector@.vector, @extschema:vector@.vector) FOR ORDER BY pg_catalog.float_ops,
-	FUNCTION 1 (@extschema:vector@.vector, @extschema:vector@.vector) bqhnsw_distance(internal, internal),
-	FUNCTION 2 (@extschema:vector@.vector, @extschema:vector@.vector) bqhnsw_norm(internal),
-	FUNCTION 3 (@extschema:vector@.vector, @extschema:vector@.vector) bqhnsw_vector_cosine_support(internal);
+	FOR TYPE vector USING bqhnsw AS
+	OPERATOR 1 <=> (vector, vector) FOR ORDER BY float_ops,
+	FUNCTION 1 (vector, vector) bqhnsw_distance(internal, internal),
+	FUNCTION 2 (vector, vector) bqhnsw_norm(internal),
+	FUNCTION 3 (vector, vector) bqhnsw_vector_cosine_support(internal);
 
 CREATE OPERATOR CLASS halfvec_l2_ops
-	FOR TYPE @extschema:vector@.halfvec USING bqhnsw AS
-	OPERATOR 1 @extschema:vector@.<-> (@extschema:vector@.halfvec, @extschema:vector@.halfvec) FOR ORDER BY pg_catalog.float_ops,
-	FUNCTION 1 (@extschema:vector@.halfvec, @extschema:vector@.halfvec) bqhnsw_distance(internal, internal),
-	FUNCTION 2 (@extschema:vector@.halfvec, @extschema:vector@.halfvec) bqhnsw_norm(internal),
-	FUNCTION 3 (@extschema:vector@.halfvec, @extschema:vector@.halfvec) bqhnsw_halfvec_l2_support(internal);
+	FOR TYPE halfvec USING bqhnsw AS
+	OPERATOR 1 <-> (halfvec, halfvec) FOR ORDER BY float_ops,
+	FUNCTION 1 (halfvec, halfvec) bqhnsw_distance(internal, internal),
+	FUNCTION 2 (halfvec, halfvec) bqhnsw_norm(internal),
+	FUNCTION 3 (halfvec, halfvec) bqhnsw_halfvec_l2_support(internal);
 
 CREATE OPERATOR CLASS halfvec_ip_ops
-	FOR TYPE @extschema:vector@.halfvec USING bqhnsw AS
-	OPERATOR 1 @extschema:vector@.<#> (@extschema:vector@.halfvec, @extschema:vector@.halfvec) FOR ORDER BY pg_catalog.float_ops,
-	FUNCTION 1 (@extschema:vector@.halfvec, @extschema:vector@.halfvec) bqhnsw_distance(internal, internal),
-	FUNCTION 2 (@extschema:vector@.halfvec, @extschema:vector@.halfvec) bqhnsw_norm(internal),
-	FUNCTION 3 (@extschema:vector@.halfvec, @extschema:vector@.halfvec) bqhnsw_halfvec_ip_support(internal);
+	FOR TYPE halfvec USING bqhnsw AS
+	OPERATOR 1 <#> (halfvec, halfvec) FOR ORDER BY float_ops,
+	FUNCTION 1 (halfvec, halfvec) bqhnsw_distance(internal, internal),
+	FUNCTION 2 (halfvec, halfvec) bqhnsw_norm(internal),
+	FUNCTION 3 (halfvec, halfvec) bqhnsw_halfvec_ip_support(internal);
 
 CREATE OPERATOR CLASS halfvec_cosine_ops
-	FOR TYPE @extschema:vector@.halfvec USING bqhnsw AS
-	OPERATOR 1 @extschema:vector@.<=> (@extschema:vector@.halfvec, @extschema:vector@.halfvec) FOR ORDER BY pg_catalog.float_ops,
-	FUNCTION 1 (@extschema:vector@.halfvec, @extschema:vector@.halfvec) bqhnsw_distance(internal, internal),
-	FUNCTION 2 (@extschema:vector@.halfvec, @extschema:vector@.halfvec) bqhnsw_norm(internal),
-	FUNCTION 3 (@extschema:vector@.halfvec, @extschema:vector@.halfvec) bqhnsw_halfvec_cosine_support(internal);
+	FOR TYPE halfvec USING bqhnsw AS
+	OPERATOR 1 <=> (halfvec, halfvec) FOR ORDER BY float_ops,
+	FUNCTION 1 (halfvec, halfvec) bqhnsw_distance(internal, internal),
+	FUNCTION 2 (halfvec, halfvec) bqhnsw_norm(internal),
+	FUNCTION 3 (halfvec, halfvec) bqhnsw_halfvec_cosine_support(internal);
 
 -- functions
 
@@ -101,8 +101,8 @@ COMMENT ON FUNCTION bqcore_recall(regclass, int, int) IS
 CREATE FUNCTION bqcore_index_model(index regclass) RETURNS bytea
 	AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 
-CREATE FUNCTION bqcore_index_encode(index regclass, vector @extschema:vector@.vector) RETURNS bytea
+CREATE FUNCTION bqcore_index_encode(index regclass, vector vector) RETURNS bytea
 	AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 
-CREATE FUNCTION bqcore_index_estimate(index regclass, vector @extschema:vector@.vector, query @extschema:vector@.vector) RETURNS real
+CREATE FUNCTION bqcore_index_estimate(index regclass, vector vector, query vector) RETURNS real
 	AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
