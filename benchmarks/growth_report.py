@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
+
+from bqcore.cli.tables import print_table
 
 Cell = dict[str, Any]
 #: What the others are compared with, the first that was measured at a number of rows.
@@ -117,11 +118,8 @@ def render(cells: list[Cell]) -> None:
         slopes = [exponent(rows, [found[id(cell)][column] for cell in own]) for column in _FITTED]
         sizes = ", ".join(f"{n:,}" for n in rows)
         fitted.add_row(name, *("-" if s is None else f"{s:.2f}" for s in slopes), sizes)
-    console = Console()
-    width = max(console.measure(one).maximum for one in (table, fitted))
-    console.width = max(width, console.width) if console.is_terminal else width
-    console.print(table)
-    console.print(fitted)
+    print_table(table)
+    print_table(fitted)
     ef = cells[0]["buffers"]["ef_search"]
     named = {f"{n:,}": reference(cells, n) for n in dict.fromkeys(cell["rows"] for cell in cells)}
     against = ", ".join(f"{n} rows: {'none' if cell is None else cell['index']}" for n, cell in named.items())

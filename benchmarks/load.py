@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from bqcore.cli.tables import print_table
 from bqcore.datasets import Dataset, read
 from bqcore.evaluation import exact_distances, exact_search
 from bqcore_postgres import EmbeddedServer, build, embedded_pg_config
@@ -268,9 +269,7 @@ def render(results: list[dict[str, Any]]) -> None:
             rate = f"{found['n'] / one['seconds']:.1f}"
             table.add_row(f"{one['index']} {one['bits']}", name, f"{found['n']:,}", rate, *times)
         table.add_section()
-    console = Console()
-    console.width = max(console.measure(table).maximum, console.width)
-    console.print(table)
+    print_table(table)
     for one in results:
         recalls = f"{one['recall_before']:.4f} before, {one['recall_after']:.4f} after"
         rows = f"{one['rows_before']:,} before, {one['rows_after']:,} after"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,8 @@ from support import (
     create_table,
     execute,
     force_index,
+    search_ids,
     search_sql,
-    table_recall,
     value,
 )
 
@@ -43,8 +42,8 @@ INSERTS = """
     DO $$
     BEGIN
         FOR i IN 1..{} LOOP
-            INSERT INTO items SELECT id, embedding * array_fill((1 + random())::real, ARRAY[24])::vector
-            FROM items WHERE id = i % 1000 LIMIT 1;
+            INSERT INTO items
+            SELECT nextval('more'), embedding * array_fill((1 + random())::real, ARRAY[24])::vector FROM items WHERE id = i % 1000 LIMIT 1;
         END LOOP;
     END $$"""
 #: A waiting row: 40 bytes, which the allocator rounds up to 64, with its header.
@@ -57,7 +56,7 @@ def items(server: Server, conn: Connection) -> Connection:
         pytest.skip("reads the server's processes, which may be on another machine")
     create_table(conn, DATA.base)
     create_index(conn, options=", ef_construction = 16, m = 8")
-    conn.execute("CREATE INDEX by_id ON items (id)")
+    conn.execute("CREATE INDEX by_id ON items (id); CREATE SEQUENCE more START 1000")
     force_index(conn)
     return conn
 
@@ -81,40 +80,37 @@ def slope(conn: Connection, text: str, times: int, samples: int) -> tuple[float,
     return float(np.polyfit(at, sizes, 1)[0]), sizes[-1] - sizes[0]
 
 
-def check_slope(conn: Connection, text: str, times: int, report: Callable[[str, object], None]) -> None:
+def check_slope(conn: Connection, text: str, times: int) -> None:
     """One lost chunk per repetition is 16 bytes at least, and a page per thousand of them is 4."""
     per_repetition, total = slope(conn, text, times, 20)
-    report("bytes_per_repetition", round(per_repetition, 3))
-    report("bytes_in_all", total)
+    # shown by pytest -rP
+    print(f"{times} repetitions: {per_repetition:.3f} bytes each by slope, {total} in all")
     # in a short run a single page would look like a slope
     assert per_repetition < max(2.0, 16 * 4096 / times)
     assert total <= 256 * 1024
 
 
-def test_some_scans_leave_nothing(items: Connection, record_property: Callable[[str, object], None]) -> None:
-    check_slope(items, SCANS, 6000, record_property)
+def test_some_scans_leave_nothing(items: Connection) -> None:
+    check_slope(items, SCANS, 6000)
 
 
-def test_some_inserts_leave_nothing(
-    items: Connection, record_property: Callable[[str, object], None]
-) -> None:
-    check_slope(items, INSERTS, 2000, record_property)
-
-
-@pytest.mark.slow
-def test_100000_scans_leave_nothing(
-    items: Connection, record_property: Callable[[str, object], None]
-) -> None:
-    check_slope(items, SCANS, 100_000, record_property)
+def test_some_inserts_leave_nothing(items: Connection) -> None:
+    check_slope(items, INSERTS, 2000)
 
 
 @pytest.mark.slow
-def test_100000_inserts_leave_nothing(
-    items: Connection, record_property: Callable[[str, object], None]
-) -> None:
-    check_slope(items, INSERTS, 100_000, record_property)
-    assert value(items, "SELECT count(*) FROM items") >= 101_000
-    assert table_recall(items, DATA.queries) > 0.5
+def test_100000_scans_leave_nothing(items: Connection) -> None:
+    check_slope(items, SCANS, 100_000)
+
+
+@pytest.mark.slow
+def test_100000_inserts_leave_nothing(items: Connection) -> None:
+    check_slope(items, INSERTS, 100_000)
+    # a tenth more to warm up
+    assert value(items, "SELECT count(*) FROM items") == 111_000
+    q = value(items, "SELECT embedding FROM items WHERE id = 110999")
+    configure(items, hnsw_ef_search=1000)
+    assert search_ids(items, q, 1) == [110_999]
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +144,9 @@ def scan_bytes(server: Server, database: str, fetch: int, **settings: object) ->
             conn.execute(f"DECLARE c CURSOR FOR {text}".encode(), {"q": LARGE.queries[0]})
             returned = len(execute(conn, f"FETCH {fetch} FROM c").fetchall())
             ours = value(conn, everything + " WHERE name LIKE 'bqhnsw%%'")
-            return returned, int(ours), int(value(conn, everything) - before)
+            grown = int(value(conn, everything) - before)
+            print(f"{settings}: {returned} rows, {ours} bytes of ours, {grown} in all")
+            return returned, int(ours), grown
 
 
 @pytest.mark.parametrize("ef_search", [40, 1000])
