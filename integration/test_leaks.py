@@ -43,7 +43,8 @@ INSERTS = """
     BEGIN
         FOR i IN 1..{} LOOP
             INSERT INTO items
-            SELECT nextval('more'), embedding * array_fill((1 + random())::real, ARRAY[24])::vector FROM items WHERE id = i % 1000 LIMIT 1;
+            SELECT nextval('more'), embedding * array_fill((1 + random())::real, ARRAY[24])::vector
+            FROM items WHERE id = i % 1000 LIMIT 1;
         END LOOP;
     END $$"""
 #: A waiting row: 40 bytes, which the allocator rounds up to 64, with its header.

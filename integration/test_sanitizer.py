@@ -1,6 +1,6 @@
 """The extension under memory checkers: make memory-postgres.
 
-The embedded server cannot be rebuilt, so the checkers see what Postgres takes from the system, not each palloc.
+The embedded server cannot be rebuilt: the checkers see what Postgres takes from the system, not each palloc.
 """
 
 from __future__ import annotations
