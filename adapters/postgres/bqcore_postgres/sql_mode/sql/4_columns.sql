@@ -29,11 +29,11 @@ BEGIN
 	RETURN stem || suffix;
 END $$;
 
--- Whether a function is one that bqcore.add made for this owner.
-CREATE OR REPLACE FUNCTION bqcore.is_trigger_function(function oid, owner oid) RETURNS boolean
-	LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+-- Whether bqcore.add made a function, and, where an owner is named, for that role.
+CREATE OR REPLACE FUNCTION bqcore.is_trigger_function(function oid, owner oid DEFAULT NULL) RETURNS boolean
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	RETURN EXISTS (SELECT FROM pg_proc p WHERE p.oid = function AND p.proowner = owner
+	RETURN EXISTS (SELECT FROM pg_proc p WHERE p.oid = function AND (owner IS NULL OR p.proowner = owner)
 		AND starts_with(p.prosrc, E'\n-- Made by bqcore.add'));
 END $$;
 
@@ -169,11 +169,10 @@ CREATE OR REPLACE FUNCTION bqcore.remove(table_name regclass, column_name name) 
 	LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	s record := bqcore.setup(table_name, column_name);
-	owner oid := (SELECT c.relowner FROM pg_class c WHERE c.oid = table_name);
 BEGIN
 	EXECUTE format('DROP TRIGGER %I ON %s', s.trigger_name, table_name);
 	-- Whoever owns the table may have named any function in a trigger of his own.
-	IF bqcore.is_trigger_function(s.trigger_function, owner) OR bqcore.is_trigger_function(s.trigger_function, current_user::regrole) THEN
+	IF bqcore.is_trigger_function(s.trigger_function) THEN
 		EXECUTE format('DROP FUNCTION %s', s.trigger_function);
 	END IF;
 	EXECUTE format('ALTER TABLE %s DROP COLUMN %I, DROP COLUMN %I, DROP COLUMN %I', table_name, s.code, s.f_add, s.f_rescale);
