@@ -26,7 +26,7 @@ FUZZ_CASES ?= 100000
 TYPE_TESTS := $(addprefix integration/test_,types.py type_dump.py type_fuzz.py code_index.py rescore_column.py upgrade.py \
 	sql_mode.py sql_codes.py)
 
-.PHONY: demo test test-pg16 test-pgvector test-faults fuzz-postgres bench bench-advice bench-sql bench-qdrant \
+.PHONY: demo test test-pg16 test-pgvector test-faults memory-postgres fuzz-postgres bench bench-advice bench-sql bench-qdrant \
 	bench-scan bench-check fuzz eval lint format native-test native-test-neon docker-image integration clean help
 
 help:
@@ -42,6 +42,7 @@ help:
 	@echo 'make eval    DATA_SETS=folder: the tables of docs/codecs.md'
 	@echo 'make test-pg16   the server tests on Postgres 16'
 	@echo 'make fuzz-postgres   100,000 malformed codes, queries and models into both servers'
+	@echo 'make memory-postgres   the extension under ASan, UBSan and valgrind; 100,000 scans and inserts'
 	@echo 'make test-pgvector   the server tests on pgvector 0.7.4 and 0.8.0'
 	@echo 'make native-test-neon   the C tests cross-compiled for AArch64, under qemu'
 	@echo 'make docker-image   bqcore/postgres:17 and :18, Postgres with pgvector and bqcore'
@@ -117,6 +118,16 @@ test-pgvector: $(READY)
 # What make test leaves out. Environment: BQCORE_FAULT_ROUNDS, BQCORE_FAULT_SEED, BQCORE_TEST_PG.
 test-faults: $(READY)
 	$(BIN)/pytest integration -m slow
+
+# The embedded server is not rebuilt: its allocator is opaque to the checkers, stack, globals and kernels are not.
+SANITIZED_CC := gcc -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g
+MEMORY_TESTS ?= $(addprefix integration/test_,sanitizer.py scan.py build.py functions.py types.py code_index.py \
+	rescore_column.py executor.py halfvec.py permissions.py security.py check.py)
+
+memory-postgres: $(READY)
+	CC='$(SANITIZED_CC)' BQCORE_CACHE=$(CURDIR)/.cache/sanitized BQCORE_TEST_PRELOAD="$$(gcc -print-file-name=libasan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/pytest $(wildcard $(MEMORY_TESTS))
+	$(BIN)/pytest integration/test_sanitizer.py integration/test_leaks.py -m slow -rP
 
 MAJORS ?= 17 18
 # Debian has no package of Postgres 18: its server comes with the embedded one.

@@ -22,6 +22,7 @@ from pgvector.psycopg import register_vector
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from synthetic import Spectrum
 
 from bqcore.datasets import Dataset, read
 from bqcore.evaluation import exact_search, recall
@@ -65,20 +66,12 @@ def numbers(text: str) -> list[int]:
 
 def with_spectrum_of(data: Dataset, dim: int, n_queries: int) -> Dataset:
     """Draw Gaussian rows whose covariance has the data's eigenvalues, stretched over `dim` axes."""
-    from bqcore._validation import normalize
-
-    rows = normalize(data.base) if data.metric == "cosine" else data.base
-    mean = rows.mean(axis=0)
-    spectrum = np.linalg.eigvalsh(np.cov(rows, rowvar=False))[::-1].clip(1e-12)
-    at = np.linspace(0, len(spectrum) - 1, dim)
-    stretched = np.exp(np.interp(at, np.arange(len(spectrum)), np.log(spectrum)))
-    stretched *= spectrum.sum() / stretched.sum()
     rng = np.random.default_rng(0)
-    basis, _ = np.linalg.qr(rng.standard_normal((dim, dim)))
-    drawn = rng.standard_normal((len(rows) + n_queries, dim), dtype=np.float32) * np.sqrt(stretched)
-    centre = rng.standard_normal(dim)
-    X = (drawn @ basis.T + centre * np.linalg.norm(mean) / np.linalg.norm(centre)).astype(np.float32)
-    base, queries = X[: len(rows)], X[len(rows) :]
+    spectrum = Spectrum(data, dim, rng)
+    n = len(data.base)
+    X = spectrum.draw(n + n_queries, rng)
+    X += spectrum.centre(rng)
+    base, queries = X[:n], X[n:]
     truth, _ = exact_search(base, queries, K, data.metric)
     return Dataset(f"{data.name}, spectrum at {dim}", base, queries, data.metric, truth)
 

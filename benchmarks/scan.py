@@ -23,6 +23,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS",
 import numpy as np
 from rich.progress import Progress
 from scan_systems import Entry, Ours, System, bandwidth, rescored, systems
+from synthetic import jittered
 
 from bqcore import RaBitQ, _kernels
 from bqcore._validation import Float32Array, normalize
@@ -34,17 +35,6 @@ OVERSAMPLING = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 30, 40)
 TARGET = 0.99
 # Queries whose neighbours among jittered rows are searched exactly.
 TRUTH_QUERIES = 200
-
-
-def jittered(X: Float32Array, n: int, share: float = 0.3, seed: int = 0) -> Float32Array:
-    """Return n rows like those of X: each a row of X plus noise of `share` of the coordinates' deviations."""
-    rng = np.random.default_rng(seed)
-    noise = share * X.std(axis=0)
-    out = np.empty((n, X.shape[1]), dtype=np.float32)
-    for start in range(0, n, len(X)):
-        some = X[: n - start]
-        out[start : start + len(some)] = some + noise * rng.standard_normal(some.shape, dtype=np.float32)
-    return out
 
 
 def measured(system: System, Q: Float32Array, k: int, batch: int, n_queries: int) -> float:

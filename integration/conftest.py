@@ -1,6 +1,7 @@
 """A server with the extension for every test here.
 
 BQCORE_TEST_DSN names one that runs, BQCORE_TEST_IMAGE an image to run in a container; else it is embedded.
+Where BQCORE_TEST_PRELOAD names a library, the embedded one loads it first (make memory-postgres).
 """
 
 from __future__ import annotations
@@ -139,7 +140,11 @@ def extension_dir() -> Path:
     except RuntimeError as error:
         pytest.skip(str(error))
     # A compiler error is a failure, not a reason to skip.
-    return build(pg_config())
+    folder = build(pg_config())
+    if preload := os.environ.get("BQCORE_TEST_PRELOAD"):
+        # of the server and of programs that are started from here, not of this process or of compilers
+        os.environ["LD_PRELOAD"] = preload
+    return folder
 
 
 @pytest.fixture(scope="session")

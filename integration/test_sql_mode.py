@@ -64,7 +64,7 @@ def test_an_ordinary_role_installs_uses_and_removes_it(managed: Managed, conn: C
     assert value(conn, "SELECT count(*) FROM items WHERE embedding_code IS NULL") == 0
     assert len(found(conn)) == 25
     with pytest.raises(
-        RuntimeError, match=r"columns with codes remain \(1\).*bqcore.remove\('items', 'embedding'\)"
+        RuntimeError, match=r"columns with codes remain \(1\).*bqcore.remove\('public.items', 'embedding'\)"
     ):
         sql_mode.uninstall(conn)
     execute(conn, "SELECT bqcore.remove('items', 'embedding')")

@@ -28,14 +28,15 @@ MAX_CANDIDATES = 1000
 
 _FIND = """
     SELECT n.nspname, c.relname, a.attname, s.code, s.f_add, s.f_rescale,
-        bqcore.model(c.oid::regclass, a.attname), t.typname, v.nspname
-    FROM pg_class c
-    JOIN pg_namespace n ON n.oid = c.relnamespace
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = %(column)s
-    JOIN pg_type t ON t.oid = a.atttypid
-    JOIN pg_namespace v ON v.oid = t.typnamespace
-    CROSS JOIN LATERAL bqcore.setup(%(table)s::regclass, %(column)s) s
-    WHERE c.oid = %(table)s::regclass"""
+        bqcore.model(c.oid::pg_catalog.regclass, a.attname), t.typname, v.nspname
+    FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+    JOIN pg_catalog.pg_attribute a ON a.attrelid OPERATOR(pg_catalog.=) c.oid
+        AND a.attname OPERATOR(pg_catalog.=) %(column)s
+    JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) a.atttypid
+    JOIN pg_catalog.pg_namespace v ON v.oid OPERATOR(pg_catalog.=) t.typnamespace
+    CROSS JOIN LATERAL bqcore.setup(%(table)s::pg_catalog.regclass, %(column)s) s
+    WHERE c.oid OPERATOR(pg_catalog.=) %(table)s::pg_catalog.regclass"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,7 +264,7 @@ class CodedColumn:
         rescore : int, optional
             Rows whose vectors are read, chosen by estimates; all candidates by default.
         where : psycopg.sql.Composable, optional
-            Condition on the table, whose alias is ``t``.
+            Condition on the table, whose alias is ``t``; % is written %%, as beside any parameters.
 
         Returns
         -------
@@ -286,14 +287,14 @@ class CodedColumn:
             raise ValueError(f"rescore: expected k ({k}) or more, not {rescore}")
         planned = self.plan(q)
         names = {
-            "key": sql.Identifier(key),
-            "x": sql.Identifier(self.column),
-            "code": sql.Identifier(self.code),
-            "f_add": sql.Identifier(self.f_add),
-            "f_rescale": sql.Identifier(self.f_rescale),
-            "table": sql.Identifier(self.schema, self.table),
-            "schema": sql.Identifier(self.type_schema),
-            "type": sql.Identifier(self.type_schema, self.type_name),
+            "key": _name(key),
+            "x": _name(self.column),
+            "code": _name(self.code),
+            "f_add": _name(self.f_add),
+            "f_rescale": _name(self.f_rescale),
+            "table": _name(self.schema, self.table),
+            "schema": _name(self.type_schema),
+            "type": _name(self.type_schema, self.type_name),
             "where": sql.SQL("") if where is None else sql.SQL(" AND ({})").format(where),
             "signs": sql.SQL("B{}").format(planned.code),
             "candidates": sql.Literal(candidates),
@@ -308,8 +309,15 @@ class CodedColumn:
         return raw_sql(stages + _FLOATS).format(**names), [np.asarray(q, dtype=np.float32)]
 
 
-_GIVEN = "SELECT set_config('bqcore_sql.given_codes', 'on', true)"
-_NOT_GIVEN = "SELECT set_config('bqcore_sql.given_codes', 'off', true)"
+def _name(*parts: str) -> sql.Identifier:
+    """Quote a name for a statement with parameters, where psycopg reads a single % as a placeholder."""
+    from psycopg import sql
+
+    return sql.Identifier(*(part.replace("%", "%%") for part in parts))
+
+
+_GIVEN = "SELECT pg_catalog.set_config('bqcore_sql.given_codes', 'on', true)"
+_NOT_GIVEN = "SELECT pg_catalog.set_config('bqcore_sql.given_codes', 'off', true)"
 
 _FIRST = (
     "SELECT t.{key} AS key, t.{x} AS x, t.{code} AS code, t.{f_add} AS f_add, t.{f_rescale} AS f_rescale "
@@ -318,9 +326,15 @@ _FIRST = (
 )
 _HAMMING = f"WITH b AS ({_FIRST}) "
 _ESTIMATE = (
-    f"WITH b AS (SELECT a.key, a.x FROM ({_FIRST}) AS a ORDER BY a.f_add + a.f_rescale * ("
-    "{delta}::float8 * (bit_count(a.code & {p0}) + 2 * bit_count(a.code & {p1}) "
-    "+ 4 * bit_count(a.code & {p2}) - 8 * bit_count(a.code & {p3})) - {shift}::float8) LIMIT {rescore}) "
+    f"WITH b AS (SELECT a.key, a.x FROM ({_FIRST}) AS a ORDER BY a.f_add::float8 OPERATOR(pg_catalog.+) ("
+    "a.f_rescale::float8 OPERATOR(pg_catalog.*) (({delta}::float8 OPERATOR(pg_catalog.*) ("
+    "pg_catalog.bit_count(a.code OPERATOR(pg_catalog.&) {p0}) OPERATOR(pg_catalog.+) "
+    "(2 OPERATOR(pg_catalog.*) pg_catalog.bit_count(a.code OPERATOR(pg_catalog.&) {p1})) "
+    "OPERATOR(pg_catalog.+) "
+    "(4 OPERATOR(pg_catalog.*) pg_catalog.bit_count(a.code OPERATOR(pg_catalog.&) {p2})) "
+    "OPERATOR(pg_catalog.-) "
+    "(8 OPERATOR(pg_catalog.*) pg_catalog.bit_count(a.code OPERATOR(pg_catalog.&) {p3})))::float8) "
+    "OPERATOR(pg_catalog.-) {shift}::float8)) LIMIT {rescore}) "
 )
 _FLOATS = (
     "SELECT b.key AS id, b.x OPERATOR({schema}.{operator}) %b::{type} AS distance FROM b ORDER BY 2 LIMIT {k}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,18 @@ CREATE OR REPLACE FUNCTION bqcore.sql_version() RETURNS text
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 	AS $$ SELECT '{version}'::text $$;
 COMMENT ON FUNCTION bqcore.sql_version() IS 'version of bqcore''s SQL mode in this schema';
+"""
+# The operators of a view are looked up when it is made: in no schema that others may write to.
+_PIN = """\
+DO $$ BEGIN
+	PERFORM pg_catalog.set_config('bqcore_sql.search_path', pg_catalog.current_setting('search_path'), false);
+	PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false);
+END $$;
+"""
+_UNPIN = """
+DO $$ BEGIN
+	PERFORM pg_catalog.set_config('search_path', pg_catalog.current_setting('bqcore_sql.search_path'), false);
+END $$;
 """
 
 
@@ -70,6 +84,10 @@ def script(vector_schema: str = "public") -> str:
         Schema of the extension vector. Everything of pgvector is named with it, because the functions pin
         search_path to pg_catalog.
     """
+    return _PIN + _body(vector_schema) + _UNPIN
+
+
+def _body(vector_schema: str) -> str:
     header = _HEADER.format(
         version=SQL_VERSION,
         pgvector=_dotted(MIN_PGVECTOR),
@@ -100,7 +118,7 @@ def install(conn: Connection) -> SqlInstallReport:
         If the server or pgvector is too old or pgvector missing, if the role may not create the schema, or if
         a schema ``bqcore`` is there that holds something else or a newer version.
     """
-    with conn.transaction():
+    with _pinned(conn):
         database, role, server = _one(
             conn, "SELECT current_database(), current_user, current_setting('server_version_num')::int"
         )
@@ -108,7 +126,7 @@ def install(conn: Connection) -> SqlInstallReport:
             raise RuntimeError(f"expected Postgres {MIN_POSTGRES} or later, not {server // 10000}")
         pgvector, vector_schema = _pgvector(conn, database)
         replaced = _existing(conn, database, role)
-        conn.execute(raw_sql(script(vector_schema)))
+        conn.execute(raw_sql(_body(vector_schema)))
     return SqlInstallReport(database, role, SQL_VERSION, replaced, pgvector, vector_schema)
 
 
@@ -120,7 +138,7 @@ def uninstall(conn: Connection) -> bool:
     RuntimeError
         If columns with codes remain: `bqcore.remove` drops them first.
     """
-    with conn.transaction():
+    with _pinned(conn):
         if installed_version(conn) is None:
             return False
         columns = conn.execute(
@@ -139,12 +157,28 @@ def uninstall(conn: Connection) -> bool:
 
 
 def installed_version(conn: Connection) -> str | None:
-    """Version of the SQL functions in a database, None where there are none."""
-    (found,) = _one(conn, "SELECT to_regprocedure('bqcore.sql_version()') IS NOT NULL")
-    if not found:
-        return None
-    (version,) = _one(conn, "SELECT bqcore.sql_version()")
-    return str(version)
+    """Version of the SQL functions in a database, None where there are none.
+
+    It is read, not asked for: a function that somebody else put there would run with our rights.
+    """
+    with _pinned(conn):
+        row = conn.execute(
+            "SELECT prosrc FROM pg_proc WHERE oid = to_regprocedure('bqcore.sql_version()')"
+        ).fetchone()
+    found = None if row is None else re.fullmatch(r"\s*SELECT '([0-9.]+)'(::text)?\s*", row[0])
+    return None if found is None else found[1]
+
+
+@contextlib.contextmanager
+def _pinned(conn: Connection) -> Iterator[None]:
+    """One transaction, in which names mean those of pg_catalog."""
+    with conn.transaction():
+        (before,) = _one(conn, "SELECT pg_catalog.current_setting('search_path')")
+        setting = "SELECT pg_catalog.set_config('search_path', %s, true)"
+        conn.execute(setting, ["pg_catalog, pg_temp"])
+        yield
+        # The transaction may be a part of the caller's.
+        conn.execute(setting, [before])
 
 
 def _pgvector(conn: Connection, database: str) -> tuple[str, str]:
@@ -167,8 +201,10 @@ def _pgvector(conn: Connection, database: str) -> tuple[str, str]:
 def _existing(conn: Connection, database: str, role: str) -> str | None:
     """Check that the schema can be made or renewed; return the version in it."""
     row = conn.execute(
-        "SELECT nspowner::regrole::text, has_schema_privilege(oid, 'CREATE'), "
-        "pg_has_role(nspowner, 'USAGE') FROM pg_namespace WHERE nspname = 'bqcore'"
+        "SELECT n.nspowner::regrole::text, has_schema_privilege(n.oid, 'CREATE'), "
+        "pg_has_role(n.nspowner, 'USAGE'), me.rolsuper AND NOT o.rolsuper "
+        "FROM pg_namespace n JOIN pg_roles o ON o.oid = n.nspowner, pg_roles me "
+        "WHERE n.nspname = 'bqcore' AND me.rolname = current_user"
     ).fetchone()
     if row is None:
         (may_create,) = _one(conn, "SELECT has_database_privilege(current_database(), 'CREATE')")
@@ -179,12 +215,18 @@ def _existing(conn: Connection, database: str, role: str) -> str | None:
                 f"or CREATE SCHEMA bqcore AUTHORIZATION {quote_name(role)}"
             )
         return None
-    owner, may_create, owns = row
+    owner, may_create, owns, outranks = row
     if not (may_create and owns):
         raise RuntimeError(
             f"schema bqcore belongs to {owner}, and role {role} is not a member of that role: "
             "install as its owner"
         )
+    if outranks:
+        raise RuntimeError(
+            f"schema bqcore belongs to {owner}, who may change what is in it, and superuser {role} would run "
+            f"that: install as its owner (SET ROLE {owner})"
+        )
+    _refuse_foreign_functions(conn)
     version = installed_version(conn)
     _refuse_others(conn)
     if version is not None and _parts(version) > _parts(SQL_VERSION):
@@ -193,6 +235,22 @@ def _existing(conn: Connection, database: str, role: str) -> str | None:
             "upgrade bqcore"
         )
     return version
+
+
+def _refuse_foreign_functions(conn: Connection) -> None:
+    """Check that no function to be replaced belongs to a role that could change it afterwards."""
+    foreign = conn.execute(
+        "SELECT p.oid::regprocedure::text, p.proowner::regrole::text FROM pg_proc p "
+        "JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_roles o ON o.oid = p.proowner "
+        "WHERE n.nspname = 'bqcore' AND NOT o.rolsuper AND p.proowner <> n.nspowner "
+        "AND o.rolname <> current_user ORDER BY 1"
+    ).fetchall()
+    if foreign:
+        function, owner = foreign[0]
+        raise RuntimeError(
+            f"function {function} belongs to {owner}, not to the owner of schema bqcore: drop it, or give it "
+            "to that role (ALTER FUNCTION ... OWNER TO ...)"
+        )
 
 
 def _refuse_others(conn: Connection) -> None:

@@ -125,40 +125,40 @@ CREATE OPERATOR <> (
 
 -- models
 
-CREATE FUNCTION bq_train_add(internal, vector, integer, text) RETURNS internal
+CREATE FUNCTION bq_train_add(internal, @extschema:vector@.vector, integer, text) RETURNS internal
 	AS 'MODULE_PATHNAME', 'bq_train_vector' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 
-CREATE FUNCTION bq_train_add(internal, vector, integer, text, bigint) RETURNS internal
+CREATE FUNCTION bq_train_add(internal, @extschema:vector@.vector, integer, text, bigint) RETURNS internal
 	AS 'MODULE_PATHNAME', 'bq_train_vector' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 
-CREATE FUNCTION bq_train_add(internal, halfvec, integer, text) RETURNS internal
+CREATE FUNCTION bq_train_add(internal, @extschema:vector@.halfvec, integer, text) RETURNS internal
 	AS 'MODULE_PATHNAME', 'bq_train_halfvec' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 
-CREATE FUNCTION bq_train_add(internal, halfvec, integer, text, bigint) RETURNS internal
+CREATE FUNCTION bq_train_add(internal, @extschema:vector@.halfvec, integer, text, bigint) RETURNS internal
 	AS 'MODULE_PATHNAME', 'bq_train_halfvec' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 
 CREATE FUNCTION bq_train_final(internal) RETURNS bqmodel
 	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 
-CREATE AGGREGATE bq_train(vector, bits integer, metric text) (
+CREATE AGGREGATE bq_train(@extschema:vector@.vector, bits integer, metric text) (
 	SFUNC = bq_train_add, STYPE = internal, FINALFUNC = bq_train_final, PARALLEL = SAFE);
 
-CREATE AGGREGATE bq_train(vector, bits integer, metric text, seed bigint) (
+CREATE AGGREGATE bq_train(@extschema:vector@.vector, bits integer, metric text, seed bigint) (
 	SFUNC = bq_train_add, STYPE = internal, FINALFUNC = bq_train_final, PARALLEL = SAFE);
 
-COMMENT ON AGGREGATE bq_train(vector, integer, text) IS 'model for codes of vectors like these';
+COMMENT ON AGGREGATE bq_train(@extschema:vector@.vector, integer, text) IS 'model for codes of vectors like these';
 
-COMMENT ON AGGREGATE bq_train(vector, integer, text, bigint) IS 'model for codes of vectors like these';
+COMMENT ON AGGREGATE bq_train(@extschema:vector@.vector, integer, text, bigint) IS 'model for codes of vectors like these';
 
-CREATE AGGREGATE bq_train(halfvec, bits integer, metric text) (
+CREATE AGGREGATE bq_train(@extschema:vector@.halfvec, bits integer, metric text) (
 	SFUNC = bq_train_add, STYPE = internal, FINALFUNC = bq_train_final, PARALLEL = SAFE);
 
-CREATE AGGREGATE bq_train(halfvec, bits integer, metric text, seed bigint) (
+CREATE AGGREGATE bq_train(@extschema:vector@.halfvec, bits integer, metric text, seed bigint) (
 	SFUNC = bq_train_add, STYPE = internal, FINALFUNC = bq_train_final, PARALLEL = SAFE);
 
-COMMENT ON AGGREGATE bq_train(halfvec, integer, text) IS 'model for codes of vectors like these';
+COMMENT ON AGGREGATE bq_train(@extschema:vector@.halfvec, integer, text) IS 'model for codes of vectors like these';
 
-COMMENT ON AGGREGATE bq_train(halfvec, integer, text, bigint) IS 'model for codes of vectors like these';
+COMMENT ON AGGREGATE bq_train(@extschema:vector@.halfvec, integer, text, bigint) IS 'model for codes of vectors like these';
 
 CREATE FUNCTION bq_model_info(
 	model bqmodel,
@@ -179,19 +179,19 @@ CREATE FUNCTION bq_model_id(bqquery) RETURNS text
 
 -- codes and queries
 
-CREATE FUNCTION bq_encode(vector, bqmodel) RETURNS bqcode
+CREATE FUNCTION bq_encode(@extschema:vector@.vector, bqmodel) RETURNS bqcode
 	AS 'MODULE_PATHNAME', 'bq_encode_vector' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 500;
 
-CREATE FUNCTION bq_query(vector, bqmodel) RETURNS bqquery
+CREATE FUNCTION bq_query(@extschema:vector@.vector, bqmodel) RETURNS bqquery
 	AS 'MODULE_PATHNAME', 'bq_query_vector' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 500;
 
-CREATE FUNCTION bq_encode(halfvec, bqmodel) RETURNS bqcode
+CREATE FUNCTION bq_encode(@extschema:vector@.halfvec, bqmodel) RETURNS bqcode
 	AS 'MODULE_PATHNAME', 'bq_encode_halfvec' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 500;
 
-CREATE FUNCTION bq_query(halfvec, bqmodel) RETURNS bqquery
+CREATE FUNCTION bq_query(@extschema:vector@.halfvec, bqmodel) RETURNS bqquery
 	AS 'MODULE_PATHNAME', 'bq_query_halfvec' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 500;
 
-CREATE FUNCTION bq_decode(bqcode, bqmodel) RETURNS vector
+CREATE FUNCTION bq_decode(bqcode, bqmodel) RETURNS @extschema:vector@.vector
 	AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 500;
 
 CREATE FUNCTION bq_bound(bqcode, bqquery, eps0 float8 DEFAULT 1.9) RETURNS float8
@@ -265,43 +265,80 @@ CREATE FUNCTION bqcode_ivfflat_support(internal) RETURNS internal
 
 CREATE OPERATOR CLASS bqcode_l2_ops
 	FOR TYPE bqcode USING hnsw AS
-	OPERATOR 1 <-> (bqcode, bqquery) FOR ORDER BY float_ops,
-	OPERATOR 1 <-> (bqcode, bqcode) FOR ORDER BY float_ops,
+	OPERATOR 1 <-> (bqcode, bqquery) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <-> (bqcode, bqcode) FOR ORDER BY pg_catalog.float_ops,
 	FUNCTION 1 (bqcode, bqcode) bqcode_l2_index_distance(internal, internal),
 	FUNCTION 3 (bqcode, bqcode) bqcode_hnsw_support(internal);
 
 CREATE OPERATOR CLASS bqcode_l2_ops
 	FOR TYPE bqcode USING ivfflat AS
-	OPERATOR 1 <-> (bqcode, bqquery) FOR ORDER BY float_ops,
-	OPERATOR 1 <-> (bqcode, bqcode) FOR ORDER BY float_ops,
+	OPERATOR 1 <-> (bqcode, bqquery) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <-> (bqcode, bqcode) FOR ORDER BY pg_catalog.float_ops,
 	FUNCTION 1 (bqcode, bqcode) bqcode_l2_index_distance(internal, internal),
 	FUNCTION 3 (bqcode, bqcode) bqcode_kmeans_distance(internal, internal),
 	FUNCTION 5 (bqcode, bqcode) bqcode_ivfflat_support(internal);
 
 CREATE OPERATOR CLASS bqcode_ip_ops
 	FOR TYPE bqcode USING hnsw AS
-	OPERATOR 1 <#> (bqcode, bqquery) FOR ORDER BY float_ops,
+	OPERATOR 1 <#> (bqcode, bqquery) FOR ORDER BY pg_catalog.float_ops,
 	FUNCTION 1 (bqcode, bqcode) bqcode_ip_index_distance(internal, internal),
 	FUNCTION 3 (bqcode, bqcode) bqcode_hnsw_support(internal);
 
 CREATE OPERATOR CLASS bqcode_ip_ops
 	FOR TYPE bqcode USING ivfflat AS
-	OPERATOR 1 <#> (bqcode, bqquery) FOR ORDER BY float_ops,
+	OPERATOR 1 <#> (bqcode, bqquery) FOR ORDER BY pg_catalog.float_ops,
 	FUNCTION 1 (bqcode, bqcode) bqcode_ip_index_distance(internal, internal),
 	FUNCTION 3 (bqcode, bqcode) bqcode_kmeans_distance(internal, internal),
 	FUNCTION 5 (bqcode, bqcode) bqcode_ivfflat_support(internal);
 
 CREATE OPERATOR CLASS bqcode_cosine_ops
 	FOR TYPE bqcode USING hnsw AS
-	OPERATOR 1 <=> (bqcode, bqquery) FOR ORDER BY float_ops,
-	OPERATOR 1 <=> (bqcode, bqcode) FOR ORDER BY float_ops,
+	OPERATOR 1 <=> (bqcode, bqquery) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <=> (bqcode, bqcode) FOR ORDER BY pg_catalog.float_ops,
 	FUNCTION 1 (bqcode, bqcode) bqcode_cosine_index_distance(internal, internal),
 	FUNCTION 3 (bqcode, bqcode) bqcode_hnsw_support(internal);
 
 CREATE OPERATOR CLASS bqcode_cosine_ops
 	FOR TYPE bqcode USING ivfflat AS
-	OPERATOR 1 <=> (bqcode, bqquery) FOR ORDER BY float_ops,
-	OPERATOR 1 <=> (bqcode, bqcode) FOR ORDER BY float_ops,
+	OPERATOR 1 <=> (bqcode, bqquery) FOR ORDER BY pg_catalog.float_ops,
+	OPERATOR 1 <=> (bqcode, bqcode) FOR ORDER BY pg_catalog.float_ops,
 	FUNCTION 1 (bqcode, bqcode) bqcode_cosine_index_distance(internal, internal),
 	FUNCTION 3 (bqcode, bqcode) bqcode_kmeans_distance(internal, internal),
 	FUNCTION 5 (bqcode, bqcode) bqcode_ivfflat_support(internal);
+
+-- Names of version 0.1.0 were looked up in the schema of the extension first: nothing of others may have come in.
+
+DO $$
+DECLARE
+	planted text;
+BEGIN
+	SELECT pg_catalog.concat_ws(' ', found.type, found.identity) INTO planted
+	FROM (
+		SELECT d.refclassid AS class, d.refobjid AS object
+		FROM pg_catalog.pg_depend own
+		JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) own.refobjid
+		JOIN pg_catalog.pg_depend d
+			ON d.classid OPERATOR(pg_catalog.=) own.classid AND d.objid OPERATOR(pg_catalog.=) own.objid
+		WHERE own.deptype OPERATOR(pg_catalog.=) 'e' AND e.extname OPERATOR(pg_catalog.=) 'bqcore'
+			AND own.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass::oid
+		UNION ALL
+		SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass, o.amopopr
+		FROM pg_catalog.pg_amop o JOIN pg_catalog.pg_am m ON m.oid OPERATOR(pg_catalog.=) o.amopmethod
+		WHERE m.amname OPERATOR(pg_catalog.=) 'bqhnsw'
+	) used, LATERAL pg_catalog.pg_identify_object(used.class, used.object, 0) found
+	WHERE (used.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass::oid
+			OR used.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::oid
+			OR used.class OPERATOR(pg_catalog.=) 'pg_catalog.pg_operator'::pg_catalog.regclass::oid)
+		AND NOT EXISTS (
+			SELECT FROM pg_catalog.pg_depend m JOIN pg_catalog.pg_extension e ON e.oid OPERATOR(pg_catalog.=) m.refobjid
+			WHERE m.deptype OPERATOR(pg_catalog.=) 'e' AND m.classid OPERATOR(pg_catalog.=) used.class
+				AND m.objid OPERATOR(pg_catalog.=) used.object
+				AND m.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass::oid
+				AND (e.extname OPERATOR(pg_catalog.=) 'vector' OR e.extname OPERATOR(pg_catalog.=) 'bqcore'))
+	LIMIT 1;
+	IF planted IS NOT NULL THEN
+		RAISE EXCEPTION 'expected objects of pgvector, not %', planted
+			USING ERRCODE = 'duplicate_object',
+				HINT = 'Drop it, or install into a schema that only administrators may write to: CREATE EXTENSION bqcore SCHEMA ...';
+	END IF;
+END $$;

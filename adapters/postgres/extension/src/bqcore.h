@@ -183,6 +183,12 @@ extern IndexBuildResult *BqBuild(Relation heap, Relation index, IndexInfo *index
 extern void BqBuildEmpty(Relation index);
 extern bool BqInsert(Relation index, Datum *values, bool *isnull, ItemPointer tid, Relation heap,
 					 IndexUniqueCheck checkUnique, bool indexUnchanged, IndexInfo *indexInfo);
+/* policies.c */
+struct PlannerInfo;
+struct IndexPath;
+extern void BqCostEstimate(struct PlannerInfo *root, struct IndexPath *path, double loopCount, Cost *startup,
+						   Cost *total, Selectivity *selectivity, double *correlation, double *pages);
+
 extern IndexScanDesc BqBeginScan(Relation index, int nkeys, int norderbys);
 extern void BqRescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int norderbys);
 extern bool BqGetTuple(IndexScanDesc scan, ScanDirection dir);

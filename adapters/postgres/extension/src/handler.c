@@ -56,6 +56,7 @@ bqhnsw_handler(PG_FUNCTION_ARGS)
 	am->ambuild = BqBuild;
 	am->ambuildempty = BqBuildEmpty;
 	am->aminsert = BqInsert;
+	am->amcostestimate = BqCostEstimate;
 	am->amoptions = BqReadOptions;
 	am->ambeginscan = BqBeginScan;
 	am->amrescan = BqRescan;

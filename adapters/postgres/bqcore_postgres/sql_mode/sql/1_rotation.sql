@@ -131,7 +131,7 @@ BEGIN
 		RETURN y::@vector@.vector;
 	END IF;
 	-- The cache was emptied, or a dump brought the table without it.
-	IF current_setting('transaction_read_only') = 'off' THEN
+	IF current_setting('transaction_read_only') = 'off' AND has_function_privilege('bqcore.prepare_rotation(int, bigint)', 'EXECUTE') THEN
 		PERFORM bqcore.prepare_rotation(n, $2);
 	END IF;
 	RETURN ARRAY(SELECT -(a.axis OPERATOR(@vector@.<#>) x)

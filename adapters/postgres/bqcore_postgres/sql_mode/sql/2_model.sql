@@ -109,7 +109,7 @@ BEGIN
 			USING ERRCODE = 'data_exception', HINT = 'Fill the table first: the centroid is the mean of its rows.';
 	END IF;
 	model := bqcore.make_model(metric, rotation, seed, n, centroid);
-	IF rotation = 'hadamard' THEN
+	IF rotation = 'hadamard' AND has_function_privilege('bqcore.prepare_rotation(int, bigint)', 'EXECUTE') THEN
 		PERFORM bqcore.prepare_rotation(@vector@.vector_dims(centroid), seed);
 	END IF;
 	RETURN model;

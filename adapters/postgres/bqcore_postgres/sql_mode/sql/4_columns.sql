@@ -11,7 +11,9 @@ CREATE OR REPLACE VIEW bqcore.columns AS
 	FROM pg_catalog.pg_trigger t, LATERAL (
 		SELECT pg_catalog.array_agg(pg_catalog.convert_from(pg_catalog.decode(p.part, 'escape'), pg_catalog.getdatabaseencoding())
 			ORDER BY p.i) AS arg
-		FROM pg_catalog.unnest(pg_catalog.string_to_array(pg_catalog.encode(t.tgargs, 'escape'), '\000'))
+		-- Arguments end with a zero byte, \000; a backslash of their own is \\ in this format, and \134 is the same.
+		FROM pg_catalog.unnest(pg_catalog.string_to_array(
+			pg_catalog.replace(pg_catalog.encode(t.tgargs, 'escape'), '\\', '\134'), '\000'))
 			WITH ORDINALITY AS p(part, i)) a
 	WHERE t.tgname LIKE 'zz\_bqcore\_%' AND t.tgnargs = 9 AND t.tgparentid = 0;
 GRANT SELECT ON bqcore.columns TO PUBLIC;
@@ -66,6 +68,14 @@ END $body$, column_name, code, f_add, f_rescale, m.centroid, m.metric, m.rotatio
 		f_rescale, m.metric, m.rotation, m.seed, m.n_trained, m.centroid);
 END $$;
 
+-- Whether bqcore.add made a function, and, where an owner is named, for that role.
+CREATE OR REPLACE FUNCTION bqcore.is_trigger_function(function oid, owner oid DEFAULT NULL) RETURNS boolean
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN EXISTS (SELECT FROM pg_proc p WHERE p.oid = function AND (owner IS NULL OR p.proowner = owner)
+		AND starts_with(p.prosrc, E'\n-- Made by bqcore.add'));
+END $$;
+
 CREATE OR REPLACE FUNCTION bqcore.add(table_name regclass, column_name name, model jsonb) RETURNS void
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -93,16 +103,23 @@ BEGIN
 		RAISE EXCEPTION 'column % of % has codes already', quote_ident(column_name), table_name
 			USING ERRCODE = 'duplicate_object', HINT = 'bqcore.remove drops them; then add those of another model.';
 	END IF;
-	IF m.rotation = 'hadamard' THEN
+	IF m.rotation = 'hadamard' AND has_function_privilege('bqcore.prepare_rotation(int, bigint)', 'EXECUTE') THEN
 		PERFORM bqcore.prepare_rotation(m.dim, m.seed);
 	END IF;
 	EXECUTE format('ALTER TABLE %s ADD COLUMN %I bit(%s), ADD COLUMN %I real, ADD COLUMN %I real',
 		table_name, code, m.dim, f_add, f_rescale);
 	function := format('%I.%I', namespace, bqcore.with_suffix(relation || '_' || column_name, '_bqcore'));
 	SELECT p.oid INTO old FROM pg_proc p WHERE p.oid = to_regprocedure(function || '()');
-	IF old IS NOT NULL AND EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = old) THEN
+	IF old IS NOT NULL AND (EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = old)
+		OR NOT bqcore.is_trigger_function(old, current_user::regrole)) THEN
 		function := format('%I.%I', namespace,
 			bqcore.with_suffix(relation || '_' || column_name, format('_bqcore_%s_%s', table_name::oid, col.attnum)));
+	END IF;
+	SELECT p.oid INTO old FROM pg_proc p WHERE p.oid = to_regprocedure(function || '()');
+	-- Replacing would keep its owner, who could then change what runs on every write.
+	IF old IS NOT NULL AND NOT bqcore.is_trigger_function(old, current_user::regrole) THEN
+		RAISE EXCEPTION 'function % is there already, and not made by bqcore.add for %', old::regprocedure, current_user
+			USING ERRCODE = 'duplicate_function';
 	END IF;
 	-- Triggers fire by name: this one after those that may still change the vector.
 	PERFORM bqcore.make_trigger(table_name, 'zz_bqcore_' || col.attnum, function, column_name, code, f_add, f_rescale, model);
@@ -136,27 +153,29 @@ END $$;
 COMMENT ON FUNCTION bqcore.model(regclass, name) IS 'the model behind a column''s codes';
 
 -- Codes of the rows that have none yet, with a commit every so many pages, so that locks and dead rows stay few.
+-- A procedure that commits cannot pin search_path: types and operators are named in full.
 CREATE OR REPLACE PROCEDURE bqcore.fill(table_name regclass, column_name name, pages int DEFAULT 500)
 	LANGUAGE plpgsql AS $$
 DECLARE
-	s record := bqcore.setup(table_name, column_name);
-	part regclass;
+	s pg_catalog.record := bqcore.setup(table_name, column_name);
+	part pg_catalog.regclass;
 	total bigint;
 	filled bigint := 0;
 	n bigint;
 BEGIN
-	IF pages < 1 THEN
+	IF pages OPERATOR(pg_catalog.<) 1 THEN
 		RAISE EXCEPTION 'pages: expected 1 or more, not %', pages USING ERRCODE = 'invalid_parameter_value';
 	END IF;
 	FOR part IN SELECT p.relid FROM pg_catalog.pg_partition_tree(table_name) p WHERE p.isleaf
-		UNION SELECT table_name FROM pg_catalog.pg_class c WHERE c.oid = table_name AND c.relkind = 'r' LOOP
-		total := pg_catalog.pg_relation_size(part) / pg_catalog.current_setting('block_size')::bigint;
+		UNION SELECT table_name FROM pg_catalog.pg_class c
+			WHERE c.oid OPERATOR(pg_catalog.=) table_name AND c.relkind OPERATOR(pg_catalog.=) 'r' LOOP
+		total := pg_catalog.pg_relation_size(part) OPERATOR(pg_catalog./) pg_catalog.current_setting('block_size')::bigint;
 		FOR page IN 0 .. total BY pages LOOP
 			EXECUTE pg_catalog.format('UPDATE ONLY %1$s SET %2$I = NULL WHERE %2$I IS NULL AND %3$I IS NOT NULL
-				AND ctid >= %4$L AND ctid < %5$L', part, s.code, column_name,
-				pg_catalog.format('(%s,0)', page), pg_catalog.format('(%s,0)', page + pages));
+				AND ctid OPERATOR(pg_catalog.>=) %4$L AND ctid OPERATOR(pg_catalog.<) %5$L', part, s.code, column_name,
+				pg_catalog.format('(%s,0)', page), pg_catalog.format('(%s,0)', page OPERATOR(pg_catalog.+) pages));
 			GET DIAGNOSTICS n = ROW_COUNT;
-			filled := filled + n;
+			filled := filled OPERATOR(pg_catalog.+) n;
 			COMMIT;
 		END LOOP;
 		RAISE NOTICE '%: % rows got codes', part, filled;
@@ -170,7 +189,10 @@ DECLARE
 	s record := bqcore.setup(table_name, column_name);
 BEGIN
 	EXECUTE format('DROP TRIGGER %I ON %s', s.trigger_name, table_name);
-	EXECUTE format('DROP FUNCTION %s', s.trigger_function);
+	-- Whoever owns the table may have named any function in a trigger of his own.
+	IF bqcore.is_trigger_function(s.trigger_function) THEN
+		EXECUTE format('DROP FUNCTION %s', s.trigger_function);
+	END IF;
 	EXECUTE format('ALTER TABLE %s DROP COLUMN %I, DROP COLUMN %I, DROP COLUMN %I', table_name, s.code, s.f_add, s.f_rescale);
 END $$;
 COMMENT ON FUNCTION bqcore.remove(regclass, name) IS 'drop code columns, their indexes and their trigger: the table is as before';

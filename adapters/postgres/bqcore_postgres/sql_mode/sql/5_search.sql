@@ -1,6 +1,7 @@
 -- Two or three stages: pgvector's hnsw over sign bits by Hamming distance; if rescore is less than candidates, the
 -- estimates of codes and corrective factors choose that many; floats decide. Bit planes are literals of the query:
--- read from a row of another table they cost five times as much.
+-- read from a row of another table they cost five times as much. Whoever takes the statement has a search_path of
+-- their own, so operators are named in full.
 
 CREATE OR REPLACE FUNCTION bqcore.filter_sql(table_name regclass, filter jsonb) RETURNS text
 	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -21,9 +22,9 @@ BEGIN
 		conditions := conditions || CASE jsonb_typeof(f.value)
 			WHEN 'null' THEN format(' AND t.%I IS NULL', f.key)
 			WHEN 'array' THEN CASE jsonb_array_length(f.value) WHEN 0 THEN ' AND false'
-				ELSE format(' AND t.%I IN (%s)', f.key,
-					(SELECT string_agg(quote_nullable(e.x), ', ') FROM jsonb_array_elements_text(f.value) AS e(x))) END
-			ELSE format(' AND t.%I = %L', f.key, f.value #>> '{}') END;
+				ELSE format(' AND t.%I OPERATOR(pg_catalog.=) ANY (%L)', f.key,
+					(SELECT array_agg(e.x) FROM jsonb_array_elements_text(f.value) AS e(x))) END
+			ELSE format(' AND t.%I OPERATOR(pg_catalog.=) %L', f.key, f.value #>> '{}') END;
 	END LOOP;
 	RETURN conditions;
 END $$;
@@ -83,9 +84,13 @@ BEGIN
 		table_name, s.code, bqcore.filter_sql(table_name, filter), z.code, candidates);
 	IF rescore < candidates THEN
 		source := format(
-			'SELECT a.key, a.x FROM (%1$s) AS a ORDER BY a.f_add + a.f_rescale * (%2$L::float8 * (bit_count(a.code & B%3$L) '
-			'+ 2 * bit_count(a.code & B%4$L) + 4 * bit_count(a.code & B%5$L) - 8 * bit_count(a.code & B%6$L)) - %7$L::float8) '
-			'LIMIT %8$s', source, z.delta, z.p0, z.p1, z.p2, z.p3, z.shift, rescore);
+			'SELECT a.key, a.x FROM (%1$s) AS a ORDER BY a.f_add::float8 OPERATOR(pg_catalog.+) (a.f_rescale::float8 '
+			'OPERATOR(pg_catalog.*) ((%2$L::float8 OPERATOR(pg_catalog.*) ('
+			'pg_catalog.bit_count(a.code OPERATOR(pg_catalog.&) B%3$L) OPERATOR(pg_catalog.+) '
+			'(2 OPERATOR(pg_catalog.*) pg_catalog.bit_count(a.code OPERATOR(pg_catalog.&) B%4$L)) OPERATOR(pg_catalog.+) '
+			'(4 OPERATOR(pg_catalog.*) pg_catalog.bit_count(a.code OPERATOR(pg_catalog.&) B%5$L)) OPERATOR(pg_catalog.-) '
+			'(8 OPERATOR(pg_catalog.*) pg_catalog.bit_count(a.code OPERATOR(pg_catalog.&) B%6$L)))::float8) '
+			'OPERATOR(pg_catalog.-) %7$L::float8)) LIMIT %8$s', source, z.delta, z.p0, z.p1, z.p2, z.p3, z.shift, rescore);
 	END IF;
 	RETURN format('SELECT b.key%1$s AS id, b.x OPERATOR(@vector@.%2$s) %3$s::@vector@.%4$s AS distance FROM (%5$s) AS b '
 		'ORDER BY 2 LIMIT %6$s', coalesce('::' || key_type::text, ''),
