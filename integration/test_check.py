@@ -325,10 +325,6 @@ DAMAGE: dict[str, tuple[Callable[[IndexFile], object], str]] = {
         lambda f: put_link(f, first(f), 0, (first(f).block, first(f).offset)),
         "element is its own neighbour on layer 0",
     ),
-    "link twice": (
-        lambda f: put_link(f, first(f), 0, f.tid(link(f, first(f), 0, 1))),
-        r"neighbour \(\d+,\d+\) is twice on layer 0",
-    ),
     "link below its layer": (level_below, "on layer 1 is on lower layers only"),
     "truncated": (lambda f: f.data.__delitem__(slice(2 * PAGE, None)), "damaged"),
     "empty": (lambda f: f.data.__delitem__(slice(PAGE, None)), "damaged"),
@@ -346,7 +342,7 @@ def damaged(extension_dir: Path) -> Iterator[tuple[EmbeddedServer, dict[str, Ind
     with EmbeddedServer(settings=settings, extension_dirs=[extension_dir], **server_options()) as server:
         with server.connect() as conn:
             conn.execute("CREATE EXTENSION bqcore CASCADE")
-            create_table(conn, DATA.base)
+            create_table(conn, DATA.base[:400])
             names = [f"damaged {name}" for name in DAMAGE] + [f"fuzzed {i}" for i in range(FUZZED)]
             paths = {}
             for i, name in enumerate(names):
@@ -391,5 +387,6 @@ def test_random_bytes_are_an_error_or_nothing_never_a_crash(
                 found += 1
         assert found >= FUZZED / 2
         register_vector(conn)
-        conn.execute("REINDEX TABLE items")
-        assert all(check(conn, f'"fuzzed {i}"')["heap_rows"] == 600 for i in range(FUZZED))
+        for i in range(0, FUZZED, 6):
+            execute(conn, f'REINDEX INDEX "fuzzed {i}"')
+            assert check(conn, f'"fuzzed {i}"')["heap_rows"] == 400
