@@ -67,6 +67,11 @@ class Places:
         return self._started()
 
     @functools.cached_property
+    def primary(self) -> Site:
+        """Server of a standby, whose base backup must find no tablespace in its way."""
+        return self._started()
+
+    @functools.cached_property
     def tablespace(self) -> tuple[Site, object]:
         """The same server with a tablespace on a small disk."""
         return self.site, self.stack.enter_context(small_tablespace(self.site))
@@ -86,10 +91,11 @@ class Places:
         return Trees(files)
 
 
-def _on_site(places: Places, work: Callable[[Site, Pace], Run]) -> Runner:
+def _on_site(places: Places, work: Callable[[Site, Pace], Run], name: str = "site") -> Runner:
     def run(rng: np.random.Generator, pace: Pace) -> Run:
-        places.site.rng = rng
-        return work(places.site, pace)
+        site = getattr(places, name)
+        site.rng = rng
+        return work(site, pace)
 
     return run
 
@@ -129,7 +135,7 @@ def runners(places: Places) -> dict[str, Runner]:
         "disk-build": _on_disk(places, "tablespace", full_during_build),
         "disk-insert": _on_disk(places, "tablespace", full_during_insert),
         "disk-wal": _on_disk(places, "wal_disk", full_of_wal),
-        "promote": _on_site(places, promote),
+        "promote": _on_site(places, promote, "primary"),
         "pgvector-refused": _on_site(places, refuse_pgvector),
         "pgvector-upgrade": _on_trees(places, upgrade_pgvector),
         "pg_upgrade-copy": _on_trees(places, upgrade_postgres, "copy"),
