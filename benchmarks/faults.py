@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shlex
 import sys
@@ -72,6 +73,8 @@ def main() -> int:
         parser.error(f"expected faults among {', '.join(FAULTS)}, not {', '.join(sorted(unknown))}")
     if arguments.runs < 1:
         parser.error(f"expected at least one run, not {arguments.runs}")
+    # psycopg tells of every connection that a fault has broken
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     console = Console(stderr=str(arguments.json) == "-")
     console.width = max(console.width, 110)
     summaries: dict[str, Summary] = {}
