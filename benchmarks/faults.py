@@ -1,6 +1,6 @@
 """Faults on running servers under load: rows lost, indexes damaged, time to recover.
 
-    python benchmarks/faults.py --fault all --runs 13 --seed 0 --json OUT
+    python benchmarks/faults.py --fault all --runs 13 --seed 0 --json OUT --docs docs/reliability.md
 
 Each run: three clients insert, update and delete rows (one of ten transactions is rolled back), one searches,
 and a fault comes at a random moment of a statement. Then the table is compared with what the server has
@@ -26,6 +26,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from support import PG_VERSION
+
+BEGIN, END = "<!-- faults: written by benchmarks/faults.py --docs -->", "<!-- end of faults -->"
 
 
 def table(summaries: list[Summary]) -> Table:
@@ -61,12 +63,48 @@ def table(summaries: list[Summary]) -> Table:
     return out
 
 
+def markdown(summaries: list[Summary]) -> str:
+    """Table of docs/reliability.md."""
+    lines = [
+        "| `--fault` | what happens | runs | hit | rows written | lost | damage | recovery, median (max) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for summary in summaries:
+        found = summary.as_dict()
+        median, longest = found["recovery_seconds_median"], found["recovery_seconds_max"]
+        recovery = "" if median is None else f"{median:.2f} s ({longest:.2f})"
+        cells = [f"`{summary.fault}`", FAULTS[summary.fault], str(summary.runs), str(summary.interrupted)]
+        cells += [
+            f"{summary.written:,}",
+            str(summary.findings.lost),
+            str(len(summary.findings.damage)),
+            recovery,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    numbers = [(s.runs, s.interrupted, s.written, s.findings.lost) for s in summaries]
+    counts = [sum(counted) for counted in zip(*numbers, strict=True)]
+    runs_, hit, written, lost = counts
+    damage = sum(len(summary.findings.damage) for summary in summaries)
+    lines.append(f"| together | | {runs_} | {hit} | {written:,} | {lost} | {damage} | |")
+    return "\n".join(lines)
+
+
+def write_docs(docs: Path, summaries: list[Summary]) -> None:
+    """Replace the table of a Markdown file."""
+    before, begin, rest = docs.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{docs}: expected the lines {BEGIN} and {END}")
+    docs.write_text(f"{before}{begin}\n\n{markdown(summaries)}\n\n{end}{after}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--fault", default="all", help=f"all, or some of {', '.join(FAULTS)}, with commas")
     parser.add_argument("--runs", type=int, default=3, help="of each fault")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="file for the figures, - for standard output")
+    parser.add_argument("--docs", type=Path, help="Markdown file whose table is replaced")
     arguments = parser.parse_args()
     names = list(FAULTS) if arguments.fault == "all" else arguments.fault.split(",")
     if unknown := set(names) - set(FAULTS):
@@ -101,6 +139,8 @@ def main() -> int:
         }
         text = json.dumps(figures, indent=1)
         print(text) if str(arguments.json) == "-" else arguments.json.write_text(text + "\n")
+    if arguments.docs:
+        write_docs(arguments.docs, list(summaries.values()))
     return 0 if all(summary.passed for summary in summaries.values()) else 1
 
 
