@@ -24,7 +24,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_CASES ?= 100000
 # These run on both embedded servers.
 TYPE_TESTS := $(addprefix integration/test_,types.py type_dump.py type_fuzz.py code_index.py rescore_column.py upgrade.py \
-	sql_mode.py sql_codes.py)
+	sql_mode.py sql_codes.py check.py)
 
 .PHONY: demo test test-pg16 test-pgvector test-faults memory-postgres fuzz-postgres bench bench-advice bench-sql bench-qdrant \
 	bench-scan bench-check fuzz eval lint format native-test native-test-neon docker-image integration clean help
@@ -47,7 +47,7 @@ help:
 	@echo 'make native-test-neon   the C tests cross-compiled for AArch64, under qemu'
 	@echo 'make docker-image   bqcore/postgres:17 and :18, Postgres with pgvector and bqcore'
 	@echo 'make integration   the server tests on those images; installs and starts Docker where it is missing'
-	@echo 'make test-faults   stop the server at random moments, $$BQCORE_FAULT_ROUNDS times (150: some five minutes)'
+	@echo 'make test-faults   FAULT=all FAULT_RUNS=13: crashes, full disks, cancels, promotions and upgrades under load'
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and f"expected Python 3.11 or later, not {v[0]}.{v[1]}")'
@@ -115,9 +115,15 @@ test-pgvector: $(READY)
 	    --ignore integration/test_pgvector_versions.py || exit; \
 	done
 
-# What make test leaves out. Environment: BQCORE_FAULT_ROUNDS, BQCORE_FAULT_SEED, BQCORE_TEST_PG.
+FAULT ?= all
+FAULT_RUNS ?= 13
+FAULT_SEED ?= 0
+
+# The table of docs/reliability.md. Environment: BQCORE_TEST_PG.
 test-faults: $(READY)
-	$(BIN)/pytest integration -m slow
+	mkdir -p benchmarks/results
+	$(BIN)/python benchmarks/faults.py --fault '$(FAULT)' --runs $(FAULT_RUNS) --seed $(FAULT_SEED) \
+	  --json benchmarks/results/faults.json
 
 # The embedded server is not rebuilt: its allocator is opaque to the checkers, stack, globals and kernels are not.
 SANITIZED_CC := gcc -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g

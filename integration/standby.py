@@ -18,7 +18,7 @@ from bqcore_postgres import EmbeddedServer
 from bqcore_postgres.server_tree import system_user
 
 
-def _as_server_user() -> dict[str, Any]:
+def as_server_user() -> dict[str, Any]:
     """Arguments of subprocess: whoever runs the server has to own its data directory."""
     if os.geteuid() != 0:
         return {}
@@ -34,7 +34,7 @@ def streaming_standby(primary: EmbeddedServer) -> Iterator[EmbeddedServer]:
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="bq-test-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        user = _as_server_user()
+        user = as_server_user()
         if user:
             os.chown(folder, user["user"], user["group"])
         backup = [primary.bin_dir / "pg_basebackup", "--pgdata", folder / "data", "--write-recovery-conf"]

@@ -170,6 +170,29 @@ def test_a_standby_is_read_while_its_primary_writes_and_vacuums(
         assert table_recall(replica, DATA.queries, "l2") >= 0.9
 
 
+def test_an_index_is_checked_on_a_standby_whose_replay_is_paused(
+    embedded: EmbeddedServer, standby: EmbeddedServer, database: str, conn: Connection
+) -> None:
+    create_table(conn, DATA.base[:300])
+    create_index(conn, 4)
+    catch_up(embedded, standby)
+    check = "SELECT heap_rows FROM bqcore_check('items_bq', true)"
+    with standby.connect(database) as replica:
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="needs a paused replay"):
+            replica.execute(check)
+        replica.execute("SELECT pg_wal_replay_pause()")
+        try:
+            insert(conn, "items", range(300, 400), DATA.base[300:400])
+            deadline = time.monotonic() + 30
+            while value(replica, "SELECT pg_get_wal_replay_pause_state()") != "paused":
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert value(replica, check) in range(300, 401)
+        finally:
+            replica.execute("SELECT pg_wal_replay_resume()")
+    assert value(conn, check) == 400
+
+
 def test_a_promoted_standby_goes_on(embedded: EmbeddedServer, database: str, conn: Connection) -> None:
     create_table(conn, DATA.base[:1000])
     create_index(conn, 4)

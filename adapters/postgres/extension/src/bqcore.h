@@ -173,6 +173,8 @@ extern const bqk_model *BqModelGet(Relation index);
 extern const struct varlena *BqColumnModelGet(Relation heap, Relation index);
 extern bytea *BqModelRead(Relation index);
 extern void BqBuiltWith(Relation index, int *m, int *efConstruction);
+extern BlockNumber BqModelPages(Relation index);
+extern bool BqIsModelPage(const char *page);
 
 /* rescore_column.c */
 extern AttrNumber BqRescoreAttribute(Relation heap, Relation index);

@@ -142,6 +142,21 @@ BqBuiltWith(Relation index, int *m, int *efConstruction)
 	*efConstruction = trailer.efConstruction;
 }
 
+/* Pages that a model takes. */
+BlockNumber
+BqModelPages(Relation index)
+{
+	return (BlockNumber) ((read_trailer(index).nbytes + PAYLOAD - 1) / PAYLOAD);
+}
+
+bool
+BqIsModelPage(const char *content)
+{
+	Page page = (Page) content;
+
+	return PageGetSpecialSize(page) == MAXALIGN(sizeof(BqPageOpaque)) && Opaque(page)->pageId == MODEL_PAGE_ID;
+}
+
 /* The serialised model, palloc'd. */
 bytea *
 BqModelRead(Relation index)
@@ -166,7 +181,7 @@ BqModelRead(Relation index)
 		buf = ReadBuffer(index, block);
 		LockBuffer(buf, BUFFER_LOCK_SHARE);
 		page = BufferGetPage(buf);
-		ok = PageGetSpecialSize(page) == MAXALIGN(sizeof(BqPageOpaque)) && Opaque(page)->pageId == MODEL_PAGE_ID;
+		ok = !PageIsNew(page) && BqIsModelPage(page);
 		if (ok)
 		{
 			memcpy(VARDATA(out) + done, PageGetContents(page), chunk);
