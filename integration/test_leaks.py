@@ -175,5 +175,6 @@ def test_an_iterative_scan_respects_work_mem(server: Server, large: str, mode: s
     limit = {"64kB": 64, "1MB": 1024, "4MB": 4096}[work_mem] * 1024
     waiting = 40 + 2 * returned
     assert ours <= 2 * 8192 + 2 * WAITING_BYTES * waiting
+    assert ours <= limit
     # pgvector looks at its limit between batches, and its contexts double too
     assert total - ours <= 3 * limit + 2 * 1024 * 1024
