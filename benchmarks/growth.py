@@ -287,6 +287,9 @@ def main() -> int:
     except (ImportError, OSError, RuntimeError, ValueError, psycopg.Error) as error:
         print(f"growth: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"growth: stopped; the next start goes on after what {options.json} holds", file=sys.stderr)
+        return 130
     render(results.cells)
     return 0
 

@@ -49,6 +49,9 @@ INSERTS = """
     END $$"""
 #: A waiting row: 40 bytes, which the allocator rounds up to 64, with its header.
 WAITING_BYTES = 72
+#: Of the walk without iterative scan, for each of ef_search: four elements of 80 bytes, entries of its heaps.
+WALK_BYTES = 4 * 80 + 5 * 8
+M = 8
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def items(server: Server, conn: Connection) -> Connection:
     if not isinstance(server, EmbeddedServer):
         pytest.skip("reads the server's processes, which may be on another machine")
     create_table(conn, DATA.base)
-    create_index(conn, options=", ef_construction = 16, m = 8")
+    create_index(conn, options=f", ef_construction = 16, m = {M}")
     conn.execute("CREATE INDEX by_id ON items (id); CREATE SEQUENCE more START 1000")
     force_index(conn)
     return conn
@@ -124,7 +127,7 @@ def large(server: Server) -> str:
     with server.connect(name) as conn:
         conn.execute("CREATE EXTENSION bqcore CASCADE")
         create_table(conn, LARGE.base)
-        create_index(conn, options=", ef_construction = 16, m = 8")
+        create_index(conn, options=f", ef_construction = 16, m = {M}")
     return name
 
 
@@ -154,8 +157,11 @@ def scan_bytes(server: Server, database: str, fetch: int, **settings: object) ->
 def test_a_scan_keeps_what_waits(server: Server, large: str, ef_search: int) -> None:
     returned, ours, total = scan_bytes(server, large, 10, hnsw_ef_search=ef_search)
     assert returned == 10
+    # the walk starts with room for 4 ef_search elements and 2 m ef_search visited ones, and may double both
+    visited = 1 << (2 * M * ef_search - 1).bit_length()
+    walk = 2 * (WALK_BYTES * ef_search + 8 * visited)
     # two contexts start with 8 kB each, and blocks double
-    assert ours <= 2 * 8192 + 2 * WAITING_BYTES * (ef_search + returned)
+    assert ours <= 2 * 8192 + 2 * WAITING_BYTES * (ef_search + returned) + walk
     assert total < 2 * 1024 * 1024
 
 
@@ -175,5 +181,6 @@ def test_an_iterative_scan_respects_work_mem(server: Server, large: str, mode: s
     limit = {"64kB": 64, "1MB": 1024, "4MB": 4096}[work_mem] * 1024
     waiting = 40 + 2 * returned
     assert ours <= 2 * 8192 + 2 * WAITING_BYTES * waiting
+    assert ours <= limit
     # pgvector looks at its limit between batches, and its contexts double too
     assert total - ours <= 3 * limit + 2 * 1024 * 1024
