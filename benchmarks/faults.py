@@ -98,6 +98,18 @@ def write_docs(docs: Path, summaries: list[Summary]) -> None:
     docs.write_text(f"{before}{begin}\n\n{markdown(summaries)}\n\n{end}{after}")
 
 
+def as_json(seed: int, summaries: dict[str, Summary]) -> str:
+    figures = {
+        "command": shlex.join(["python", *sys.argv]),
+        "postgres": PG_VERSION,
+        "release": os.environ.get("BQCORE_TEST_RELEASE"),
+        "seed": seed,
+        "runs": sum(summary.runs for summary in summaries.values()),
+        "faults": [summary.as_dict() for summary in summaries.values()],
+    }
+    return json.dumps(figures, indent=1)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--fault", default="all", help=f"all, or some of {', '.join(FAULTS)}, with commas")
@@ -121,6 +133,9 @@ def main() -> int:
         task = progress.add_task("faults", total=arguments.runs * len(names))
         for summary, i in runs(names, arguments.runs, arguments.seed):
             summaries[summary.fault] = summary
+            # what is there stays when a long run is broken off
+            if arguments.json and str(arguments.json) != "-":
+                arguments.json.write_text(as_json(arguments.seed, summaries) + "\n")
             progress.update(task, advance=1, description=f"{summary.fault} {i + 1}")
     console.print(table(list(summaries.values())))
     for summary in summaries.values():
@@ -128,17 +143,8 @@ def main() -> int:
             console.print(f"{summary.fault} skipped: {summary.skipped}", highlight=False)
         for text in summary.errors + summary.findings.damage:
             console.print(f"[red]{summary.fault}[/red]: {text}", markup=True, highlight=False)
-    if arguments.json:
-        figures = {
-            "command": shlex.join(["python", *sys.argv]),
-            "postgres": PG_VERSION,
-            "release": os.environ.get("BQCORE_TEST_RELEASE"),
-            "seed": arguments.seed,
-            "runs": sum(summary.runs for summary in summaries.values()),
-            "faults": [summary.as_dict() for summary in summaries.values()],
-        }
-        text = json.dumps(figures, indent=1)
-        print(text) if str(arguments.json) == "-" else arguments.json.write_text(text + "\n")
+    if str(arguments.json) == "-":
+        print(as_json(arguments.seed, summaries))
     if arguments.docs:
         write_docs(arguments.docs, list(summaries.values()))
     return 0 if all(summary.passed for summary in summaries.values()) else 1
