@@ -14,7 +14,7 @@ IMAGE_VARIABLE = "BQCORE_TEST_IMAGE"
 #: With 1, a missing engine or image is a failure instead of a reason to skip.
 REQUIRED_VARIABLE = "REQUIRE_DOCKER"
 # The image that removes forgotten containers comes from a registry, which need not be within reach.
-# testcontainers reads this when it is first imported, which tests of Qdrant may do too: so it is set here, before any test.
+# testcontainers reads this when it is first imported, which tests of Qdrant may do too: so it is set early.
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 
 
