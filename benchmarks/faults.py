@@ -66,8 +66,9 @@ def table(summaries: list[Summary]) -> Table:
 def markdown(summaries: list[Summary]) -> str:
     """Table of docs/reliability.md."""
     lines = [
-        "| `--fault` | what happens | runs | hit | rows written | lost | damage | recovery, median (max) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| `--fault` | what happens | runs | hit | rows written | lost | damage | lowest recall@10 "
+        "| recovery, median (max) |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for summary in summaries:
         found = summary.as_dict()
@@ -78,6 +79,7 @@ def markdown(summaries: list[Summary]) -> str:
             f"{summary.written:,}",
             str(summary.findings.lost),
             str(len(summary.findings.damage)),
+            f"{summary.findings.recall:.3f}",
             recovery,
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -85,7 +87,8 @@ def markdown(summaries: list[Summary]) -> str:
     counts = [sum(counted) for counted in zip(*numbers, strict=True)]
     runs_, hit, written, lost = counts
     damage = sum(len(summary.findings.damage) for summary in summaries)
-    lines.append(f"| together | | {runs_} | {hit} | {written:,} | {lost} | {damage} | |")
+    recall = min(summary.findings.recall for summary in summaries)
+    lines.append(f"| together | | {runs_} | {hit} | {written:,} | {lost} | {damage} | {recall:.3f} | |")
     return "\n".join(lines)
 
 
