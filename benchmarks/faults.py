@@ -66,8 +66,9 @@ def table(summaries: list[Summary]) -> Table:
 def markdown(summaries: list[Summary]) -> str:
     """Table of docs/reliability.md."""
     lines = [
-        "| `--fault` | what happens | runs | hit | rows written | lost | damage | recovery, median (max) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| `--fault` | what happens | runs | hit | rows written | lost | damage | lowest recall@10 "
+        "| recovery, median (max) |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for summary in summaries:
         found = summary.as_dict()
@@ -78,6 +79,7 @@ def markdown(summaries: list[Summary]) -> str:
             f"{summary.written:,}",
             str(summary.findings.lost),
             str(len(summary.findings.damage)),
+            f"{summary.findings.recall:.3f}",
             recovery,
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -85,7 +87,8 @@ def markdown(summaries: list[Summary]) -> str:
     counts = [sum(counted) for counted in zip(*numbers, strict=True)]
     runs_, hit, written, lost = counts
     damage = sum(len(summary.findings.damage) for summary in summaries)
-    lines.append(f"| together | | {runs_} | {hit} | {written:,} | {lost} | {damage} | |")
+    recall = min(summary.findings.recall for summary in summaries)
+    lines.append(f"| together | | {runs_} | {hit} | {written:,} | {lost} | {damage} | {recall:.3f} | |")
     return "\n".join(lines)
 
 
@@ -96,6 +99,18 @@ def write_docs(docs: Path, summaries: list[Summary]) -> None:
     if not (begin and end):
         raise ValueError(f"{docs}: expected the lines {BEGIN} and {END}")
     docs.write_text(f"{before}{begin}\n\n{markdown(summaries)}\n\n{end}{after}")
+
+
+def as_json(seed: int, summaries: dict[str, Summary]) -> str:
+    figures = {
+        "command": shlex.join(["python", *sys.argv]),
+        "postgres": PG_VERSION,
+        "release": os.environ.get("BQCORE_TEST_RELEASE"),
+        "seed": seed,
+        "runs": sum(summary.runs for summary in summaries.values()),
+        "faults": [summary.as_dict() for summary in summaries.values()],
+    }
+    return json.dumps(figures, indent=1)
 
 
 def main() -> int:
@@ -121,6 +136,9 @@ def main() -> int:
         task = progress.add_task("faults", total=arguments.runs * len(names))
         for summary, i in runs(names, arguments.runs, arguments.seed):
             summaries[summary.fault] = summary
+            # what is there stays when a long run is broken off
+            if arguments.json and str(arguments.json) != "-":
+                arguments.json.write_text(as_json(arguments.seed, summaries) + "\n")
             progress.update(task, advance=1, description=f"{summary.fault} {i + 1}")
     console.print(table(list(summaries.values())))
     for summary in summaries.values():
@@ -128,17 +146,8 @@ def main() -> int:
             console.print(f"{summary.fault} skipped: {summary.skipped}", highlight=False)
         for text in summary.errors + summary.findings.damage:
             console.print(f"[red]{summary.fault}[/red]: {text}", markup=True, highlight=False)
-    if arguments.json:
-        figures = {
-            "command": shlex.join(["python", *sys.argv]),
-            "postgres": PG_VERSION,
-            "release": os.environ.get("BQCORE_TEST_RELEASE"),
-            "seed": arguments.seed,
-            "runs": sum(summary.runs for summary in summaries.values()),
-            "faults": [summary.as_dict() for summary in summaries.values()],
-        }
-        text = json.dumps(figures, indent=1)
-        print(text) if str(arguments.json) == "-" else arguments.json.write_text(text + "\n")
+    if str(arguments.json) == "-":
+        print(as_json(arguments.seed, summaries))
     if arguments.docs:
         write_docs(arguments.docs, list(summaries.values()))
     return 0 if all(summary.passed for summary in summaries.values()) else 1

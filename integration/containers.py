@@ -13,6 +13,9 @@ import pytest
 IMAGE_VARIABLE = "BQCORE_TEST_IMAGE"
 #: With 1, a missing engine or image is a failure instead of a reason to skip.
 REQUIRED_VARIABLE = "REQUIRE_DOCKER"
+# The image that removes forgotten containers comes from a registry, which need not be within reach.
+# testcontainers reads this when it is first imported, which tests of Qdrant may do too: so it is set early.
+os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
 
 
 def image() -> str | None:
@@ -71,8 +74,6 @@ def postgres(name: str) -> Iterator[Running]:
     """Run a server from an image."""
     if reason := missing(name):
         skip(reason)
-    # The image that removes forgotten containers comes from a registry, which need not be within reach.
-    os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
     from testcontainers.community.postgres import PostgresContainer
 
     # A parallel build takes its memory from /dev/shm, of which a container has 64 MB by itself.

@@ -1,6 +1,19 @@
 -- complain if script is sourced in psql, rather than via ALTER EXTENSION
 \echo Use "ALTER EXTENSION bqcore UPDATE TO '0.2.0'" to load this file. \quit
 
+-- verification
+
+CREATE FUNCTION bqcore_check(
+	index regclass, heapallindexed boolean DEFAULT false,
+	OUT pages bigint, OUT elements bigint, OUT free bigint, OUT rows bigint, OUT links bigint, OUT unreachable bigint,
+	OUT heap_rows bigint)
+	AS 'MODULE_PATHNAME' LANGUAGE C STRICT PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION bqcore_check(regclass, boolean) IS
+	'reads every page of a bqhnsw index; error XX002 names the place of damage';
+
+REVOKE ALL ON FUNCTION bqcore_check(regclass, boolean) FROM PUBLIC;
+
 -- types: what is stored is what send and recv carry and what hex shows (docs/code-format.md)
 
 CREATE TYPE bqmodel;
@@ -305,19 +318,6 @@ CREATE OPERATOR CLASS bqcode_cosine_ops
 	FUNCTION 1 (bqcode, bqcode) bqcode_cosine_index_distance(internal, internal),
 	FUNCTION 3 (bqcode, bqcode) bqcode_kmeans_distance(internal, internal),
 	FUNCTION 5 (bqcode, bqcode) bqcode_ivfflat_support(internal);
-
--- verification
-
-CREATE FUNCTION bqcore_check(
-	index regclass, heapallindexed boolean DEFAULT false,
-	OUT pages bigint, OUT elements bigint, OUT free bigint, OUT rows bigint, OUT links bigint, OUT unreachable bigint,
-	OUT heap_rows bigint)
-	AS 'MODULE_PATHNAME' LANGUAGE C STRICT PARALLEL RESTRICTED;
-
-COMMENT ON FUNCTION bqcore_check(regclass, boolean) IS
-	'reads every page of a bqhnsw index; error XX002 names the place of damage';
-
-REVOKE ALL ON FUNCTION bqcore_check(regclass, boolean) FROM PUBLIC;
 
 -- Names of version 0.1.0 were looked up in the schema of the extension first: nothing of others may have come in.
 
