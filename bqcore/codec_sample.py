@@ -138,7 +138,7 @@ class Sample:
         self.rows: IdArray = np.arange(n)
         self._is_other = np.ones(n, dtype=bool)
         if not self._whole:
-            others = rng.choice(n, _OTHER_ROWS, replace=False)
+            others = rng.choice(n, min(n, _OTHER_ROWS), replace=False)
             own = np.empty(0, dtype=np.int64) if self._own is None else self._own
             self.rows = np.union1d(np.union1d(near, others), own)
             self._is_other = np.isin(self.rows, others)

@@ -138,6 +138,15 @@ def test_beyond_100000_rows_some_others_stand_for_all(monkeypatch):
             assert part.settle("rabitq(bits=2)") == pytest.approx(whole, abs=0.03, rel=0.1)
 
 
+def test_few_rows_of_many_coordinates_are_no_smaller_a_sample(monkeypatch):
+    data = clustered(400, 32, n_queries=40, random_state=5)
+    whole = Sample(data.base, data.queries, "l2", 10, 0).settle("rabitq(bits=2)")
+    monkeypatch.setattr("bqcore.codec_sample.ALL_COORDINATES", 1000)
+    part = Sample(data.base, data.queries, "l2", 10, 0)
+    assert part.rows.tolist() == list(range(400))
+    assert part.settle("rabitq(bits=2)") == pytest.approx(whole, abs=0.03, rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
