@@ -21,7 +21,6 @@
 #define SCAN_LOCK 1 /* page that vacuum locks to wait for scans */
 #define MAGIC 0xA953A953
 #define VERSION 1
-#define PAGE_ID 0xFF90
 #define ELEMENT 1
 #define NEIGHBOURS 2
 #define HEAP_TIDS 10
@@ -53,12 +52,6 @@ typedef struct NeighbourTuple
 	ItemPointerData tids[FLEXIBLE_ARRAY_MEMBER];
 } NeighbourTuple;
 
-typedef struct PageOpaque
-{
-	BlockNumber next;
-	uint16 unused, page_id;
-} PageOpaque;
-
 StaticAssertDecl(offsetof(ElementTuple, code) == 72, "pgvector's element tuples");
 StaticAssertDecl(offsetof(NeighbourTuple, tids) == 4, "pgvector's neighbour tuples");
 
@@ -76,6 +69,7 @@ struct BqWalk
 	const BqQuery *query;
 	BqHeader expected; /* of every code */
 	BqHints hints;
+	Size ahead; /* bytes of a tuple to ask for: its element, but hardware goes on by itself */
 	uint32 reads;
 	int m;
 	Element *elements;
@@ -96,13 +90,13 @@ corrupt(const BqWalk *w, BlockNumber block, const char *what)
 
 /* ---- pages ---- */
 
-/* A page, pinned and locked. Buffers found by hint do not count as used for the clock that evicts them, so that one
+/* A page, pinned and locked. What is on it tells whether it is one of the graph's: its end would be one cache line more
+ * to wait for. Buffers found by hint do not count as used for the clock that evicts them, so that one
  * read in eight asks for its block in the ordinary way. */
 static Page
 read_page(BqWalk *w, BlockNumber block, Buffer *buf)
 {
 	Buffer *hint = &w->hints.buffers[block % w->hints.n];
-	Page page;
 
 	if (*hint > 0 && w->reads++ % 8 != 0 && ReadRecentBuffer(w->index->rd_locator, MAIN_FORKNUM, block, *hint))
 	{
@@ -116,11 +110,7 @@ read_page(BqWalk *w, BlockNumber block, Buffer *buf)
 		*hint = *buf;
 	}
 	LockBuffer(*buf, BUFFER_LOCK_SHARE);
-	page = BufferGetPage(*buf);
-	if (PageGetSpecialSize(page) != MAXALIGN(sizeof(PageOpaque)) ||
-		((PageOpaque *) PageGetSpecialPointer(page))->page_id != PAGE_ID)
-		corrupt(w, block, "not a page of pgvector's");
-	return page;
+	return BufferGetPage(*buf);
 }
 
 static const void *
@@ -164,8 +154,8 @@ prefetch(const BqWalk *w, const ItemPointerData *tids, int n)
 			continue;
 		tuple = (char *) pages[i] +
 				PageGetItemId(pages[i], ItemPointerGetOffsetNumberNoCheck(&tids[i]) & 1023)->lp_off % BLCKSZ;
-		for (int line = 0; line < 4; line++)
-			__builtin_prefetch(tuple + 64 * line);
+		for (Size at = 0; at < w->ahead; at += 64)
+			__builtin_prefetch(tuple + at);
 	}
 }
 
@@ -201,6 +191,7 @@ read_element(BqWalk *w, const ItemPointerData *tid, float nearer_than, Element *
 				break;
 			out->heap_tids[out->n_tids] = tuple->heap_tids[out->n_tids];
 		}
+		prefetch(w, &out->neighbours, 1);
 	}
 	UnlockReleaseBuffer(buf);
 	return found;
@@ -347,6 +338,7 @@ BqWalkGraph(Relation index, const BqQuery *query, int bits, int ef_search)
 	w->query = query;
 	w->expected = (BqHeader) {.dim = query->h.dim, .tag = BQ_TAG_CODE, .kind = query->h.kind};
 	SET_VARSIZE(&w->expected, size);
+	w->ahead = Min(offsetof(ElementTuple, code) + size, 512);
 	w->capacity = 4 * (uint32) ef_search;
 	w->elements = palloc_extended(sizeof(Element) * w->capacity, MCXT_ALLOC_HUGE);
 	heap_init(&w->candidates, 4 * (uint32) ef_search);
