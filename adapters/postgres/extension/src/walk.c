@@ -25,6 +25,7 @@
 #define NEIGHBOURS 2
 #define HEAP_TIDS 10
 #define MAX_M 100
+#define MAX_OFFSET 1023 /* a mask; a page has room for fewer tuples, and for this line pointer */
 
 typedef struct MetaPage
 {
@@ -113,13 +114,14 @@ read_page(BqWalk *w, BlockNumber block, Buffer *buf)
 	return BufferGetPage(*buf);
 }
 
+/* Leaves out the page header, a cache line more: beyond the last line pointer lie zeros, which are not normal ones. */
 static const void *
 read_tuple(const BqWalk *w, Page page, const ItemPointerData *tid, Size least)
 {
 	OffsetNumber offset = ItemPointerGetOffsetNumberNoCheck(tid);
 	ItemId id;
 
-	if (offset == InvalidOffsetNumber || offset > PageGetMaxOffsetNumber(page))
+	if (offset == InvalidOffsetNumber || offset > MAX_OFFSET)
 		corrupt(w, ItemPointerGetBlockNumberNoCheck(tid), "tuple missing");
 	id = PageGetItemId(page, offset);
 	if (!ItemIdIsNormal(id) || ItemIdGetLength(id) < least || ItemIdGetOffset(id) + ItemIdGetLength(id) > BLCKSZ)
@@ -143,8 +145,7 @@ prefetch(const BqWalk *w, const ItemPointerData *tids, int n)
 			continue;
 		pages[i] = BufferGetPage(hint);
 		__builtin_prefetch(GetBufferDescriptor(hint - 1));
-		__builtin_prefetch(pages[i]);
-		__builtin_prefetch(PageGetItemId(pages[i], ItemPointerGetOffsetNumberNoCheck(&tids[i]) & 1023));
+		__builtin_prefetch(PageGetItemId(pages[i], ItemPointerGetOffsetNumberNoCheck(&tids[i]) & MAX_OFFSET));
 	}
 	for (int i = 0; i < n; i++)
 	{
@@ -153,7 +154,7 @@ prefetch(const BqWalk *w, const ItemPointerData *tids, int n)
 		if (pages[i] == NULL)
 			continue;
 		tuple = (char *) pages[i] +
-				PageGetItemId(pages[i], ItemPointerGetOffsetNumberNoCheck(&tids[i]) & 1023)->lp_off % BLCKSZ;
+				PageGetItemId(pages[i], ItemPointerGetOffsetNumberNoCheck(&tids[i]) & MAX_OFFSET)->lp_off % BLCKSZ;
 		for (Size at = 0; at < w->ahead; at += 64)
 			__builtin_prefetch(tuple + at);
 	}
