@@ -4,7 +4,6 @@
 
 #include "postgres.h"
 
-#include "common/hashfn.h"
 #include "port/pg_bitutils.h"
 #include "storage/itemptr.h"
 
@@ -70,7 +69,8 @@ heap_init(Heap *h, uint32 capacity)
 static inline bool
 tidset_put(uint64 *table, uint32 mask, uint64 key)
 {
-	uint32 at = (uint32) murmurhash64(key) & mask;
+	/* Fibonacci hashing (Knuth, volume 3, 6.4): the high bits of a product with 2^64 over the golden ratio */
+	uint32 at = (uint32) (key * UINT64CONST(0x9E3779B97F4A7C15) >> 32) & mask;
 
 	while (table[at] != 0)
 	{
