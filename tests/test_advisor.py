@@ -104,7 +104,7 @@ def test_every_kind_of_codec_is_proposed_where_it_can_win():
 
 
 def test_budgets_and_targets_are_kept():
-    data = clustered(2000, 64, n_queries=60, random_state=3)
+    data = clustered(1000, 64, n_queries=60, random_state=3)
     within = advise(data.base, data.queries, bytes_per_vector=17).options
     assert within
     assert all(option.bytes_per_vector <= 17 for option in within)
@@ -112,7 +112,7 @@ def test_budgets_and_targets_are_kept():
     assert all(option.recall >= 0.7 for option in reaching)
     sizes = [option.bytes_per_vector for option in reaching]
     assert sizes == sorted(sizes)
-    for spec in candidate_specs(64, 2000, 24):
+    for spec in candidate_specs(64, 1000, 24):
         codec = make_codec(spec).fit(data.base)
         assert codec.bytes_per_vector <= 24, spec
 

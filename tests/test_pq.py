@@ -188,7 +188,7 @@ def errors_and_recall(X, Q, spec):
 
 @pytest.mark.parametrize("name", ["A_minilm_wordnet", "B_sgns200"])
 def test_score_aware_codes_know_the_largest_inner_products_better(shared_data, name):
-    X = unit(np.load(shared_data / name / "base.npy")[:4000].astype(np.float32))
+    X = unit(np.load(shared_data / name / "base.npy")[:2500].astype(np.float32))
     Q = unit(np.load(shared_data / name / "query.npy")[:200].astype(np.float32))
     gains = []
     for bits in (0.25, 0.5, 1, 2):
