@@ -158,7 +158,7 @@ def main() -> int:
     parser.add_argument(
         "--sampled",
         action="store_true",
-        help="predict as for large sets: from 400 queries and a sample of rows",
+        help="predict as for large sets: from 300 queries and a sample of rows",
     )
     parser.add_argument("--known", type=Path, default=Path("benchmarks/results/advisor_measured.json"))
     parser.add_argument("--json", metavar="FILE", help="write the rows as JSON; - for stdout, without tables")

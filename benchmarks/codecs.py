@@ -180,7 +180,7 @@ def markdown(document: dict[str, Any]) -> str:
             name,
             f"{row['bytes_per_vector']:g}",
             f"{row[at_k]:.3f}",
-            f"{row[in_more]:.3f}",
+            "-" if row[in_more] is None else f"{row[in_more]:.3f}",
             "-" if encode is None else f"{encode:.2f}",
             "-" if is_bound else f"{row['train_s']:.1f}",
         )

@@ -14,8 +14,8 @@ from bqcore.registry import make_codec
 from bqcore.theory import local_fidelity, plug_in_fidelity
 
 #: Queries that recall is measured with at most, against all rows and against a sample. A recall of .8 has a
-#: standard error of .004 and .006.
-MAX_QUERIES, SAMPLED_QUERIES = 1000, 400
+#: standard error of .004 and .007.
+MAX_QUERIES, SAMPLED_QUERIES = 1000, 300
 #: Rows that codecs are trained on at most when they are screened and when they are settled; no more
 #: coordinates than the second number, but at least the third's rows.
 SCREENING, TRAINING = (20_000, 5_000_000, 8192), (65_536, 25_000_000, 16_384)
