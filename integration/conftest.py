@@ -229,7 +229,7 @@ def open_folder() -> Iterator[Path]:
 def embedded(server: Server) -> EmbeddedServer:
     """Shared server, for tests that restart it."""
     if not isinstance(server, EmbeddedServer):
-        pytest.skip("restarts the server, which is not embedded but a container or named by {DSN_VARIABLE}")
+        pytest.skip(f"restarts the server, which is not embedded but a container or named by {DSN_VARIABLE}")
     return server
 
 
