@@ -1,5 +1,5 @@
 /* Index build: take the centroid from a sample, let pgvector build its graph over codes, store the model. */
-#include "bqcore.h"
+#include "hnsw_pages.h"
 
 #include "access/tableam.h"
 #include "catalog/index.h"
@@ -13,9 +13,8 @@
 
 /* Room that pgvector needs on a page beside the value: its element tuple's fields, then header, special space
  * and line pointer of the page. */
-#define HNSW_ELEMENT_HEADER 72
 #define HNSW_VALUE_MAX                                                                                                 \
-	(BLCKSZ - MAXALIGN(SizeOfPageHeaderData) - MAXALIGN(8) - sizeof(ItemIdData) - HNSW_ELEMENT_HEADER -                \
+	(BLCKSZ - MAXALIGN(SizeOfPageHeaderData) - MAXALIGN(8) - sizeof(ItemIdData) - offsetof(HnswElement, code) -        \
 	 (MAXIMUM_ALIGNOF - 1))
 
 typedef struct Sample

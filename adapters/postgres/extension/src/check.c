@@ -259,7 +259,7 @@ check_meta(BqCheck *c)
 		BqDamaged(c, HNSW_METAPAGE, InvalidOffsetNumber, "page id %04x, magic %08x, version %u",
 				  HnswSpecial(page)->pageId, meta.magic, meta.version);
 	BqBuiltWith(c->index, &m, &efConstruction);
-	if (meta.m != m || meta.m < 2 || meta.m > 100 || meta.dimensions != (uint32) c->dim)
+	if (meta.m != m || meta.m < 2 || meta.m > HNSW_MAX_M || meta.dimensions != (uint32) c->dim)
 		BqDamaged(c, HNSW_METAPAGE, InvalidOffsetNumber, "m is %u and dimensions %u, expected %d and %d", meta.m,
 				  meta.dimensions, m, c->dim);
 	c->m = m;

@@ -3,6 +3,7 @@
  * They follow the pages of pgvector's build, outside its chain of element pages, so that vacuum and insert
  * never visit them. A trailer on pgvector's metapage points at the first one; pd_lower is raised over it, so
  * that WAL replay keeps it. The model is thereby as crash-safe, replicated, dropped and rebuilt as the index is. */
+#include "hnsw_pages.h"
 #include "types.h"
 #include "walk.h"
 
@@ -10,9 +11,6 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/bufpage.h"
-
-#define METAPAGE 0
-#define HNSW_MAGIC_NUMBER 0xA953A953 /* first word of pgvector's metapage */
 
 /* Room for pgvector's own struct (28 bytes in 0.8) to grow. */
 #define TRAILER_OFFSET 1024
@@ -75,10 +73,10 @@ BqModelStore(Relation index, ForkNumber fork, const bqk_model *model)
 		UnlockReleaseBuffer(buf);
 	}
 
-	buf = ReadBufferExtended(index, fork, METAPAGE, RBM_NORMAL, NULL);
+	buf = ReadBufferExtended(index, fork, HNSW_METAPAGE, RBM_NORMAL, NULL);
 	LockBuffer(buf, BUFFER_LOCK_EXCLUSIVE);
 	page = BufferGetPage(buf);
-	if (((PageHeader) page)->pd_lower > TRAILER_OFFSET || *(uint32 *) PageGetContents(page) != HNSW_MAGIC_NUMBER)
+	if (((PageHeader) page)->pd_lower > TRAILER_OFFSET || *(uint32 *) PageGetContents(page) != HNSW_MAGIC)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("bqhnsw does not know this pgvector's metapage"),
 				 errdetail("It ends at byte %u, expected at most %u.", ((PageHeader) page)->pd_lower, TRAILER_OFFSET)));
@@ -95,7 +93,7 @@ BqModelStore(Relation index, ForkNumber fork, const bqk_model *model)
 
 	if (RelationNeedsWAL(index) || fork == INIT_FORKNUM)
 	{
-		log_newpage_range(index, fork, METAPAGE, METAPAGE + 1, true);
+		log_newpage_range(index, fork, HNSW_METAPAGE, HNSW_METAPAGE + 1, true);
 		log_newpage_range(index, fork, first, block, true);
 	}
 	pfree(blob);
@@ -113,7 +111,7 @@ static BqTrailer
 read_trailer(Relation index)
 {
 	BqTrailer trailer = {0};
-	Buffer buf = ReadBuffer(index, METAPAGE);
+	Buffer buf = ReadBuffer(index, HNSW_METAPAGE);
 	Page page;
 
 	LockBuffer(buf, BUFFER_LOCK_SHARE);

@@ -2,8 +2,8 @@
  *
  * Its cost is that of waiting for memory: some ten elements are looked at for every one that is kept, each on a page of
  * its own. So the neighbours of an element are fetched into the cache together before the first of them is read, and
- * the buffer that a block was in the last time is tried before the buffer table. Layout of pgvector's pages: the same
- * from 0.7.4 to 0.8.6, and under their version 1 by pgvector's promise for pg_upgrade. */
+ * the buffer that a block was in the last time is tried before the buffer table. */
+#include "hnsw_pages.h"
 #include "walk.h"
 #include "walk_sets.h"
 
@@ -17,51 +17,15 @@
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 
-#define METAPAGE 0
-#define SCAN_LOCK 1 /* page that vacuum locks to wait for scans */
-#define MAGIC 0xA953A953
-#define VERSION 1
-#define ELEMENT 1
-#define NEIGHBOURS 2
-#define HEAP_TIDS 10
-#define MAX_M 100
+#define SCAN_LOCK 1     /* page that vacuum locks to wait for scans */
 #define MAX_OFFSET 1023 /* a mask; a page has room for fewer tuples, and for this line pointer */
-
-typedef struct MetaPage
-{
-	uint32 magic, version, dimensions;
-	uint16 m, ef_construction;
-	BlockNumber entry_block;
-	OffsetNumber entry_offset;
-	int16 entry_level;
-} MetaPage;
-
-typedef struct ElementTuple
-{
-	uint8 type, level, deleted, version;
-	ItemPointerData heap_tids[HEAP_TIDS];
-	ItemPointerData neighbours;
-	uint16 unused;
-	BqCode code;
-} ElementTuple;
-
-/* Level by level from the highest: m neighbours each, on the lowest level 2 m. */
-typedef struct NeighbourTuple
-{
-	uint8 type, version;
-	uint16 count;
-	ItemPointerData tids[FLEXIBLE_ARRAY_MEMBER];
-} NeighbourTuple;
-
-StaticAssertDecl(offsetof(ElementTuple, code) == 72, "pgvector's element tuples");
-StaticAssertDecl(offsetof(NeighbourTuple, tids) == 4, "pgvector's neighbour tuples");
 
 typedef struct Element
 {
 	float distance;
 	uint8 level, version, n_tids;
 	ItemPointerData tid, neighbours;
-	ItemPointerData heap_tids[HEAP_TIDS];
+	ItemPointerData heap_tids[HNSW_HEAPTIDS];
 } Element;
 
 struct BqWalk
@@ -134,7 +98,7 @@ read_tuple(const BqWalk *w, Page page, const ItemPointerData *tid, Size least)
 static void
 prefetch(const BqWalk *w, const ItemPointerData *tids, int n)
 {
-	Page pages[2 * MAX_M];
+	Page pages[2 * HNSW_MAX_M];
 
 	for (int i = 0; i < n; i++)
 	{
@@ -167,17 +131,18 @@ read_element(BqWalk *w, const ItemPointerData *tid, float nearer_than, Element *
 	BlockNumber block = ItemPointerGetBlockNumberNoCheck(tid);
 	Buffer buf;
 	Page page = read_page(w, block, &buf);
-	const ElementTuple *tuple = read_tuple(w, page, tid, offsetof(ElementTuple, code) + VARSIZE(&w->expected));
+	const HnswElement *tuple = read_tuple(w, page, tid, offsetof(HnswElement, code) + VARSIZE(&w->expected));
+	const BqCode *code = (const BqCode *) &tuple->code;
 	bool found = false;
 
-	if (tuple->type != ELEMENT)
+	if (tuple->type != BQ_ITEM_ELEMENT)
 		corrupt(w, block, "expected an element");
 	if (!tuple->deleted)
 	{
-		if (memcmp(&tuple->code.h, &w->expected, sizeof(BqHeader)) != 0)
+		if (memcmp(&tuple->code, &w->expected, sizeof(BqHeader)) != 0)
 			corrupt(w, block, "expected a code of the index's model");
-		out->distance = bqk_distance(BqBits(&w->expected), w->expected.dim, &w->query->query, w->query->z,
-									 tuple->code.code, &tuple->code.factors);
+		out->distance = bqk_distance(BqBits(&w->expected), w->expected.dim, &w->query->query, w->query->z, code->code,
+									 &code->factors);
 		found = out->distance < nearer_than;
 	}
 	if (found)
@@ -186,11 +151,11 @@ read_element(BqWalk *w, const ItemPointerData *tid, float nearer_than, Element *
 		out->level = tuple->level;
 		out->version = tuple->version;
 		out->neighbours = tuple->neighbours;
-		for (out->n_tids = 0; out->n_tids < HEAP_TIDS; out->n_tids++)
+		for (out->n_tids = 0; out->n_tids < HNSW_HEAPTIDS; out->n_tids++)
 		{
-			if (!ItemPointerIsValid(&tuple->heap_tids[out->n_tids]))
+			if (!ItemPointerIsValid(&tuple->heaptids[out->n_tids]))
 				break;
-			out->heap_tids[out->n_tids] = tuple->heap_tids[out->n_tids];
+			out->heap_tids[out->n_tids] = tuple->heaptids[out->n_tids];
 		}
 		prefetch(w, &out->neighbours, 1);
 	}
@@ -207,15 +172,15 @@ read_neighbours(BqWalk *w, const Element *e, int level, ItemPointerData *tids)
 	Buffer buf;
 	Page page = read_page(w, block, &buf);
 	int count = (e->level + 2) * w->m;
-	const NeighbourTuple *tuple = read_tuple(w, page, &e->neighbours, offsetof(NeighbourTuple, tids));
+	const HnswNeighbours *tuple = read_tuple(w, page, &e->neighbours, offsetof(HnswNeighbours, links));
 
-	if (tuple->type != NEIGHBOURS)
+	if (tuple->type != BQ_ITEM_NEIGHBOURS)
 		corrupt(w, block, "expected neighbours");
 	if (tuple->version == e->version && tuple->count == count)
 	{
-		const ItemPointerData *from = tuple->tids + (e->level - level) * w->m;
+		const ItemPointerData *from = tuple->links + (e->level - level) * w->m;
 
-		read_tuple(w, page, &e->neighbours, offsetof(NeighbourTuple, tids) + sizeof(ItemPointerData) * count);
+		read_tuple(w, page, &e->neighbours, offsetof(HnswNeighbours, links) + sizeof(ItemPointerData) * count);
 		while (n < most && ItemPointerIsValid(&from[n]))
 			n++;
 		memcpy(tids, from, sizeof(ItemPointerData) * n);
@@ -230,7 +195,7 @@ read_neighbours(BqWalk *w, const Element *e, int level, ItemPointerData *tids)
 static void
 descend(BqWalk *w, Element *e, int level)
 {
-	ItemPointerData tids[2 * MAX_M];
+	ItemPointerData tids[2 * HNSW_MAX_M];
 	bool nearer = true;
 
 	while (nearer)
@@ -273,7 +238,7 @@ keep(BqWalk *w, const Element *e, uint32 ef_search)
 static void
 search_ground(BqWalk *w, const Element *entry, uint32 ef_search)
 {
-	ItemPointerData tids[2 * MAX_M];
+	ItemPointerData tids[2 * HNSW_MAX_M];
 
 	tidset_add(&w->visited, &entry->tid);
 	keep(w, entry, ef_search);
@@ -307,20 +272,20 @@ read_entry(BqWalk *w, Element *entry)
 {
 	ItemPointerData tid;
 	Buffer buf;
-	Page page = read_page(w, METAPAGE, &buf);
-	MetaPage meta = *(const MetaPage *) PageGetContents(page);
+	Page page = read_page(w, HNSW_METAPAGE, &buf);
+	HnswMeta meta = *(const HnswMeta *) PageGetContents(page);
 
 	UnlockReleaseBuffer(buf);
-	if (meta.magic != MAGIC || meta.version != VERSION || meta.m < 2 || meta.m > MAX_M)
+	if (meta.magic != HNSW_MAGIC || meta.version != HNSW_PAGE_VERSION || meta.m < 2 || meta.m > HNSW_MAX_M)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("bqhnsw does not know the graph of index \"%s\"", RelationGetRelationName(w->index)),
 						errdetail("Its metapage has magic number %08x, version %u and m = %u; expected %08x, %u and "
 								  "2 to %d.",
-								  meta.magic, meta.version, meta.m, MAGIC, VERSION, MAX_M)));
+								  meta.magic, meta.version, meta.m, HNSW_MAGIC, HNSW_PAGE_VERSION, HNSW_MAX_M)));
 	w->m = meta.m;
-	if (!BlockNumberIsValid(meta.entry_block))
+	if (!BlockNumberIsValid(meta.entryBlock))
 		return false;
-	ItemPointerSet(&tid, meta.entry_block, meta.entry_offset);
+	ItemPointerSet(&tid, meta.entryBlock, meta.entryOffset);
 	if (!read_element(w, &tid, INFINITY, entry))
 		/* on a standby only, whose replay of vacuum does not wait for scans; pgvector says so of every element */
 		ereport(ERROR, (errmsg("cannot load deleted element"),
@@ -339,7 +304,7 @@ BqWalkGraph(Relation index, const BqQuery *query, int bits, int ef_search)
 	w->query = query;
 	w->expected = (BqHeader) {.dim = query->h.dim, .tag = BQ_TAG_CODE, .kind = query->h.kind};
 	SET_VARSIZE(&w->expected, size);
-	w->ahead = Min(offsetof(ElementTuple, code) + size, 512);
+	w->ahead = Min(offsetof(HnswElement, code) + size, 512);
 	w->capacity = 4 * (uint32) ef_search;
 	w->elements = palloc_extended(sizeof(Element) * w->capacity, MCXT_ALLOC_HUGE);
 	heap_init(&w->candidates, 4 * (uint32) ef_search);
