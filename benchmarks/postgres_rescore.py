@@ -24,9 +24,9 @@ from pgvector.psycopg import register_vector
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from synthetic import Spectrum
 
-from bqcore._validation import normalize
-from bqcore.datasets import read
+from bqcore.datasets import Dataset, read
 from bqcore.evaluation import exact_search
 from bqcore_postgres import EmbeddedServer, build, embedded_pg_config
 from bqcore_postgres.candidates import raw_sql, tuned_settings
@@ -71,20 +71,6 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def stretched(X: FloatArray, dim: int, n: int) -> FloatArray:
-    """Draw Gaussian rows, shape (n, dim), whose covariance has the eigenvalues of X's, interpolated."""
-    spectrum = np.linalg.eigvalsh(np.cov(X, rowvar=False))[::-1].clip(1e-12)
-    at = np.linspace(0, len(spectrum) - 1, dim)
-    variances = np.exp(np.interp(at, np.arange(len(spectrum)), np.log(spectrum)))
-    variances *= spectrum.sum() / variances.sum()
-    rng = np.random.default_rng(0)
-    basis, _ = np.linalg.qr(rng.standard_normal((dim, dim)))
-    centre = rng.standard_normal(dim)
-    centre *= np.linalg.norm(X.mean(axis=0)) / np.linalg.norm(centre)
-    drawn = rng.standard_normal((n, dim), dtype=np.float32) * np.sqrt(variances)
-    return np.ascontiguousarray(drawn @ basis.T + centre, dtype=np.float32)
-
-
 def load(conn: Connection, table: str, X: FloatArray, metric: str, code_bits: int | None) -> None:
     """Fill a table of ids and vectors; code_bits adds codes by a model that is trained on table floats."""
     conn.execute(raw_sql(f"CREATE TABLE {table} (id int PRIMARY KEY, embedding vector({X.shape[1]}))"))
@@ -126,8 +112,11 @@ def run_queries(
     return hits / truth[:, :K].size, (backend_seconds(conn) - before) * 1e3 / len(Q)
 
 
-def measure(options: argparse.Namespace, source: FloatArray, metric: str, dim: int) -> list[Row]:
-    drawn = stretched(source, dim, options.rows + options.queries)
+def measure(options: argparse.Namespace, data: Dataset, dim: int) -> list[Row]:
+    rng = np.random.default_rng(0)
+    spectrum, metric = Spectrum(data, dim, rng), data.metric
+    centre = spectrum.centre(rng)
+    drawn = spectrum.draw(options.rows + options.queries, rng) + centre
     X, Q = drawn[: options.rows], drawn[options.rows :]
     truth = exact_search(X, Q, K, metric)[0]
     tables: dict[str, int | None] = {"floats": None} | {f"codes{bits}": bits for bits in options.code_bits}
@@ -203,8 +192,7 @@ def compare(
 def main() -> int:
     options = arguments()
     data = read(options.data)
-    source = normalize(data.base) if data.metric == "cosine" else data.base
-    rows = [row for dim in options.dims for row in measure(options, source, data.metric, dim)]
+    rows = [row for dim in options.dims for row in measure(options, data, dim)]
     result = {"rows": options.rows, "metric": data.metric, "results": [asdict(row) for row in rows]}
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
