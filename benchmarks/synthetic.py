@@ -1,4 +1,4 @@
-"""Rows like those of a data set, as many as wanted: jittered copies, or Gaussian with its spectrum."""
+"""Rows like those of a data set: jittered copies, Gaussian with its spectrum, or with more dimensions."""
 
 from __future__ import annotations
 
@@ -41,11 +41,15 @@ class Spectrum:
 
     def __init__(self, data: Dataset, dim: int, rng: np.random.Generator) -> None:
         rows = normalize(data.base) if data.metric == "cosine" else data.base
-        self._mean_norm = np.linalg.norm(rows.mean(axis=0))
-        spectrum = np.linalg.eigvalsh(np.cov(rows, rowvar=False))[::-1].clip(1e-12)
+        self._normalized = data.metric == "cosine"
+        self._mean = rows.mean(axis=0)
+        self._mean_norm = np.linalg.norm(self._mean)
+        values, vectors = np.linalg.eigh(np.cov(rows, rowvar=False))
+        spectrum, self._components = values[::-1].clip(1e-12), vectors[:, ::-1]
         at = np.linspace(0, len(spectrum) - 1, dim)
         stretched = np.exp(np.interp(at, np.arange(len(spectrum)), np.log(spectrum)))
         self._scale = np.sqrt(stretched * spectrum.sum() / stretched.sum())
+        self._deviation = np.sqrt(spectrum)
         basis, _ = np.linalg.qr(rng.standard_normal((dim, dim)))
         self._axes = basis.T
 
@@ -63,3 +67,14 @@ class Spectrum:
             drawn = rng.standard_normal((count, dim), dtype=np.float32) * self._scale
             out[start : start + count] = drawn @ self._axes
         return out
+
+    def stretch(self, X: Float32Array, rng: np.random.Generator) -> Float32Array:
+        """Return rows of the data set in `dim` dimensions, of mean zero: who is near whom stays, up to noise.
+
+        Their principal components get the deviations of the first axes; the further axes are Gaussian.
+        """
+        own = (normalize(X) if self._normalized else X) - self._mean
+        scores = np.asarray(own @ self._components / self._deviation, np.float32)
+        more = rng.standard_normal((len(X), len(self._scale) - scores.shape[1]), dtype=np.float32)
+        coordinates = np.concatenate([scores, more], axis=1) * self._scale
+        return np.asarray(coordinates @ self._axes, np.float32)

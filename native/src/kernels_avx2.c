@@ -52,37 +52,46 @@ bits_to_bytes(uint32_t w)
 	return _mm256_cmpeq_epi8(_mm256_and_si256(v, select), select);
 }
 
-/* Adds the sum of the signed bytes z whose bit is set: pairs reach at most 2 * 127. */
+/* Sums of pairs of the signed bytes z whose bit is set: at most 2 * 127 each. */
 static inline __m256i
-masked_sum(__m256i acc, uint32_t w, const int8_t *z)
+masked_pairs(uint32_t w, const int8_t *z)
 {
 	__m256i v = _mm256_and_si256(bits_to_bytes(w), _mm256_loadu_si256((const __m256i *) z));
-	__m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), v);
 
-	return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+	return _mm256_maddubs_epi16(_mm256_set1_epi8(1), v);
 }
+
+/* Words whose pairs 16 bits hold: 129 * 254 < 2^15. */
+#define PAIR_WORDS 129
 
 static void
 dot1(const uint8_t *codes, size_t stride, size_t n, const int8_t *z, size_t dim, int32_t *out)
 {
-	size_t nbytes = (dim + 7) / 8;
+	size_t nbytes = (dim + 7) / 8, whole = nbytes / 4;
 
 	for (size_t c = 0; c < n; c++, codes += stride)
 	{
-		__m256i acc = _mm256_setzero_si256();
-		uint32_t w;
-		size_t i = 0;
+		__m256i acc = _mm256_setzero_si256(), pairs;
+		uint32_t w = 0;
 
-		for (; i + 4 <= nbytes; i += 4)
+		for (size_t at = 0; at < whole; at += PAIR_WORDS)
 		{
-			memcpy(&w, codes + i, 4);
-			acc = masked_sum(acc, w, z + i * 8);
+			size_t end = whole - at < PAIR_WORDS ? whole : at + PAIR_WORDS;
+
+			pairs = _mm256_setzero_si256();
+			for (size_t i = at; i < end; i++)
+			{
+				memcpy(&w, codes + i * 4, 4);
+				pairs = _mm256_add_epi16(pairs, masked_pairs(w, z + i * 32));
+			}
+			acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 		}
-		if (i < nbytes)
+		if (whole * 4 < nbytes)
 		{
 			w = 0;
-			memcpy(&w, codes + i, nbytes - i);
-			acc = masked_sum(acc, w, z + i * 8);
+			memcpy(&w, codes + whole * 4, nbytes - whole * 4);
+			pairs = masked_pairs(w, z + whole * 32);
+			acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 		}
 		out[c] = add_lanes(acc);
 	}

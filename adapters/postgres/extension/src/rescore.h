@@ -8,6 +8,8 @@
 #include "access/tableam.h"
 #include "lib/pairingheap.h"
 
+#define BQ_RESCORE_BATCH 256
+
 /* Reads the indexed value, a column or an expression, from heap rows in its slot. */
 typedef struct BqReader
 {

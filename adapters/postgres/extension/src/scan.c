@@ -193,7 +193,7 @@ next_candidate(BqScan *s, ItemPointer tid)
 static void
 refill(IndexScanDesc scan, BqScan *s, int64 wanted)
 {
-	ItemPointerData tids[256];
+	ItemPointerData tids[BQ_RESCORE_BATCH];
 	MemoryContext old;
 
 	while (!s->exhausted && s->rescorer.n_pending < wanted)

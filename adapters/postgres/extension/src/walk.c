@@ -57,13 +57,13 @@ corrupt(const BqWalk *w, BlockNumber block, const char *what)
 
 /* A page, pinned and locked. What is on it tells whether it is one of the graph's: its end would be one cache line more
  * to wait for. Buffers found by hint do not count as used for the clock that evicts them, so that one
- * read in eight asks for its block in the ordinary way. */
+ * read in 32 asks for its block in the ordinary way. */
 static Page
 read_page(BqWalk *w, BlockNumber block, Buffer *buf)
 {
 	Buffer *hint = &w->hints.buffers[block % w->hints.n];
 
-	if (*hint > 0 && w->reads++ % 8 != 0 && ReadRecentBuffer(w->index->rd_locator, MAIN_FORKNUM, block, *hint))
+	if (*hint > 0 && w->reads++ % 32 != 0 && ReadRecentBuffer(w->index->rd_locator, MAIN_FORKNUM, block, *hint))
 	{
 		*buf = *hint;
 		pgstat_count_buffer_read(w->index);
@@ -94,8 +94,9 @@ read_tuple(const BqWalk *w, Page page, const ItemPointerData *tid, Size least)
 }
 
 /* Asks for elements' cache lines, as far as hints tell where they are. Reads line pointers without a lock: a wrong one
- * costs a useless line and nothing else. */
-static void
+ * costs a useless line and nothing else. Inline, because gcc drops calls of a function that only prefetches: it takes
+ * it for one without effect. */
+static pg_attribute_always_inline void
 prefetch(const BqWalk *w, const ItemPointerData *tids, int n)
 {
 	Page pages[2 * HNSW_MAX_M];
