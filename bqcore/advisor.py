@@ -249,7 +249,11 @@ def _within(
     else:
         proposed = candidate_specs(diagnosis.dim, diagnosis.n, limit)
         slow = [spec for spec in proposed if _trains_slowly(spec)]
-        screened = _screen(sample, [spec for spec in proposed if spec not in slow], limit, say)
+        quick = [spec for spec in proposed if spec not in slow]
+        single = [spec for spec in quick if _lists(spec) == 1]
+        screened = _screen(sample, single, limit, say)
+        screened += _screen(sample, _with_factors([s for s in quick if s not in single], screened), limit, say)
+        screened.sort(key=lambda one: -one.local_fidelity)
         if screened and diagnosis.n * diagnosis.dim > _SLOW_COORDINATES:
             slow = []
         if not screened or screened[0].local_fidelity < _GOOD_ENOUGH:
@@ -269,9 +273,14 @@ def _within(
 
 
 def _finalists(screened: list[Screened]) -> list[Screened]:
-    """Return those worth measuring, of the ones that train slowly the best alone."""
+    """Return those worth measuring: of the ones that train slowly, and of a codec's forms of factors, the best."""
     slow = [one for one in screened if _trains_slowly(one.spec)]
-    left = [one for one in screened if one not in slow[1:]]
+    kinds = [(parse_spec(one.spec)[0], _lists(one.spec)) for one in screened]
+    left = [
+        one
+        for i, one in enumerate(screened)
+        if one not in slow[1:] and not (_factors(one.spec) and kinds[i] in kinds[:i])
+    ]
     return [
         one for one in left[:_FINALISTS] if 1 - one.local_fidelity <= _MARGIN * (1 - left[0].local_fidelity)
     ]
@@ -314,6 +323,20 @@ def _trains_slowly(spec: str) -> bool:
 
 def _lists(spec: str) -> int:
     return int(parse_spec(spec)[2].get("centroids", 1))
+
+
+def _factors(spec: str) -> str | None:
+    """Form of factors that a spec names."""
+    found = parse_spec(spec)[2].get("factors")
+    return None if found is None else str(found)
+
+
+def _with_factors(specs: Sequence[str], screened: Sequence[Screened]) -> list[str]:
+    """Specs without the forms of factors that did worse than another in the same codec; best screened first."""
+    best: dict[str, str | None] = {}
+    for one in screened:
+        best.setdefault(parse_spec(one.spec)[0], _factors(one.spec))
+    return [spec for spec in specs if _factors(spec) == best.get(parse_spec(spec)[0], _factors(spec))]
 
 
 def _with_lists(specs: Sequence[str], lists: int) -> list[str]:

@@ -117,6 +117,33 @@ def test_budgets_and_targets_are_kept():
         assert codec.bytes_per_vector <= 24, spec
 
 
+def test_of_the_forms_of_factors_the_better_one_is_measured(monkeypatch):
+    """Which form that is differs between sets; it is screened with one list."""
+    data = clustered(5000, 96, n_queries=60, random_state=4)
+    limit = 40
+    specs = candidate_specs(96, 5000, limit)
+    forms = [spec for spec in specs if spec.startswith("saq")]
+    assert len(forms) == 4
+    assert all(make_codec(spec).fit(data.base).bytes_per_vector == limit for spec in forms)
+    screen, seen = Sample.screen, {}
+
+    def noted(self, spec):
+        seen[spec] = screen(self, spec)
+        return seen[spec]
+
+    monkeypatch.setattr(Sample, "screen", noted)
+    options = advise(data.base, data.queries, bytes_per_vector=limit).options
+    single = [spec for spec in forms if "centroids=1," in spec]
+    better = max(single, key=lambda spec: seen[spec].local_fidelity)
+    form = better[better.index("factors=") :]
+    several = [spec for spec in forms if spec in seen and spec not in single]
+    assert len(several) == 1
+    assert several[0].endswith(form)
+    taken = [option.codec for option in options if option.codec.startswith("saq")]
+    assert taken
+    assert all(spec.endswith(form) for spec in taken)
+
+
 def test_zero_rows_and_zero_queries_are_left_out_under_cosine():
     data = clustered(500, 24, n_queries=20, random_state=4)
     X, Q = data.base.copy(), data.queries.copy()
