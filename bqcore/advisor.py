@@ -250,9 +250,9 @@ def _within(
         proposed = candidate_specs(diagnosis.dim, diagnosis.n, limit)
         slow = [spec for spec in proposed if _trains_slowly(spec)]
         quick = [spec for spec in proposed if spec not in slow]
-        single = [spec for spec in quick if _lists(spec) == 1]
-        screened = _screen(sample, single, limit, say)
-        screened += _screen(sample, _with_factors([s for s in quick if s not in single], screened), limit, say)
+        screened = _screen(sample, [spec for spec in quick if _lists(spec) == 1], limit, say)
+        several = _with_factors([spec for spec in quick if _lists(spec) > 1], screened)
+        screened += _screen(sample, several, limit, say)
         screened.sort(key=lambda one: -one.local_fidelity)
         if screened and diagnosis.n * diagnosis.dim > _SLOW_COORDINATES:
             slow = []
@@ -273,7 +273,7 @@ def _within(
 
 
 def _finalists(screened: list[Screened]) -> list[Screened]:
-    """Return those worth measuring: of the ones that train slowly, and of a codec's forms of factors, the best."""
+    """Return those worth measuring: the best of those that train slowly, and of a codec's forms of factors."""
     slow = [one for one in screened if _trains_slowly(one.spec)]
     kinds = [(parse_spec(one.spec)[0], _lists(one.spec)) for one in screened]
     left = [
@@ -332,7 +332,7 @@ def _factors(spec: str) -> str | None:
 
 
 def _with_factors(specs: Sequence[str], screened: Sequence[Screened]) -> list[str]:
-    """Specs without the forms of factors that did worse than another in the same codec; best screened first."""
+    """Specs without the forms of factors that did worse than another of the codec; best screened first."""
     best: dict[str, str | None] = {}
     for one in screened:
         best.setdefault(parse_spec(one.spec)[0], _factors(one.spec))
