@@ -54,9 +54,12 @@ $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5,<1'
 
+# Where Python may not keep what it compiles, every start would compile all that it imports: 5 s with scikit-learn.
+COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode)
+
 # The locked versions through uv; where its index cannot be reached, pip's own index and the ranges of pyproject.toml.
 $(READY): $(BIN)/uv pyproject.toml uv.lock native/CMakeLists.txt $(C_SOURCES) $(EXTENSION_SOURCES)
-	$(BIN)/uv sync --quiet --frozen --inexact --all-extras --no-extra peers || \
+	$(BIN)/uv sync --quiet --frozen --inexact $(COMPILE) --all-extras --no-extra peers || \
 	  { $(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' && \
 	    $(BIN)/python -m pip install --quiet --editable '.[datasets,demo,qdrant]' --group dev; }
 	@touch $@

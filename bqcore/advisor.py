@@ -273,7 +273,7 @@ def _within(
 
 
 def _finalists(screened: list[Screened]) -> list[Screened]:
-    """Return those worth measuring: the best of those that train slowly, and of a codec's forms of factors."""
+    """Return those worth measuring: the best of those that train slowly and of a codec's forms of factors."""
     slow = [one for one in screened if _trains_slowly(one.spec)]
     kinds = [(parse_spec(one.spec)[0], _lists(one.spec)) for one in screened]
     left = [
