@@ -15,8 +15,8 @@
 #include "utils/memutils.h"
 #include "utils/spccache.h"
 
-#define ROWS_AHEAD 4     /* whose cache lines are asked for */
-#define BYTES_AHEAD 1024 /* of a row */
+#define ROWS_AHEAD 8    /* whose cache lines are asked for */
+#define BYTES_AHEAD 512 /* of a row; hardware goes on by itself */
 
 typedef struct Row
 {
