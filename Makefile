@@ -22,9 +22,9 @@ WORKERS := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 FUZZ_SECONDS ?= 60
 FUZZ_CASES ?= 100000
-# These run on both embedded servers.
-TYPE_TESTS := $(addprefix integration/test_,types.py type_dump.py type_fuzz.py code_index.py rescore_column.py upgrade.py \
-	sql_mode.py sql_codes.py check.py)
+# What runs on both embedded servers.
+BOTH_SERVERS := $(addprefix integration/test_,types.py type_dump.py type_fuzz.py code_index.py rescore_column.py upgrade.py \
+	sql_mode.py sql_codes.py sql_security.py check.py adopt.py client_types.py)
 
 .PHONY: demo test test-pg16 test-pgvector test-faults memory-postgres fuzz-postgres bench bench-advice bench-sql bench-qdrant \
 	bench-scan bench-check fuzz eval lint format native-test native-test-neon docker-image integration clean help
@@ -99,7 +99,7 @@ test: lint native-test
 	  else echo 'native-test-neon skipped: it needs $(NEON_CC) and $(NEON_RUN) (Debian: $(NEON_PACKAGES))'; fi
 	$(BIN)/pytest tests --numprocesses 2
 	$(BIN)/pytest integration $(WORKERS)
-	BQCORE_TEST_PG=16 $(BIN)/pytest $(TYPE_TESTS) $(WORKERS)
+	BQCORE_TEST_PG=16 $(BIN)/pytest $(BOTH_SERVERS) $(WORKERS)
 
 # The server tests on the older embedded server.
 test-pg16: $(READY)

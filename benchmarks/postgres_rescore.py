@@ -25,10 +25,9 @@ from pgvector.psycopg import register_vector
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from synthetic import Spectrum
+from synthetic import DRAWS, with_dimensions
 
 from bqcore.datasets import Dataset, read
-from bqcore.evaluation import exact_search
 from bqcore_postgres import EmbeddedServer, build, embedded_pg_config
 from bqcore_postgres.candidates import raw_sql, tuned_settings
 
@@ -64,7 +63,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("data", type=Path, metavar="DATA_DIR")
     parser.add_argument("--json", type=Path, metavar="OUT")
     parser.add_argument("--dims", type=numbers, default=[1024, 1536])
-    parser.add_argument("--draw", choices=("data", "gaussian"), default="data")
+    parser.add_argument("--draw", choices=DRAWS, default="data")
     parser.add_argument("--rows", type=int, default=20000)
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--bits", type=numbers, default=[1], help="of the graph")
@@ -115,16 +114,9 @@ def run_queries(
 
 
 def measure(options: argparse.Namespace, data: Dataset, dim: int) -> list[Row]:
-    rng = np.random.default_rng(0)
-    spectrum, metric = Spectrum(data, dim, rng), data.metric
-    centre = spectrum.centre(rng)
-    if options.draw == "gaussian":
-        drawn = spectrum.draw(options.rows + options.queries, rng) + centre
-        X, Q = drawn[: options.rows], drawn[options.rows :]
-    else:
-        X = spectrum.stretch(data.base[: options.rows], rng) + centre
-        Q = spectrum.stretch(data.queries[: options.queries], rng) + centre
-    truth = exact_search(X, Q, K, metric)[0]
+    made = with_dimensions(data, dim, rows=options.rows, n_queries=options.queries, draw=options.draw, k=K)
+    X, Q, metric, truth = made.base, made.queries, made.metric, made.ground_truth
+    assert truth is not None
     tables: dict[str, int | None] = {"floats": None} | {f"codes{bits}": bits for bits in options.code_bits}
     found = []
     settings = tuned_settings(len(X) * 2, dim) | {"jit": "off"}

@@ -22,7 +22,7 @@ from pgvector.psycopg import register_vector
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from synthetic import Spectrum
+from synthetic import DRAWS, with_dimensions
 
 from bqcore.datasets import Dataset, read
 from bqcore.evaluation import exact_search, recall
@@ -51,8 +51,9 @@ def arguments() -> argparse.Namespace:
         "--synthetic",
         type=int,
         metavar="DIM",
-        help="Gaussian rows of this many dimensions, with the data's spectrum",
+        help="stretch the data's spectrum over this many dimensions",
     )
+    parser.add_argument("--draw", choices=DRAWS, default="data", help="of which rows; gaussian: no clusters")
     parser.add_argument(
         "--storage", nargs="+", choices=("external", "plain"), default=["external"], help="of the vectors"
     )
@@ -62,18 +63,6 @@ def arguments() -> argparse.Namespace:
 
 def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
-
-
-def with_spectrum_of(data: Dataset, dim: int, n_queries: int) -> Dataset:
-    """Draw Gaussian rows whose covariance has the data's eigenvalues, stretched over `dim` axes."""
-    rng = np.random.default_rng(0)
-    spectrum = Spectrum(data, dim, rng)
-    n = len(data.base)
-    X = spectrum.draw(n + n_queries, rng)
-    X += spectrum.centre(rng)
-    base, queries = X[:n], X[n:]
-    truth, _ = exact_search(base, queries, K, data.metric)
-    return Dataset(f"{data.name}, spectrum at {dim}", base, queries, data.metric, truth)
 
 
 def timed(
@@ -298,7 +287,14 @@ def main() -> int:
     try:
         data = read(options.data, rows=options.rows)
         if options.synthetic:
-            data = with_spectrum_of(data, options.synthetic, options.queries)
+            data = with_dimensions(
+                data,
+                options.synthetic,
+                rows=len(data.base),
+                n_queries=options.queries,
+                draw=options.draw,
+                k=K,
+            )
         elif data.ground_truth is None or options.rows:
             truth, _ = exact_search(data.base, data.queries, K, data.metric)
             data = Dataset(data.name, data.base, data.queries, data.metric, truth)

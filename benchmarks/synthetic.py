@@ -6,6 +6,10 @@ import numpy as np
 
 from bqcore._validation import Float32Array, normalize
 from bqcore.datasets import Dataset
+from bqcore.evaluation import exact_search
+
+#: How `with_dimensions` makes its rows.
+DRAWS = ("data", "gaussian")
 
 # Rows drawn at a time: the float64 product of a block stays small beside a million rows.
 _BLOCK = 50_000
@@ -78,3 +82,24 @@ class Spectrum:
         more = rng.standard_normal((len(X), len(self._scale) - scores.shape[1]), dtype=np.float32)
         coordinates = np.concatenate([scores, more], axis=1) * self._scale
         return np.asarray(coordinates @ self._axes, np.float32)
+
+
+def with_dimensions(
+    data: Dataset, dim: int, *, rows: int, n_queries: int, draw: str = "data", k: int = 10
+) -> Dataset:
+    """Return a set of `dim` dimensions with the data's spectrum and its exact k nearest rows.
+
+    By `draw` the rows are those of the data, stretched, or "gaussian": without clusters, so that all
+    neighbours are about equally far and graphs do worse than on embeddings.
+    """
+    rng = np.random.default_rng(0)
+    spectrum = Spectrum(data, dim, rng)
+    centre = spectrum.centre(rng)
+    if draw == "gaussian":
+        drawn = spectrum.draw(rows + n_queries, rng)
+        X, Q = drawn[:rows], drawn[rows:]
+    else:
+        X, Q = spectrum.stretch(data.base[:rows], rng), spectrum.stretch(data.queries[:n_queries], rng)
+    X, Q = X + centre, Q + centre
+    truth, _ = exact_search(X, Q, k, data.metric)
+    return Dataset(f"{data.name}, {draw}, at {dim}", X, Q, data.metric, truth)
