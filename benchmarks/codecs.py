@@ -73,7 +73,7 @@ def of_saq(dim: int) -> Iterator[str]:
     """SAQ of the bytes that PQ, RaBitQ and 4-bit codes have, two factors and a list id included."""
     one, two = (next(m for m in range(1, dim + 1) if dim % m == 0 and m >= dim / part) for part in (8, 4))
     for size in (one, one + 8, two, two + 8, dim // 2 + 4):
-        for lists in (1, 256) if size in (one, two) else (256,):
+        for lists in (1, 256):
             bits = math.floor((size - 2 - (lists > 1)) * 8 / dim * 1e4) / 1e4
             yield f"saq(bits={bits:g}{', centroids=256' if lists > 1 else ''})"
 
