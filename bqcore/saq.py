@@ -117,10 +117,10 @@ class SAQ(Codec):
 
     @classmethod
     def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
-        """Return what fills `nbytes`, with one list and with 256, and both one-byte forms of factors."""
+        """Return what fills `nbytes`, with one list and with 256, and each form of factors that can win."""
         out: list[dict[str, Any]] = []
         for centroids, list_id in ((1, 0), (256, 1)):
-            for factors, stored in ((PAIR, 1), ("uint8", 2)):
+            for factors, stored in ((PAIR, 1), ("uint8", 2), ("bfloat16", 4)):
                 bits = 8 * (nbytes - list_id - stored) / dim
                 if bits >= 0.5 and centroids * 16 <= max(n, 16):
                     out.append({"bits": min(bits, 8.0), "centroids": centroids, "factors": factors})

@@ -121,10 +121,10 @@ def test_of_the_forms_of_factors_the_better_one_is_measured(monkeypatch):
     """Which form that is differs between sets; it is screened with one list."""
     monkeypatch.setattr("bqcore.advisor.CODECS", ("saq",))
     data = clustered(4200, 32, n_queries=40, random_state=4)
-    limit = 9
+    limit = 12
     specs = candidate_specs(32, 4200, limit)
     forms = [spec for spec in specs if spec.startswith("saq")]
-    assert len(forms) == 4
+    assert len(forms) == 6
     assert all(make_codec(spec).fit(data.base).bytes_per_vector == limit for spec in forms)
     screen, seen = Sample.screen, {}
 
