@@ -250,7 +250,7 @@ def _within(
         proposed = candidate_specs(diagnosis.dim, diagnosis.n, limit)
         slow = [spec for spec in proposed if _trains_slowly(spec)]
         quick = [spec for spec in proposed if spec not in slow]
-        screened = _screen(sample, [spec for spec in quick if _lists(spec) == 1], limit, say)
+        screened = _screen_forms(sample, [spec for spec in quick if _lists(spec) == 1], limit, say)
         several = _with_factors([spec for spec in quick if _lists(spec) > 1], screened)
         screened += _screen(sample, several, limit, say)
         screened.sort(key=lambda one: -one.local_fidelity)
@@ -315,6 +315,20 @@ def _screen(sample: Sample, specs: Sequence[str], limit: int, say: Progress) -> 
         if one.bytes_per_vector <= limit:
             screened.append(one)
     return sorted(screened, key=lambda one: -one.local_fidelity)
+
+
+def _screen_forms(sample: Sample, specs: Sequence[str], limit: int, say: Progress) -> list[Screened]:
+    """As `_screen`; of a codec's forms of factors, finer ones follow only as long as they do better."""
+    found: list[Screened] = []
+    by_codec: dict[str, list[float]] = {}
+    for spec in specs:
+        so_far = by_codec.setdefault(parse_spec(spec)[0], []) if _factors(spec) else []
+        if len(so_far) > 1 and so_far[-1] <= so_far[-2]:
+            continue
+        one = _screen(sample, [spec], limit, say)
+        found += one
+        so_far += [each.local_fidelity for each in one]
+    return sorted(found, key=lambda one: -one.local_fidelity)
 
 
 def _trains_slowly(spec: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import warnings
 from typing import Any
 
@@ -27,6 +29,16 @@ def _sklearn() -> Any:
     except ImportError as error:
         raise ImportError("k-means needs scikit-learn: pip install 'bqcore[train]'") from error
     return sklearn
+
+
+def preload() -> None:
+    """Import scikit-learn, which takes seconds, in a thread of its own; an error waits for who needs it."""
+
+    def load() -> None:
+        with contextlib.suppress(ImportError):
+            _sklearn()
+
+    threading.Thread(target=load, daemon=True).start()
 
 
 def kmeans(

@@ -14,6 +14,7 @@ import numpy as np
 import bqcore
 from bqcore._validation import check_int, zero_rows
 from bqcore.advisor import Advice, Option, choose, prepare
+from bqcore.centroids import preload
 from bqcore.codec_sample import RESCORED_RECALL, Profile, Sample
 from bqcore.diagnosis import gaussian_l1_ratio
 from bqcore.study import details
@@ -103,6 +104,7 @@ def study(
     k = check_int(k, name="k", low=1)
     source.check(k)
     say = progress or (lambda text: None)
+    preload()
     asked, kept = _split(source)
     prepared = prepare(source.base, asked, source.metric, k=k, random_state=random_state, progress=say)
     sample = prepared.sample
