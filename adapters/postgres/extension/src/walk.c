@@ -35,7 +35,6 @@ struct BqWalk
 	BqHeader expected; /* of every code */
 	BqHints hints;
 	Size ahead; /* bytes of a tuple to ask for: its element, but hardware goes on by itself */
-	uint32 reads;
 	int m;
 	Element *elements;
 	uint32 n_elements, capacity;
@@ -55,17 +54,29 @@ corrupt(const BqWalk *w, BlockNumber block, const char *what)
 
 /* ---- pages ---- */
 
+/* What ReadBuffer does and ReadRecentBuffer leaves out: counts the buffer as used, for the clock that evicts. A lost
+ * race is a count less. */
+static inline void
+count_use(Buffer buf)
+{
+	BufferDesc *header = GetBufferDescriptor(buf - 1);
+	uint32 state = pg_atomic_read_u32(&header->state);
+
+	if (BUF_STATE_GET_USAGECOUNT(state) < BM_MAX_USAGE_COUNT && !(state & BM_LOCKED))
+		pg_atomic_compare_exchange_u32(&header->state, &state, state + BUF_USAGECOUNT_ONE);
+}
+
 /* A page, pinned and locked. What is on it tells whether it is one of the graph's: its end would be one cache line more
- * to wait for. Buffers found by hint do not count as used for the clock that evicts them, so that one
- * read in 32 asks for its block in the ordinary way. */
+ * to wait for. */
 static Page
 read_page(BqWalk *w, BlockNumber block, Buffer *buf)
 {
 	Buffer *hint = &w->hints.buffers[block % w->hints.n];
 
-	if (*hint > 0 && w->reads++ % 32 != 0 && ReadRecentBuffer(w->index->rd_locator, MAIN_FORKNUM, block, *hint))
+	if (*hint > 0 && ReadRecentBuffer(w->index->rd_locator, MAIN_FORKNUM, block, *hint))
 	{
 		*buf = *hint;
+		count_use(*buf);
 		pgstat_count_buffer_read(w->index);
 		pgstat_count_buffer_hit(w->index);
 	}
