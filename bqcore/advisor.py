@@ -125,11 +125,11 @@ def advise(
     Exact neighbours of a sample of queries are found among all rows. Candidates are trained on 8,000 to
     20,000 rows and screened by local fidelity, the quick ones first: of codecs that train slowly only those
     with the number of lists that served the quick ones better, and none where X has more than 9 million
-    coordinates (name them in `codecs`). The best are trained on up to 65,536 rows, and
-    their recall is measured. Up to 100,000 rows of 400 dimensions this is the recall of up to 1,000 queries
-    over all rows, with a standard error of .004. Beyond it, 300 queries are compared with their 200 nearest
-    rows and 20,000 others, each of which stands for n / 20,000 rows: a standard error of .007 and more where
-    rows from beyond the nearest 200 come first, which is where recall is below .5.
+    coordinates (name them in `codecs`); of a codec's forms of factors the best. The best are trained on up to
+    65,536 rows, and their recall is measured. Up to 100,000 rows of 400 dimensions this is the recall of up
+    to 1,000 queries over all rows, with a standard error of .004. Beyond it, 300 queries are compared
+    with their 200 nearest rows and 20,000 others, each of which stands for n / 20,000 rows: a standard error
+    of .007 and more where rows from beyond the nearest 200 come first, which is where recall is below .5.
 
     Parameters
     ----------

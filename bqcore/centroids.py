@@ -99,6 +99,7 @@ def _start(X: Float32Array, n_centroids: int, rng: np.random.Generator, chosen: 
     """Return the rows of X that k-means starts from, shape (n_centroids, dim)."""
     if not chosen:
         return X[rng.choice(len(X), n_centroids, replace=False)]
+    # It comes without type hints.
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     if len(X) > _START_ROWS * n_centroids:

@@ -202,12 +202,11 @@ def managed(plain_server: Server) -> Iterator[Managed]:
             # in a schema of its own, as some providers have it
             own.execute("CREATE SCHEMA extensions; CREATE EXTENSION vector SCHEMA extensions")
             own.execute("GRANT USAGE ON SCHEMA extensions TO PUBLIC")
-            for statement in ("GRANT CREATE ON DATABASE {1} TO {0}", "GRANT CREATE ON SCHEMA public TO {0}"):
-                own.execute(
-                    sql.SQL(statement.replace("{0}", "{role}").replace("{1}", "{name}")).format(  # type: ignore[arg-type,unused-ignore]
-                        role=sql.Identifier(role), name=sql.Identifier(name)
-                    )
-                )
+            for statement in (
+                sql.SQL("GRANT CREATE ON DATABASE {name} TO {role}"),
+                sql.SQL("GRANT CREATE ON SCHEMA public TO {role}"),
+            ):
+                own.execute(statement.format(role=sql.Identifier(role), name=sql.Identifier(name)))
             own.execute(
                 sql.SQL("ALTER DATABASE {} SET search_path = public, extensions").format(sql.Identifier(name))
             )

@@ -204,7 +204,8 @@ def _names(source: Source, sample: Sample, asked: Any) -> Any:
     if asked is None:
         zeros = zero_rows(source.base) if source.metric == "cosine" else np.empty(0, dtype=np.int64)
         return np.delete(np.arange(len(source.base)), zeros)[sample.query_ids]
-    step = 1 if len(asked) == len(source.queries) else 2  # type: ignore[arg-type]
+    assert source.queries is not None  # what was asked is a part of them
+    step = 1 if len(asked) == len(source.queries) else 2
     zeros = zero_rows(asked) if source.metric == "cosine" else np.empty(0, dtype=np.int64)
     return np.delete(np.arange(0, step * len(asked), step), zeros)[sample.query_ids]
 
