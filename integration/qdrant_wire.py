@@ -380,6 +380,10 @@ def wire_of(engine: Any) -> Iterator[Wire]:
     try:
         yield wire
     finally:
+        # clients ask for the version in a thread that nobody waits for, and that warns where nobody answers
+        for thread in threading.enumerate():
+            if "_check_compatibility" in thread.name:
+                thread.join(timeout=10)
         server.stop(0).wait()
         rest.shutdown()
         rest.server_close()

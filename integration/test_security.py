@@ -147,6 +147,12 @@ def test_no_function_of_the_extension_is_trusted(conn: Connection) -> None:
 
 
 def test_functions_that_take_internal_cannot_be_called(conn: Connection, role: str) -> None:
+    # Postgres 17.12 does not even find them for arguments of unknown type; 18.4 does
+    refusals = (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFunction)
+    known = execute(
+        conn, "SELECT count(*) FROM pg_proc WHERE proname IN ('bqhnsw_distance', 'bqmodel_recv')"
+    ).fetchone()
+    assert known == (2,)
     execute(conn, f"SET SESSION AUTHORIZATION {role}")
     for call in (
         "bqhnsw_distance(NULL, NULL)",
@@ -157,7 +163,7 @@ def test_functions_that_take_internal_cannot_be_called(conn: Connection, role: s
         "bq_train_add(NULL, '[1,2]'::vector, 1, 'l2')",
         "bqmodel_recv(NULL)",
     ):
-        with pytest.raises(psycopg.errors.FeatureNotSupported, match="type internal"):
+        with pytest.raises(refusals, match=r"type internal|does not exist"):
             execute(conn, f"SELECT {call}")
 
 

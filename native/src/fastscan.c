@@ -29,14 +29,25 @@ bqk_scan_pack(const uint8_t *codes, size_t code_nbytes, const uint32_t *ids, siz
 	return BQK_OK;
 }
 
+/* Four at a time, for registers. */
 static void
 extremes(const float *values, float *low, float *high)
 {
-	*low = *high = values[0];
-	for (size_t j = 1; j < 16; j++)
+	float lows[4], highs[4];
+
+	for (size_t i = 0; i < 4; i++)
+		lows[i] = highs[i] = values[i];
+	for (size_t j = 4; j < 16; j += 4)
+		for (size_t i = 0; i < 4; i++)
+		{
+			lows[i] = values[j + i] < lows[i] ? values[j + i] : lows[i];
+			highs[i] = values[j + i] > highs[i] ? values[j + i] : highs[i];
+		}
+	*low = *high = lows[0];
+	for (size_t i = 0; i < 4; i++)
 	{
-		*low = values[j] < *low ? values[j] : *low;
-		*high = values[j] > *high ? values[j] : *high;
+		*low = lows[i] < *low ? lows[i] : *low;
+		*high = highs[i] > *high ? highs[i] : *high;
 	}
 }
 
@@ -56,6 +67,7 @@ bqk_scan_lut(const float *values, size_t n_rows, size_t n_trellis, uint8_t *luts
 			chunk = in_chunk = 0;
 		extremes(values + m * 16, &low, &high);
 		sum += high;
+		memcpy(luts + m * 16, &high, sizeof(high)); /* for the second pass */
 		chunk += (double) high - low;
 		all += (double) high - low;
 		largest = chunk > largest ? chunk : largest;
@@ -73,22 +85,29 @@ bqk_scan_lut(const float *values, size_t n_rows, size_t n_trellis, uint8_t *luts
 		inv = *delta = 0.0f;
 	for (size_t m = 0; m < n_lookups; m++)
 	{
-		extremes(values + m * 16, &low, &high);
+		memcpy(&high, luts + m * 16, sizeof(high));
 		for (size_t j = 0; j < 16; j++)
 			luts[m * 16 + j] = (uint8_t) ((high - values[m * 16 + j]) * inv + 0.5f);
 	}
 	return BQK_OK;
 }
 
+/* By way of variables: entries just stored one by one would have to be waited for as vectors. */
 void
 bqk_scan_values(const float *weights, size_t n_lookups, float *values)
 {
 	for (size_t m = 0; m < n_lookups; m++, weights += 4, values += 16)
 	{
-		values[0] = 0.0f;
-		for (size_t bit = 0; bit < 4; bit++)
-			for (size_t j = 0; j < (size_t) 1 << bit; j++)
-				values[((size_t) 1 << bit) + j] = values[j] + weights[bit];
+		float two[4] = {0.0f, weights[0], weights[1], weights[0] + weights[1]}, three[4];
+
+		for (size_t j = 0; j < 4; j++)
+		{
+			three[j] = two[j] + weights[2];
+			values[j] = two[j];
+			values[4 + j] = three[j];
+			values[8 + j] = two[j] + weights[3];
+			values[12 + j] = three[j] + weights[3];
+		}
 	}
 }
 
@@ -98,13 +117,48 @@ bqk_scan_prepare_work(const bqk_scan_stage *stage)
 	return (2 * stage->n_rows + 2 * stage->n_trellis) * (4 + 16);
 }
 
+/* What a query's axes add to the bound. */
+typedef struct totals
+{
+	double base, variance, reach, size;
+} totals;
+
+static inline void
+add_axis(totals *t, const bqk_scan_stage *stage, const float *q, size_t i)
+{
+	double base = (double) stage->base[i] * q[i];
+
+	t->base += base;
+	t->size += fabs(base);
+	t->variance += (double) stage->variance[i] * q[i] * q[i];
+	t->reach += (double) stage->reach[i] * fabsf(q[i]);
+}
+
+/* In two sums each, which need not wait for each other. */
+static totals
+sum_axes(const bqk_scan_stage *stage, const float *q)
+{
+	totals even = {0}, odd = {0};
+	size_t i = 0;
+
+	for (; i + 2 <= stage->dim; i += 2)
+	{
+		add_axis(&even, stage, q, i);
+		add_axis(&odd, stage, q, i + 1);
+	}
+	if (i < stage->dim)
+		add_axis(&even, stage, q, i);
+	return (totals) {even.base + odd.base, even.variance + odd.variance, even.reach + odd.reach, even.size + odd.size};
+}
+
 /* Rounding of L look-ups is off by delta / 2 each at most, by delta sqrt(L / 12) as a standard deviation. */
 int
 bqk_scan_prepare(const bqk_scan_stage *stage, const float *q, float eps0, uint8_t *luts, float *delta, float *top,
 				 float *work)
 {
 	size_t n_lookups = 2 * stage->n_rows + 2 * stage->n_trellis;
-	double base = 0.0, variance = 0.0, reach = 0.0, size = 0.0, slack;
+	double slack;
+	totals sums;
 	float *values = work + n_lookups * 4;
 	int status;
 
@@ -114,18 +168,12 @@ bqk_scan_prepare(const bqk_scan_stage *stage, const float *q, float eps0, uint8_
 	status = bqk_scan_lut(values, stage->n_rows, stage->n_trellis, luts, delta, top);
 	if (status != BQK_OK)
 		return status;
-	for (size_t i = 0; i < stage->dim; i++)
-	{
-		base += (double) stage->base[i] * q[i];
-		variance += (double) stage->variance[i] * q[i] * q[i];
-		reach += (double) stage->reach[i] * fabsf(q[i]);
-		size += fabs((double) stage->base[i] * q[i]);
-	}
-	variance += (double) *delta * *delta * (double) n_lookups / 12.0;
+	sums = sum_axes(stage, q);
+	sums.variance += (double) *delta * *delta * (double) n_lookups / 12.0;
 	/* 1e-5: sums of float32 values */
-	reach += 0.5 * *delta * (double) n_lookups + 1e-5 * (size + fabs((double) *top));
-	slack = fmin(eps0 * sqrt(variance), reach);
-	*top = (float) (*top + base + slack);
+	sums.reach += 0.5 * *delta * (double) n_lookups + 1e-5 * (sums.size + fabs((double) *top));
+	slack = fmin(eps0 * sqrt(sums.variance), sums.reach);
+	*top = (float) (*top + sums.base + slack);
 	return BQK_OK;
 }
 

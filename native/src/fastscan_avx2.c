@@ -81,9 +81,9 @@ zero(void)
 }
 
 static inline vec
-even16(vec v)
+even16(vec both, vec odd)
 {
-	return _mm256_and_si256(v, _mm256_set1_epi16(255));
+	return _mm256_sub_epi16(both, _mm256_slli_epi16(odd, 8));
 }
 
 static inline vec

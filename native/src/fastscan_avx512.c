@@ -91,9 +91,9 @@ zero(void)
 }
 
 static inline vec
-even16(vec v)
+even16(vec both, vec odd)
 {
-	return _mm512_and_si512(v, _mm512_set1_epi16(255));
+	return _mm512_sub_epi16(both, _mm512_slli_epi16(odd, 8));
 }
 
 static inline vec

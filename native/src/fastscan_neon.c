@@ -74,9 +74,9 @@ zero(void)
 }
 
 static inline vec
-even16(vec v)
+even16(vec both, vec odd)
 {
-	return vreinterpretq_u8_u16(vandq_u16(vreinterpretq_u16_u8(v), vdupq_n_u16(255)));
+	return vreinterpretq_u8_u16(vsubq_u16(vreinterpretq_u16_u8(both), vshlq_n_u16(vreinterpretq_u16_u8(odd), 8)));
 }
 
 static inline vec

@@ -38,8 +38,9 @@ sort(uint64_t *e, size_t n)
 	}
 }
 
-/* Moves the k smallest of n > k to the front: quickselect with the median of three, which distinct entries allow; after
- * as many rounds as would have halved the range twice over, sorting, so that no order takes quadratic time. */
+/* The k smallest to the front: quickselect with the median of three, which distinct entries allow; after as many
+ * rounds as would have halved the range twice over, sorting, so that no order takes quadratic time. Whether an entry
+ * is below the pivot is as good as random: it counts in a sum, where a branch would be guessed wrong half the time. */
 static void
 select_smallest(uint64_t *e, size_t n, size_t k)
 {
@@ -47,35 +48,36 @@ select_smallest(uint64_t *e, size_t n, size_t k)
 
 	while (high - low > 1)
 	{
-		size_t mid = low + (high - low) / 2, store = low;
-		uint64_t a = e[low], b = e[mid], c = e[high - 1], pivot;
+		size_t mid = low + (high - low) / 2, last = high - 1, store = low;
+		uint64_t pivot;
 
 		if (rounds-- == 0)
 		{
 			sort(e + low, high - low);
 			return;
 		}
-		pivot = a < b ? (b < c ? b : (a < c ? c : a)) : (a < c ? a : (b < c ? c : b));
-		/* entries below the pivot to the front */
-		for (size_t i = low; i < high; i++)
-			if (e[i] < pivot)
-				swap(e + i, e + store++);
+		/* the median of the three to the end, where it stays until the others are parted */
+		if (e[mid] < e[low])
+			swap(e + mid, e + low);
+		if (e[last] < e[low])
+			swap(e + last, e + low);
+		if (e[mid] < e[last])
+			swap(e + mid, e + last);
+		pivot = e[last];
+		for (size_t i = low; i < last; i++)
+		{
+			uint64_t one = e[i];
+
+			e[i] = e[store];
+			e[store] = one;
+			store += one < pivot;
+		}
+		swap(e + store, e + last);
 		if (k <= store)
 			high = store;
 		else
-		{
-			/* the pivot itself follows */
-			for (size_t i = store; i < high; i++)
-				if (e[i] == pivot)
-				{
-					swap(e + i, e + store);
-					break;
-				}
 			low = store + 1;
-			if (k <= low)
-				return;
-		}
-		if (k == high)
+		if (k == high || k <= low)
 			return;
 	}
 }
