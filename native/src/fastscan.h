@@ -39,6 +39,7 @@ typedef struct bqk_scan_rows
 	size_t n_rows;
 	size_t n_trellis;
 	size_t n_factors; /* 1 where a row of factors follows, else 0 */
+	int ahead;        /* whether to fetch what follows, also beyond these blocks */
 } bqk_scan_rows;
 
 /* Positions, counted from the first block, of the codes whose sum is at most the threshold, rising, and their sums;

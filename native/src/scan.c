@@ -14,6 +14,8 @@
 /* Codes that are fetched ahead of their estimates. */
 #define AHEAD 16
 #define CACHE_LINE 64
+/* Blocks of more bytes are fetched ahead of a single query: up to here the caches have them. */
+#define CACHED_NBYTES ((size_t) 8 << 20)
 
 /* Codes of a query that wait to be read whole. */
 #define WAITING 512
@@ -345,11 +347,15 @@ bqk_scan_search(const bqk_scan *scan, size_t first_segment, size_t n_segments, c
 {
 	scratch s = divide(work, n_queries, k);
 	bqk_scan_fn kernel = bqk_fastscan();
-	size_t run = 1, done = 0, n_factors = scan->factor_bins ? 1 : 0;
+	size_t run = 1, done = 0, n_blocks = 0, n_factors = scan->factor_bins ? 1 : 0;
+	int ahead;
 
 	if (k == 0 || first_segment > scan->n_segments || n_segments > scan->n_segments - first_segment ||
 		scan->n_rows == 0 || scan->n_trellis > scan->n_rows || (scan->n_trellis > 0 && scan->n_trellis < 3))
 		return BQK_EINVAL;
+	for (size_t i = first_segment; i < first_segment + n_segments; i++)
+		n_blocks += scan->segments[i].n_blocks;
+	ahead = n_blocks * (scan->n_rows + n_factors) * BQK_SCAN_BLOCK > CACHED_NBYTES;
 	for (size_t i = first_segment; i < first_segment + n_segments; i++)
 	{
 		const bqk_segment *segment = scan->segments + i;
@@ -357,8 +363,12 @@ bqk_scan_search(const bqk_scan *scan, size_t first_segment, size_t n_segments, c
 
 		for (size_t b = segment->block; b < last; b += count)
 		{
-			bqk_scan_rows rows = {scan->blocks + b * (scan->n_rows + n_factors) * BQK_SCAN_BLOCK, 0, scan->n_rows,
-								  scan->n_trellis, n_factors};
+			bqk_scan_rows rows = {scan->blocks + b * (scan->n_rows + n_factors) * BQK_SCAN_BLOCK,
+								  0,
+								  scan->n_rows,
+								  scan->n_trellis,
+								  n_factors,
+								  ahead};
 
 			count = last - b < run ? last - b : run;
 			rows.n_blocks = count;

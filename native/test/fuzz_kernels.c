@@ -92,8 +92,12 @@ same_fastscan(void)
 	for (size_t i = 0; i < sizeof(factor_luts); i++)
 		factor_luts[i] = (uint8_t) below(128);
 	fill(bytes, n * (n_rows + n_factors));
-	rows = (bqk_scan_rows) {guard_copy(&gcodes, bytes, n * (n_rows + n_factors), at), n_blocks, n_rows, n_trellis,
-							n_factors};
+	rows = (bqk_scan_rows) {guard_copy(&gcodes, bytes, n * (n_rows + n_factors), at),
+							n_blocks,
+							n_rows,
+							n_trellis,
+							n_factors,
+							(int) below(2)};
 	placed = guard_copy(&gquery, luts, n_queries * n_entries, at);
 	for (const bqk_kernels *const *k = tables(); *k; k++)
 	{

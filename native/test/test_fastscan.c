@@ -85,7 +85,8 @@ compare(const bqk_kernels *k, size_t n_blocks, size_t n_rows, size_t n_trellis, 
 		side at)
 {
 	size_t n = n_blocks * BQK_SCAN_BLOCK, n_entries = (2 * n_rows + 2 * n_trellis) * 16;
-	bqk_scan_rows rows = {guard_copy(&gblocks, blocks, n * n_rows, at), n_blocks, n_rows, n_trellis, 0};
+	bqk_scan_rows rows = {
+		guard_copy(&gblocks, blocks, n * n_rows, at), n_blocks, n_rows, n_trellis, 0, (int) (n_rows % 2)};
 	static uint8_t tables[BQK_SCAN_GROUP * MAX_LOOKUPS * 16];
 	const uint8_t *placed;
 	uint32_t *positions = guard_place(&gpositions, n_queries * n * sizeof(*positions), at);
