@@ -12,8 +12,8 @@ from bqcore.codes import Codes
 from bqcore.scan_stages import StagePlan
 
 # Rows and queries of the trial that chooses the first stage. What makes a code be read whole, and reading it,
-# takes as long as 4,600 look-ups of a scan beyond the cache and 12,000 in it: .18 us beside .04 and .015 ns, with
-# AVX2 at 384 dimensions.
+# takes as long as 4,600 look-ups of a scan beyond the cache and 12,000 in it: .18 us beside .04 and .015 ns,
+# with AVX2 at 384 dimensions.
 _TRIAL_ROWS = 1 << 14
 _TRIAL_SHARE = 16  # of many codes one in so many: what is read whole is extrapolated no further
 _TRIAL_MIN_ROWS = 1 << 12
