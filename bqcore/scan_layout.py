@@ -14,9 +14,9 @@ from bqcore.codes import Codes
 from bqcore.scan_stages import StagePlan
 from bqcore.scan_view import View
 
-# Blocks to a segment: the limits of its factors decide which sums can matter, and threads take whole
-# segments.
-_SEGMENT_BLOCKS = 64
+# Blocks to a segment: the limits of its factors decide which sums can matter, a run of the scan ends with it,
+# and threads take whole segments.
+_SEGMENT_BLOCKS = 128
 
 # Share of rows allowed by a filter below which they are estimated one by one. Such an estimate costs some 30
 # times a row's share of a scan.
