@@ -248,8 +248,8 @@ class ScanIndex:
         k : int, default 10
             At most ``len(index)``.
         eps0 : float, default 1.75
-            Width of the bound in standard deviations of what the first stage does not read; inf loses
-            nothing.
+            Width of the bound in standard deviations of what the first stage does not read. The default
+            loses up to .022 of recall@10 on real sets, 2.5 up to .007 (docs/scan.md), inf nothing.
         filter : ndarray of bool, shape (n,), or of int, shape (m,), optional
             Rows that may be found: a mask, or their numbers.
         oversampling : float, default 5.0
