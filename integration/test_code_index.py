@@ -76,11 +76,12 @@ def test_recall_of_every_width(items: Connection, metric: str, method: str) -> N
         execute(
             items, f"CREATE INDEX codes ON items USING {method} (code bqcode_{metric}_ops) {METHODS[method]}"
         )
-        if method == "ivfflat":  # which rows share a list is random: a part of the lists may miss some
-            assert recall(items, metric, model) >= 0.75
+        if method == "ivfflat":
+            # which rows share a list is random: of 144 indexes the least recall with 8 of 20 lists was .90
+            items.execute("SET ivfflat.probes = 8")
+            assert recall(items, metric, model) >= 0.8
             items.execute("SET ivfflat.probes = 20")
         assert recall(items, metric, model) >= (0.85 if bits == 1 else 0.95)
-        items.execute("SET ivfflat.probes = 8")
 
 
 @pytest.mark.parametrize("method", METHODS)
