@@ -1,6 +1,7 @@
 /* Exhaustive search over blocks of codes: integer sums against an integer threshold, bounds of what passes against the
  * k-th best distance, estimates of what is left. */
 #include "fastscan.h"
+#include "scan_limits.h"
 #include "topk.h"
 #include "trellis.h"
 
@@ -68,77 +69,6 @@ divide(void *work, size_t n_queries, size_t k)
 		s.sums[q] = sums + q * RUN_CODES;
 	}
 	return s;
-}
-
-/* Limits of the sums that matter, of one query in one run. */
-typedef struct limits
-{
-	int64_t sum; /* the largest; -1 if no code of the segment has a chance */
-	uint8_t luts[32];
-} limits;
-
-/* fmaxf is a call into libm. */
-static inline float
-larger(float a, float b)
-{
-	return a > b ? a : b;
-}
-
-/* Largest sum that a code of the segment may have whose bound, in floats, does not exceed the distance:
- *     f_add + g_add - scale (top - delta sum) <= distance
- * <=> delta sum <= top - r / scale - f_add / scale,    r = g_add - distance.
- * With bins the two quotients of a code, from below, are look-ups beside those of its bits, less the least of them; an
- * entry above 127 can be cut down to it. Without bins they are those of the segment's extremes. Entries are
- * computed in float32: each may come out one too large, and more by 2^-22 of what it is computed from.
- * Rounding: a bound is four operations on numbers up to `size`, each off by at most 2^-24 of it. */
-static void
-set_limits(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_query *query, float distance, limits *out)
-{
-	double g_add = query->g_add[segment->list], r, size, limit, inv;
-	float part[32], least[2], largest = 0.0f, slope, step;
-	const float *bins = scan->factor_bins, *inverse;
-
-	memset(out->luts, 0, sizeof(out->luts));
-	out->sum = UINT16_MAX;
-	if (!(query->delta > 0.0f) || !(segment->scale_min > 0.0f) || distance == INFINITY)
-		return;
-	size = fmax(fabs((double) segment->f_add_min), fabs((double) segment->f_add_max)) + fabs(g_add) +
-		   segment->scale_max * (fabs((double) query->top) + (double) query->delta * UINT16_MAX);
-	r = g_add - distance - size * 0x1p-20;
-	inv = 1.0 / query->delta;
-	if (!bins)
-	{
-		double room = -(r + segment->f_add_min), scale = room >= 0 ? segment->scale_min : segment->scale_max;
-
-		limit = (query->top + room / scale) * inv + 1.0;
-		out->sum = limit < 0 ? -1 : limit < UINT16_MAX ? (int64_t) limit : UINT16_MAX;
-		return;
-	}
-	inverse = r >= 0 ? bins : bins + 16;
-	slope = (float) r;
-	step = (float) inv;
-	for (size_t i = 0; i < 16; i++)
-	{
-		part[i] = slope * inverse[i];
-		part[16 + i] = bins[32 + i];
-		largest = larger(largest, larger(fabsf(part[i]), fabsf(part[16 + i])));
-	}
-	for (size_t j = 0; j < 2; j++)
-	{
-		const float *values = part + 16 * j;
-
-		least[j] = values[0];
-		for (size_t i = 1; i < 16; i++)
-			least[j] = values[i] < least[j] ? values[i] : least[j];
-		for (size_t i = 0; i < 16; i++)
-		{
-			float entry = (values[i] - least[j]) * step;
-
-			out->luts[16 * j + i] = (uint8_t) (int) (entry < 127.0f ? entry : 127.0f);
-		}
-	}
-	limit = ((double) query->top - least[0] - least[1] + largest * 0x1p-20) * inv + 4.0;
-	out->sum = limit < 0 ? -1 : limit < UINT16_MAX ? (int64_t) limit : UINT16_MAX;
 }
 
 static inline float
@@ -320,12 +250,12 @@ search_run(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_rows
 		   const bqk_scan_query *queries, size_t n_queries, const uint8_t *filter, bqk_scan_fn kernel, scratch *s)
 {
 	bqk_scan_found found[BQK_SCAN_GROUP];
-	limits limit[BQK_SCAN_GROUP];
+	bqk_scan_limits limit[BQK_SCAN_GROUP];
 	size_t who[BQK_SCAN_GROUP], n = 0;
 
 	for (size_t q = 0; q < n_queries; q++)
 	{
-		set_limits(scan, segment, queries + q, s->queries[q].best.threshold, limit + n);
+		bqk_scan_set_limits(scan, segment, queries + q, s->queries[q].best.threshold, limit + n);
 		if (limit[n].sum >= 0)
 		{
 			found[n] = (bqk_scan_found) {queries[q].luts, (uint32_t) limit[n].sum, s->positions[n], s->sums[n], 0,

@@ -1,0 +1,71 @@
+/* Limits of the sums of a scan; scan_limits.h. */
+#include "scan_limits.h"
+
+#include <math.h>
+#include <string.h>
+
+/* fmaxf is a call into libm. */
+static inline float
+larger(float a, float b)
+{
+	return a > b ? a : b;
+}
+
+/* Largest sum that a code of the segment may have whose bound, in floats, does not exceed the distance:
+ *     f_add + g_add - scale (top - delta sum) <= distance
+ * <=> delta sum <= top - r / scale - f_add / scale,    r = g_add - distance.
+ * With bins the two quotients of a code, from below, are look-ups beside those of its bits, less the least of them; an
+ * entry above 127 can be cut down to it. Without bins they are those of the segment's extremes. Entries are
+ * computed in float32: each is off by at most 3 * 2^-23 of the largest number that it comes from, over delta, and by
+ * 127 * 2^-23.
+ * Rounding: a bound is four operations on numbers up to `size`, each off by at most 2^-24 of it. */
+void
+bqk_scan_set_limits(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_query *query, float distance,
+					bqk_scan_limits *out)
+{
+	double g_add = query->g_add[segment->list], r, size, limit, inv;
+	float part[32], least[2], largest = 0.0f, slope, step;
+	const float *bins = scan->factor_bins, *inverse;
+
+	memset(out->luts, 0, sizeof(out->luts));
+	out->sum = UINT16_MAX;
+	if (!(query->delta > 0.0f) || !(segment->scale_min > 0.0f) || distance == INFINITY)
+		return;
+	size = fmax(fabs((double) segment->f_add_min), fabs((double) segment->f_add_max)) + fabs(g_add) +
+		   segment->scale_max * (fabs((double) query->top) + (double) query->delta * UINT16_MAX);
+	r = g_add - distance - size * 0x1p-20;
+	inv = 1.0 / query->delta;
+	if (!bins)
+	{
+		double room = -(r + segment->f_add_min), scale = room >= 0 ? segment->scale_min : segment->scale_max;
+
+		limit = (query->top + room / scale) * inv + 1.0;
+		out->sum = limit < 0 ? -1 : limit < UINT16_MAX ? (int64_t) limit : UINT16_MAX;
+		return;
+	}
+	inverse = r >= 0 ? bins : bins + 16;
+	slope = (float) r;
+	step = (float) inv;
+	for (size_t i = 0; i < 16; i++)
+	{
+		part[i] = slope * inverse[i];
+		part[16 + i] = bins[32 + i];
+		largest = larger(largest, larger(fabsf(part[i]), fabsf(part[16 + i])));
+	}
+	for (size_t j = 0; j < 2; j++)
+	{
+		const float *values = part + 16 * j;
+
+		least[j] = values[0];
+		for (size_t i = 1; i < 16; i++)
+			least[j] = values[i] < least[j] ? values[i] : least[j];
+		for (size_t i = 0; i < 16; i++)
+		{
+			float entry = (values[i] - least[j]) * step;
+
+			out->luts[16 * j + i] = (uint8_t) (int) (entry < 127.0f ? entry : 127.0f);
+		}
+	}
+	limit = ((double) query->top - least[0] - least[1] + largest * 0x1p-20) * inv + 0x1p-14;
+	out->sum = limit < 0 ? -1 : limit < UINT16_MAX ? (int64_t) limit : UINT16_MAX;
+}
