@@ -13,6 +13,8 @@
  * its codes is spread. 128 blocks of 37 rows are 303 kB, which stay in the second-level cache for all queries. */
 #define RUN_BLOCKS 128
 #define RUN_CODES (RUN_BLOCKS * BQK_SCAN_BLOCK)
+/* The sample is one block in so many. */
+#define SAMPLED 8
 /* Codes that are fetched ahead of their estimates. */
 #define AHEAD 16
 #define CACHE_LINE 64
@@ -24,11 +26,18 @@
 
 /* A query's place in the search. Of the codes whose bound does not exceed the threshold only those are read at once
  * that have one of the k smallest bounds so far: they are the ones to lower the threshold. The others wait, and most
- * of them need not be read in the end. */
+ * of them need not be read in the end.
+ *
+ * The threshold falls slowly: as many codes pass it while the search goes from one half of the codes to all as from a
+ * quarter to a half. So the search begins with a sample, blocks from everywhere, and forecasts the final threshold: an
+ * entry of the sample so far in front of its k-th that hardly so many of the k best lie in the sample. Codes whose bound
+ * exceeds it are passed over. Where it proves too low in the end, the query is searched again. */
 typedef struct progress
 {
 	bqk_topk best;
 	bqk_topk near;
+	float forecast; /* infinite where there is none */
+	int done;       /* takes no part any more */
 	uint64_t *waiting; /* entries of bounds */
 	size_t n_waiting;
 	uint64_t n_full;
@@ -61,7 +70,7 @@ divide(void *work, size_t n_queries, size_t k)
 		uint64_t *near = entries + bqk_topk_capacity(k);
 
 		s.queries[q] =
-			(progress) {{entries, 0, k, INFINITY}, {near, 0, k, INFINITY}, near + bqk_topk_capacity(k), 0, 0};
+			(progress) {{entries, 0, k, INFINITY}, {near, 0, k, INFINITY}, INFINITY, 0, near + bqk_topk_capacity(k), 0, 0};
 	}
 	for (size_t q = 0; q < BQK_SCAN_GROUP; q++)
 	{
@@ -127,6 +136,13 @@ wanted(const bqk_scan *scan, uint32_t id, const uint8_t *filter)
 	return id < scan->n && (!filter || filter[id / 8] >> id % 8 & 1);
 }
 
+/* What bounds must not exceed. */
+static inline float
+limit_of(const progress *p)
+{
+	return p->forecast < p->best.threshold ? p->forecast : p->best.threshold;
+}
+
 /* Reads codes whole, given as entries of their bounds. */
 static void
 read_whole(const bqk_scan *scan, const bqk_scan_query *query, const uint64_t *entries, size_t n, progress *p)
@@ -140,7 +156,7 @@ read_whole(const bqk_scan *scan, const bqk_scan_query *query, const uint64_t *en
 
 		if (i + AHEAD < n)
 			fetch(scan, (uint32_t) entries[i + AHEAD]);
-		if (bound > p->best.threshold)
+		if (bound > limit_of(p))
 			continue;
 		p->n_full++;
 		estimate = f_add_of(scan, query, id, scan->lists ? scan->lists[id] : 0) +
@@ -156,10 +172,11 @@ read_whole(const bqk_scan *scan, const bqk_scan_query *query, const uint64_t *en
 static void
 clear_waiting(const bqk_scan *scan, const bqk_scan_query *query, progress *p, int last)
 {
+	float limit = limit_of(p);
 	size_t n = 0;
 
 	for (size_t i = 0; i < p->n_waiting; i++)
-		if (bqk_topk_distance(p->waiting[i]) <= p->best.threshold)
+		if (bqk_topk_distance(p->waiting[i]) <= limit)
 			p->waiting[n++] = p->waiting[i];
 	p->n_waiting = n;
 	if (!last && n <= WAITING / 2)
@@ -201,7 +218,7 @@ bound_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_que
 			continue;
 		bound = f_add_of(scan, query, ids[i], segment->list) +
 				f_rescale_of(scan, ids[i]) * (query->top - query->delta * (float) found->sums[i]);
-		if (bound > p->best.threshold)
+		if (bound > limit_of(p))
 			continue;
 		if (p->n_waiting == WAITING)
 			clear_waiting(scan, query, p, 0);
@@ -244,31 +261,127 @@ write_results(progress *queries, size_t n_queries, size_t k, float *distances, u
 	}
 }
 
+/* A search under way. */
+typedef struct search
+{
+	const bqk_scan *scan;
+	const bqk_scan_query *queries;
+	size_t n_queries;
+	const uint8_t *filter;
+	bqk_scan_fn kernel;
+	scratch s;
+	size_t n_blocks;
+	size_t done;
+	int again; /* whether some are searched again */
+	bqk_scan_rows rows; /* but for the run's blocks */
+} search;
+
 /* One run of blocks for all queries, a group at a time; those that nothing in the segment can enter take no part. */
 static void
-search_run(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_rows *rows, size_t first_block,
-		   const bqk_scan_query *queries, size_t n_queries, const uint8_t *filter, bqk_scan_fn kernel, scratch *s)
+search_run(search *a, const bqk_segment *segment, size_t first_block, size_t n_blocks)
 {
 	bqk_scan_found found[BQK_SCAN_GROUP];
 	bqk_scan_limits limit[BQK_SCAN_GROUP];
 	size_t who[BQK_SCAN_GROUP], n = 0;
+	bqk_scan_rows rows = a->rows;
 
-	for (size_t q = 0; q < n_queries; q++)
+	rows.blocks += first_block * (rows.n_rows + rows.n_factors) * BQK_SCAN_BLOCK;
+	rows.n_blocks = n_blocks;
+	for (size_t q = 0; q < a->n_queries; q++)
 	{
-		bqk_scan_set_limits(scan, segment, queries + q, s->queries[q].best.threshold, limit + n);
-		if (limit[n].sum >= 0)
+		progress *p = a->s.queries + q;
+
+		if (!p->done)
 		{
-			found[n] = (bqk_scan_found) {queries[q].luts, (uint32_t) limit[n].sum, s->positions[n], s->sums[n], 0,
-										 limit[n].luts};
-			who[n++] = q;
+			bqk_scan_set_limits(a->scan, segment, a->queries + q, limit_of(p), limit + n);
+			if (limit[n].sum >= 0)
+			{
+				found[n] = (bqk_scan_found) {a->queries[q].luts, (uint32_t) limit[n].sum, a->s.positions[n],
+											 a->s.sums[n],       0,                       limit[n].luts};
+				who[n++] = q;
+			}
 		}
-		if (n == 0 || (n < BQK_SCAN_GROUP && q + 1 < n_queries))
+		if (n == 0 || (n < BQK_SCAN_GROUP && q + 1 < a->n_queries))
 			continue;
-		kernel(rows, found, n);
+		a->kernel(&rows, found, n);
 		for (size_t i = 0; i < n; i++)
-			bound_found(scan, segment, queries + who[i], first_block, filter, found + i, s->queries + who[i]);
+			bound_found(a->scan, segment, a->queries + who[i], first_block, a->filter, found + i,
+						a->s.queries + who[i]);
 		n = 0;
 	}
+	a->done += n_blocks;
+}
+
+/* Of the k best so many are in a sample of that share with a chance of less than a hundredth: three deviations of their
+ * number above its mean, if rows lie in any order. The entry after them stands for the k-th. */
+static void
+forecast(search *a)
+{
+	double mean = (double) a->s.queries->best.k * (double) a->done / (double) a->n_blocks;
+	size_t j = (size_t) (ceil(mean + 3.0 * sqrt(mean)) + 1.0);
+
+	for (size_t q = 0; q < a->n_queries; q++)
+	{
+		progress *p = a->s.queries + q;
+
+		if (p->best.threshold < INFINITY && j < p->best.k && !p->done)
+		{
+			float found = bqk_topk_nth(&p->best, j);
+
+			p->forecast = found < p->forecast ? found : p->forecast;
+		}
+	}
+}
+
+/* The blocks of the sample, or those that are not: the first of every so many. */
+static void
+sweep(search *a, size_t first_segment, size_t n_segments, int sampled)
+{
+	size_t start = n_segments > 0 ? a->scan->segments[first_segment].block : 0, period = a->n_blocks / 16, run, count;
+
+	period = period < 16 ? 16 : period < RUN_BLOCKS ? period : RUN_BLOCKS;
+	for (size_t i = first_segment; i < first_segment + n_segments; i++)
+	{
+		const bqk_segment *segment = a->scan->segments + i;
+		size_t last = (size_t) segment->block + segment->n_blocks;
+
+		for (size_t b = segment->block; b < last; b += count)
+		{
+			size_t at = (b - start) % period, in_sample = at < period / SAMPLED;
+
+			count = (in_sample ? period / SAMPLED : period) - at;
+			count = count < last - b ? count : last - b;
+			if (in_sample != (size_t) sampled)
+				continue;
+			run = 1 + a->done / 4;
+			count = count < run ? count : run;
+			search_run(a, segment, b, count);
+			if (sampled && !a->again)
+				forecast(a);
+		}
+	}
+}
+
+/* Starts queries over whose forecast was too low; returns whether there are any. */
+static int
+start_over(search *a)
+{
+	a->again = 0;
+	for (size_t q = 0; q < a->n_queries; q++)
+	{
+		progress *p = a->s.queries + q;
+
+		clear_waiting(a->scan, a->queries + q, p, 1);
+		p->done = !(p->best.threshold > p->forecast);
+		if (p->done)
+			continue;
+		/* k codes are known not to exceed the threshold: all that can be among the best are found again */
+		p->best.n = p->near.n = 0;
+		p->near.threshold = p->best.threshold;
+		p->forecast = INFINITY;
+		a->again = 1;
+	}
+	return a->again;
 }
 
 int
@@ -276,43 +389,24 @@ bqk_scan_search(const bqk_scan *scan, size_t first_segment, size_t n_segments, c
 				size_t n_queries, size_t k, const uint8_t *filter, void *work, float *distances, uint32_t *ids,
 				uint64_t *n_full)
 {
-	scratch s = divide(work, n_queries, k);
-	bqk_scan_fn kernel = bqk_fastscan();
-	size_t run = 1, done = 0, n_blocks = 0, n_factors = scan->factor_bins ? 1 : 0;
-	int ahead;
+	search a = {.scan = scan, .queries = queries, .n_queries = n_queries, .filter = filter, .kernel = bqk_fastscan()};
 
 	if (k == 0 || first_segment > scan->n_segments || n_segments > scan->n_segments - first_segment ||
 		scan->n_rows == 0 || scan->n_trellis > scan->n_rows || (scan->n_trellis > 0 && scan->n_trellis < 3))
 		return BQK_EINVAL;
+	a.s = divide(work, n_queries, k);
 	for (size_t i = first_segment; i < first_segment + n_segments; i++)
-		n_blocks += scan->segments[i].n_blocks;
-	ahead = n_blocks * (scan->n_rows + n_factors) * BQK_SCAN_BLOCK > CACHED_NBYTES;
-	for (size_t i = first_segment; i < first_segment + n_segments; i++)
+		a.n_blocks += scan->segments[i].n_blocks;
+	a.rows = (bqk_scan_rows) {scan->blocks, 0, scan->n_rows, scan->n_trellis, scan->factor_bins ? 1 : 0, 0};
+	a.rows.ahead = a.n_blocks * (a.rows.n_rows + a.rows.n_factors) * BQK_SCAN_BLOCK > CACHED_NBYTES;
+	do
 	{
-		const bqk_segment *segment = scan->segments + i;
-		size_t last = (size_t) segment->block + segment->n_blocks, count;
-
-		for (size_t b = segment->block; b < last; b += count)
-		{
-			bqk_scan_rows rows = {scan->blocks + b * (scan->n_rows + n_factors) * BQK_SCAN_BLOCK,
-								  0,
-								  scan->n_rows,
-								  scan->n_trellis,
-								  n_factors,
-								  ahead};
-
-			count = last - b < run ? last - b : run;
-			rows.n_blocks = count;
-			search_run(scan, segment, &rows, b, queries, n_queries, filter, kernel, &s);
-			done += count;
-			run = 1 + done / 4 < RUN_BLOCKS ? 1 + done / 4 : RUN_BLOCKS;
-		}
-	}
+		sweep(&a, first_segment, n_segments, 1);
+		sweep(&a, first_segment, n_segments, 0);
+	} while (start_over(&a));
+	write_results(a.s.queries, n_queries, k, distances, ids);
 	for (size_t q = 0; q < n_queries; q++)
-		clear_waiting(scan, queries + q, s.queries + q, 1);
-	write_results(s.queries, n_queries, k, distances, ids);
-	for (size_t q = 0; q < n_queries; q++)
-		n_full[q] = s.queries[q].n_full;
+		n_full[q] = a.s.queries[q].n_full;
 	return BQK_OK;
 }
 

@@ -97,6 +97,18 @@ bqk_topk_compact(bqk_topk *t)
 	t->threshold = bqk_topk_distance(largest);
 }
 
+float
+bqk_topk_nth(bqk_topk *t, size_t j)
+{
+	uint64_t largest = 0;
+
+	if (j < t->n)
+		select_smallest(t->entries, t->n, j);
+	for (size_t i = 0; i < j; i++)
+		largest = t->entries[i] > largest ? t->entries[i] : largest;
+	return bqk_topk_distance(largest);
+}
+
 size_t
 bqk_topk_finish(bqk_topk *t)
 {

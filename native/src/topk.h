@@ -26,6 +26,8 @@ bqk_topk_capacity(size_t k)
 
 /* Cuts down to the k smallest, unordered. */
 void bqk_topk_compact(bqk_topk *t);
+/* The j-th smallest distance of the entries, 1 <= j <= n. */
+float bqk_topk_nth(bqk_topk *t, size_t j);
 /* Compacts and sorts; returns the number of entries. */
 size_t bqk_topk_finish(bqk_topk *t);
 
