@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -100,12 +101,23 @@ def bins_of(factors: npt.NDArray[np.void]) -> tuple[UInt8Array, Float32Array] | 
     return bins, (limits + outwards * slack).astype(np.float32)
 
 
+def _spread(n: int) -> UInt32Array:
+    """Return the numbers below n in an order that has any share of the rows spread over all of them.
+
+    Multiples of the golden ratio, modulo n (Weyl): wherever a search is, what it has seen is a fair sample,
+    from which it forecasts what it will find, even if rows beside each other are alike.
+    """
+    step = round(n * 0.6180339887498949)
+    while gcd(step, n) > 1:
+        step += 1
+    return (np.arange(n, dtype=np.uint64) * np.uint64(step) % np.uint64(max(1, n))).astype(np.uint32)
+
+
 def arrange(
     n: int, factors: npt.NDArray[np.void] | None, lists: npt.NDArray[np.uint16] | None
 ) -> tuple[UInt32Array, npt.NDArray[np.void]]:
     """Return which code lies where, and the segments: blocks of codes of one list."""
-    order = np.arange(n, dtype=np.uint32)
-    groups = [order]
+    groups = [_spread(n)]
     if lists is not None:
         order = np.argsort(lists, kind="stable").astype(np.uint32)
         groups = np.split(order, np.flatnonzero(np.diff(lists[order])) + 1)

@@ -13,8 +13,6 @@
  * its codes is spread. 128 blocks of 37 rows are 303 kB, which stay in the second-level cache for all queries. */
 #define RUN_BLOCKS 128
 #define RUN_CODES (RUN_BLOCKS * BQK_SCAN_BLOCK)
-/* The sample is one block in so many. */
-#define SAMPLED 8
 /* Codes that are fetched ahead of their estimates. */
 #define AHEAD 16
 #define CACHE_LINE 64
@@ -24,18 +22,20 @@
 /* Codes of a query that wait to be read whole. */
 #define WAITING 512
 
-/* A query's place in the search. Of the codes whose bound does not exceed the threshold only those are read at once
- * that have one of the k smallest bounds so far: they are the ones to lower the threshold. The others wait, and most
- * of them need not be read in the end.
+/* A query's place in the search. Of the codes whose bound does not exceed the limit only those are read at once that
+ * have one of the smallest bounds so far: they are the ones to lower it. The others wait, and most of them need not be
+ * read in the end.
  *
- * The threshold falls slowly: as many codes pass it while the search goes from one half of the codes to all as from a
- * quarter to a half. So the search begins with a sample, blocks from everywhere, and forecasts the final threshold: an
- * entry of the sample so far in front of its k-th that hardly so many of the k best lie in the sample. Codes whose bound
- * exceeds it are passed over. Where it proves too low in the end, the query is searched again. */
+ * The limit is the k-th best distance, or a forecast of it: the k-th best falls slowly, as many codes pass it while the
+ * search goes from a quarter of the codes to a half as from there to the end. But codes lie in no order, so what is done
+ * is a sample, and an entry so far in front of the k-th that hardly so many of the k best can lie in the sample is
+ * no better than the k-th of all. Codes whose bound exceeds a forecast are passed over. Where the k-th best proves worse
+ * than it, the query is searched again. */
 typedef struct progress
 {
 	bqk_topk best;
 	bqk_topk near;
+	float nearest;  /* what is among the smallest bounds */
 	float forecast; /* infinite where there is none */
 	int done;       /* takes no part any more */
 	uint64_t *waiting; /* entries of bounds */
@@ -70,7 +70,7 @@ divide(void *work, size_t n_queries, size_t k)
 		uint64_t *near = entries + bqk_topk_capacity(k);
 
 		s.queries[q] =
-			(progress) {{entries, 0, k, INFINITY}, {near, 0, k, INFINITY}, INFINITY, 0, near + bqk_topk_capacity(k), 0, 0};
+			(progress) {{entries, 0, k, INFINITY}, {near, 0, k, INFINITY}, INFINITY, INFINITY, 0, near + bqk_topk_capacity(k), 0, 0};
 	}
 	for (size_t q = 0; q < BQK_SCAN_GROUP; q++)
 	{
@@ -189,7 +189,7 @@ clear_waiting(const bqk_scan *scan, const bqk_scan_query *query, progress *p, in
  * wait for memory alone. */
 static void
 bound_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_query *query, size_t first_block,
-			const uint8_t *filter, const bqk_scan_found *found, progress *p)
+			const uint8_t *filter, const bqk_scan_found *found, size_t rank, progress *p)
 {
 	size_t first = first_block * BQK_SCAN_BLOCK, n = 0, kept = 0;
 	size_t stride = (scan->n_rows + 1) * BQK_SCAN_BLOCK;
@@ -222,7 +222,7 @@ bound_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_que
 			continue;
 		if (p->n_waiting == WAITING)
 			clear_waiting(scan, query, p, 0);
-		if (bound <= p->near.threshold)
+		if (bound <= p->nearest)
 			fetch(scan, ids[i]);
 		p->waiting[p->n_waiting++] = bqk_topk_entry(bound, ids[i]);
 		bqk_topk_push(&p->near, bound, ids[i]);
@@ -231,11 +231,12 @@ bound_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_que
 	if (n == 0)
 		return;
 	bqk_topk_compact(&p->near);
+	p->nearest = rank < p->near.n ? bqk_topk_nth(&p->near, rank) : p->near.threshold;
 	/* those of this run with the smallest bounds to the end; a cleared list was cut from the front */
 	n = n < p->n_waiting ? n : p->n_waiting;
 	kept = p->n_waiting - n;
 	for (size_t i = kept; i < p->n_waiting; i++)
-		if (bqk_topk_distance(p->waiting[i]) > p->near.threshold)
+		if (bqk_topk_distance(p->waiting[i]) > p->nearest)
 		{
 			uint64_t later = p->waiting[i];
 
@@ -244,6 +245,12 @@ bound_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_que
 		}
 	read_whole(scan, query, p->waiting + kept, p->n_waiting - kept, p);
 	p->n_waiting = kept;
+	if (rank < p->best.k && rank <= p->best.n)
+	{
+		float forecast = bqk_topk_nth(&p->best, rank);
+
+		p->forecast = forecast < p->forecast ? forecast : p->forecast;
+	}
 }
 
 static void
@@ -270,11 +277,22 @@ typedef struct search
 	const uint8_t *filter;
 	bqk_scan_fn kernel;
 	scratch s;
+	bqk_scan_rows rows; /* but for the run's blocks */
 	size_t n_blocks;
 	size_t done;
-	int again; /* whether some are searched again */
-	bqk_scan_rows rows; /* but for the run's blocks */
+	int forecasts; /* whether there are any */
 } search;
+
+/* Of the k best fewer are in what will be done with the next blocks than this, but for one search in some hundreds; k if
+ * that cannot be said. Their number has the binomial distribution: this is one beyond two deviations above its mean. */
+static size_t
+rank_of(const search *a, size_t n_next)
+{
+	double k = (double) a->s.queries->best.k, share = (double) (a->done + n_next) / (double) a->n_blocks;
+	double rank = ceil(k * share + 2.0 * sqrt(k * share * (1.0 - share))) + 1.0;
+
+	return a->forecasts && rank < k ? (size_t) rank : a->s.queries->best.k;
+}
 
 /* One run of blocks for all queries, a group at a time; those that nothing in the segment can enter take no part. */
 static void
@@ -282,7 +300,7 @@ search_run(search *a, const bqk_segment *segment, size_t first_block, size_t n_b
 {
 	bqk_scan_found found[BQK_SCAN_GROUP];
 	bqk_scan_limits limit[BQK_SCAN_GROUP];
-	size_t who[BQK_SCAN_GROUP], n = 0;
+	size_t who[BQK_SCAN_GROUP], n = 0, rank = rank_of(a, n_blocks);
 	bqk_scan_rows rows = a->rows;
 
 	rows.blocks += first_block * (rows.n_rows + rows.n_factors) * BQK_SCAN_BLOCK;
@@ -305,68 +323,19 @@ search_run(search *a, const bqk_segment *segment, size_t first_block, size_t n_b
 			continue;
 		a->kernel(&rows, found, n);
 		for (size_t i = 0; i < n; i++)
-			bound_found(a->scan, segment, a->queries + who[i], first_block, a->filter, found + i,
+			bound_found(a->scan, segment, a->queries + who[i], first_block, a->filter, found + i, rank,
 						a->s.queries + who[i]);
 		n = 0;
 	}
 	a->done += n_blocks;
 }
 
-/* Of the k best so many are in a sample of that share with a chance of less than a hundredth: three deviations of their
- * number above its mean, if rows lie in any order. The entry after them stands for the k-th. */
-static void
-forecast(search *a)
-{
-	double mean = (double) a->s.queries->best.k * (double) a->done / (double) a->n_blocks;
-	size_t j = (size_t) (ceil(mean + 3.0 * sqrt(mean)) + 1.0);
-
-	for (size_t q = 0; q < a->n_queries; q++)
-	{
-		progress *p = a->s.queries + q;
-
-		if (p->best.threshold < INFINITY && j < p->best.k && !p->done)
-		{
-			float found = bqk_topk_nth(&p->best, j);
-
-			p->forecast = found < p->forecast ? found : p->forecast;
-		}
-	}
-}
-
-/* The blocks of the sample, or those that are not: the first of every so many. */
-static void
-sweep(search *a, size_t first_segment, size_t n_segments, int sampled)
-{
-	size_t start = n_segments > 0 ? a->scan->segments[first_segment].block : 0, period = a->n_blocks / 16, run, count;
-
-	period = period < 16 ? 16 : period < RUN_BLOCKS ? period : RUN_BLOCKS;
-	for (size_t i = first_segment; i < first_segment + n_segments; i++)
-	{
-		const bqk_segment *segment = a->scan->segments + i;
-		size_t last = (size_t) segment->block + segment->n_blocks;
-
-		for (size_t b = segment->block; b < last; b += count)
-		{
-			size_t at = (b - start) % period, in_sample = at < period / SAMPLED;
-
-			count = (in_sample ? period / SAMPLED : period) - at;
-			count = count < last - b ? count : last - b;
-			if (in_sample != (size_t) sampled)
-				continue;
-			run = 1 + a->done / 4;
-			count = count < run ? count : run;
-			search_run(a, segment, b, count);
-			if (sampled && !a->again)
-				forecast(a);
-		}
-	}
-}
-
-/* Starts queries over whose forecast was too low; returns whether there are any. */
+/* Ends a pass over the codes; returns whether there must be another, for queries whose forecast was too low. */
 static int
 start_over(search *a)
 {
-	a->again = 0;
+	int any = 0;
+
 	for (size_t q = 0; q < a->n_queries; q++)
 	{
 		progress *p = a->s.queries + q;
@@ -377,11 +346,13 @@ start_over(search *a)
 			continue;
 		/* k codes are known not to exceed the threshold: all that can be among the best are found again */
 		p->best.n = p->near.n = 0;
-		p->near.threshold = p->best.threshold;
+		p->nearest = p->near.threshold = p->best.threshold;
 		p->forecast = INFINITY;
-		a->again = 1;
+		any = 1;
 	}
-	return a->again;
+	a->done = 0;
+	a->forecasts = 0;
+	return any;
 }
 
 int
@@ -395,15 +366,26 @@ bqk_scan_search(const bqk_scan *scan, size_t first_segment, size_t n_segments, c
 		scan->n_rows == 0 || scan->n_trellis > scan->n_rows || (scan->n_trellis > 0 && scan->n_trellis < 3))
 		return BQK_EINVAL;
 	a.s = divide(work, n_queries, k);
+	a.forecasts = !scan->lists;
 	for (size_t i = first_segment; i < first_segment + n_segments; i++)
 		a.n_blocks += scan->segments[i].n_blocks;
 	a.rows = (bqk_scan_rows) {scan->blocks, 0, scan->n_rows, scan->n_trellis, scan->factor_bins ? 1 : 0, 0};
 	a.rows.ahead = a.n_blocks * (a.rows.n_rows + a.rows.n_factors) * BQK_SCAN_BLOCK > CACHED_NBYTES;
 	do
-	{
-		sweep(&a, first_segment, n_segments, 1);
-		sweep(&a, first_segment, n_segments, 0);
-	} while (start_over(&a));
+		for (size_t i = first_segment; i < first_segment + n_segments; i++)
+		{
+			const bqk_segment *segment = scan->segments + i;
+			size_t last = (size_t) segment->block + segment->n_blocks, count;
+
+			for (size_t b = segment->block; b < last; b += count)
+			{
+				size_t run = 1 + a.done / 4 < RUN_BLOCKS ? 1 + a.done / 4 : RUN_BLOCKS;
+
+				count = last - b < run ? last - b : run;
+				search_run(&a, segment, b, count);
+			}
+		}
+	while (start_over(&a));
 	write_results(a.s.queries, n_queries, k, distances, ids);
 	for (size_t q = 0; q < n_queries; q++)
 		n_full[q] = a.s.queries[q].n_full;
