@@ -210,6 +210,40 @@ def test_too_narrow_a_filter_leaves_places_empty(clusters):
         assert set(found.ids[0, :n]) == set(np.flatnonzero(rows) if n == 1 else rows)
 
 
+@pytest.mark.parametrize("codec", [RaBitQ(bits=1), RaBitQ(bits=4), SAQ(bits=1)])
+def test_no_order_of_the_rows_changes_what_is_found(codec):
+    rng = np.random.default_rng(5)
+    X = rng.standard_normal((12_000, 40)).astype(np.float32) * rng.lognormal(sigma=0.5, size=40)
+    X, Q = X.astype(np.float32), X[:6].astype(np.float32) + 0.1
+    codec.fit(X)
+    near = np.argsort(np.square(X - Q[0]).sum(axis=1))
+    first = ScanIndex(codec, codec.encode(X))._laid_out["ids"]  # rows in the order of the scan
+    first = first[first < len(X)]
+    n_estimated = {}
+    for name, rows in (("as they are", np.arange(len(X))), ("near first", near), ("far first", near[::-1])):
+        placed = np.empty_like(X)
+        placed[first] = X[rows]
+        codes = codec.encode(placed)
+        index = ScanIndex(codec, codes)
+        estimates = codec.estimate(codes, Q)
+        for k in (1, 10, 60):
+            agrees(index, Q, k, best(estimates, k), estimates)
+        np.testing.assert_array_equal(
+            index.search(Q, 10, n_threads=2).distances, index.search(Q, 10).distances
+        )
+        n_estimated[name] = index.search(Q[0], 60).n_estimated[0]
+    assert n_estimated["as they are"] < n_estimated["far first"]
+
+
+def test_a_search_for_more_rows_than_a_filter_allows_ends(clusters):
+    X, Q = clusters
+    _, codes, index = made(RaBitQ(), X)
+    mask = np.arange(len(X)) % 10 == 0  # more than are estimated one by one
+    found = index.search(Q, 200, eps0=np.inf, filter=mask)
+    assert np.all(np.sort(found.ids[:, :150], axis=1) == np.flatnonzero(mask))
+    assert np.all(found.ids[:, 150:] == -1)
+
+
 def test_ties_go_to_the_first_row(clusters):
     X, Q = clusters
     X = np.repeat(X[:40], 20, axis=0)

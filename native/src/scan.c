@@ -284,12 +284,12 @@ typedef struct search
 } search;
 
 /* Of the k best fewer are in what will be done with the next blocks than this, but for one search in some hundreds; k if
- * that cannot be said. Their number has the binomial distribution: this is one beyond two deviations above its mean. */
+ * that cannot be said. Their number has the binomial distribution: this is one beyond 2.5 deviations above its mean. */
 static size_t
 rank_of(const search *a, size_t n_next)
 {
 	double k = (double) a->s.queries->best.k, share = (double) (a->done + n_next) / (double) a->n_blocks;
-	double rank = ceil(k * share + 2.0 * sqrt(k * share * (1.0 - share))) + 1.0;
+	double rank = ceil(k * share + 2.5 * sqrt(k * share * (1.0 - share))) + 1.0;
 
 	return a->forecasts && rank < k ? (size_t) rank : a->s.queries->best.k;
 }

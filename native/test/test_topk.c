@@ -58,6 +58,12 @@ the_k_best_are_those_of_a_sort(void)
 					CHECK(t.n <= bqk_topk_capacity(ks[b]));
 				}
 				qsort(sorted, n, sizeof(*sorted), order);
+				for (size_t j = 1; j <= t.n && j <= expected; j += 1 + j / 3)
+				{
+					float nth = bqk_topk_nth(&t, j), sought = bqk_topk_distance(sorted[j - 1]);
+
+					CHECK_SAME(&nth, &sought, sizeof(nth));
+				}
 				CHECK_INT(bqk_topk_finish(&t), expected);
 				for (size_t i = 0; i < expected; i++)
 					CHECK(entries[i] == sorted[i]);
