@@ -59,8 +59,10 @@ class RaBitQView(View):
     def plans(self, codes: Codes) -> list[StagePlan]:  # noqa: D102
         known = self.codec._levels(codes.packed[sample_rows(len(codes))]).astype(np.float64)
         if self.bits == 1:
-            shares = [min(self.dim, max(8, int(self.dim * share) // 8 * 8)) for share in (0.5, 0.75)]
-            return [self._plan(known, 1, n) for n in dict.fromkeys((*shares, self.dim))]
+            # the kernels add up 8 rows of 8 dimensions at a time
+            step = 64 if self.dim >= 256 else 8
+            taken = [max(step, round(self.dim * share / step) * step) for share in (1 / 2, 2 / 3, 5 / 6, 1)]
+            return [self._plan(known, 1, n) for n in sorted({min(self.dim, n) for n in (*taken, self.dim)})]
         return [self._plan(known, planes, self.dim) for planes in range(1, min(self.bits, 3) + 1)]
 
     def _plan(self, known: npt.NDArray[np.float64], planes: int, n: int) -> StagePlan:
