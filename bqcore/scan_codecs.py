@@ -59,9 +59,9 @@ class RaBitQView(View):
     def plans(self, codes: Codes) -> list[StagePlan]:  # noqa: D102
         known = self.codec._levels(codes.packed[sample_rows(len(codes))]).astype(np.float64)
         if self.bits == 1:
-            # the kernels add up 8 rows of 8 dimensions at a time
-            step = 64 if self.dim >= 256 else 8
-            taken = [max(step, round(self.dim * share / step) * step) for share in (1 / 2, 2 / 3, 5 / 6, 1)]
+            # the kernels are quickest with 12 rows of 8 dimensions at a time
+            step = 96 if self.dim >= 384 else 8
+            taken = [max(step, round(self.dim * share / step) * step) for share in (1 / 2, 3 / 4)]
             return [self._plan(known, 1, n) for n in sorted({min(self.dim, n) for n in (*taken, self.dim)})]
         return [self._plan(known, planes, self.dim) for planes in range(1, min(self.bits, 3) + 1)]
 

@@ -29,26 +29,57 @@ bqk_scan_pack(const uint8_t *codes, size_t code_nbytes, const uint32_t *ids, siz
 	return BQK_OK;
 }
 
-/* Four at a time, for registers. */
-static void
-extremes(const float *values, float *low, float *high)
+/* Of the 16 entries of a look-up. */
+typedef struct spread
 {
-	float lows[4], highs[4];
+	float low, high, mean, variance;
+} spread;
+
+/* Four at a time, for registers. */
+static inline spread
+spread_of(const float *values)
+{
+	float lows[4], highs[4], sums[4] = {0}, squares[4] = {0}, first = values[0];
+	spread out;
 
 	for (size_t i = 0; i < 4; i++)
 		lows[i] = highs[i] = values[i];
-	for (size_t j = 4; j < 16; j += 4)
+	for (size_t j = 0; j < 16; j += 4)
 		for (size_t i = 0; i < 4; i++)
 		{
-			lows[i] = values[j + i] < lows[i] ? values[j + i] : lows[i];
-			highs[i] = values[j + i] > highs[i] ? values[j + i] : highs[i];
+			float v = values[j + i], d = v - first; /* few digits are lost */
+
+			lows[i] = v < lows[i] ? v : lows[i];
+			highs[i] = v > highs[i] ? v : highs[i];
+			sums[i] += d;
+			squares[i] += d * d;
 		}
-	*low = *high = lows[0];
+	out.low = out.high = lows[0];
 	for (size_t i = 0; i < 4; i++)
 	{
-		*low = lows[i] < *low ? lows[i] : *low;
-		*high = highs[i] > *high ? highs[i] : *high;
+		out.low = lows[i] < out.low ? lows[i] : out.low;
+		out.high = highs[i] > out.high ? highs[i] : out.high;
 	}
+	out.mean = (sums[0] + sums[1] + sums[2] + sums[3]) / 16;
+	out.variance = (squares[0] + squares[1] + squares[2] + squares[3]) / 16 - out.mean * out.mean;
+	out.mean += first;
+	return out;
+}
+
+/* What a chunk of look-ups has. */
+typedef struct chunk
+{
+	double range, mean, variance;
+} chunk;
+
+/* Largest sum that need not be cut off. */
+static double
+reach_of(const chunk *c)
+{
+	double likely = c->mean + BQK_SCAN_DEVIATIONS * sqrt(c->variance > 0.0 ? c->variance : 0.0);
+
+	/* squares may not be finite where ranges are */
+	return c->variance < INFINITY && likely < c->range ? likely : c->range;
 }
 
 /* Trellis rows have four look-ups, other rows two; a chunk has BQK_SCAN_CHUNK of one sort. */
@@ -56,22 +87,29 @@ int
 bqk_scan_lut(const float *values, size_t n_rows, size_t n_trellis, uint8_t *luts, float *delta, float *top)
 {
 	size_t n_derived = 4 * n_trellis, n_lookups = 2 * n_rows + 2 * n_trellis, in_chunk = 0;
-	double chunk = 0.0, largest = 0.0, all = 0.0, sum = 0.0, step;
-	float low, high, inv;
+	double largest = 0.0, all = 0.0, sum = 0.0, step;
+	chunk c = {0};
+	float high, inv;
 
 	if (n_trellis > n_rows || n_lookups > BQK_SCAN_LOOKUPS)
 		return BQK_EINVAL;
 	for (size_t m = 0; m < n_lookups; m++)
 	{
-		if (m == n_derived || in_chunk == BQK_SCAN_CHUNK)
-			chunk = in_chunk = 0;
-		extremes(values + m * 16, &low, &high);
-		sum += high;
-		memcpy(luts + m * 16, &high, sizeof(high)); /* for the second pass */
-		chunk += (double) high - low;
-		all += (double) high - low;
-		largest = chunk > largest ? chunk : largest;
+		spread s = spread_of(values + m * 16);
+
+		sum += s.high;
+		memcpy(luts + m * 16, &s.high, sizeof(s.high)); /* for the second pass */
+		c.range += (double) s.high - s.low;
+		all += (double) s.high - s.low;
+		c.mean += (double) s.high - s.mean;
+		c.variance += s.variance;
 		in_chunk++;
+		if (m + 1 == n_derived || in_chunk == BQK_SCAN_CHUNK || m + 1 == n_lookups)
+		{
+			largest = fmax(largest, reach_of(&c));
+			c = (chunk) {0};
+			in_chunk = 0;
+		}
 	}
 	/* 1e-6: entries are computed in float32 */
 	step = largest / (255.0 - 0.5 * BQK_SCAN_CHUNK);
@@ -87,7 +125,11 @@ bqk_scan_lut(const float *values, size_t n_rows, size_t n_trellis, uint8_t *luts
 	{
 		memcpy(&high, luts + m * 16, sizeof(high));
 		for (size_t j = 0; j < 16; j++)
-			luts[m * 16 + j] = (uint8_t) ((high - values[m * 16 + j]) * inv + 0.5f);
+		{
+			float entry = (high - values[m * 16 + j]) * inv + 0.5f;
+
+			luts[m * 16 + j] = (uint8_t) (int) (entry < 255.0f ? entry : 255.0f);
+		}
 	}
 	return BQK_OK;
 }
@@ -183,11 +225,20 @@ trellis_byte(const uint8_t *block, size_t n_trellis, size_t i, size_t c)
 	return i < n_trellis ? block[i * BQK_SCAN_BLOCK + c] : block[(i - n_trellis) * BQK_SCAN_BLOCK + c] >> 1;
 }
 
+/* Ends a chunk. */
+static void
+add_chunk(uint32_t *sum, uint32_t *chunk)
+{
+	*sum += *chunk < 255 ? *chunk : 255;
+	*chunk = 0;
+}
+
 static uint32_t
 sum_of_code(const bqk_scan_rows *rows, const uint8_t *block, const bqk_scan_found *found, size_t c)
 {
 	const uint8_t *lut = found->luts;
-	uint32_t sum = 0;
+	size_t n_trellis = rows->n_trellis;
+	uint32_t sum = 0, chunk = 0;
 
 	if (rows->n_factors)
 	{
@@ -195,17 +246,23 @@ sum_of_code(const bqk_scan_rows *rows, const uint8_t *block, const bqk_scan_foun
 
 		sum = found->factor_luts[bits & 15] + found->factor_luts[16 + (bits >> 4)];
 	}
-	for (size_t i = 0; i < rows->n_rows; i++, lut += 32)
+	for (size_t i = 0; i < n_trellis; i++, lut += 64)
 	{
 		uint8_t bits = block[i * BQK_SCAN_BLOCK + c];
 
-		sum += lut[bits & 15] + lut[16 + (bits >> 4)];
-		if (i < rows->n_trellis)
-		{
-			bits ^= trellis_byte(block, rows->n_trellis, i + 1, c) ^ trellis_byte(block, rows->n_trellis, i + 3, c);
-			lut += 32;
-			sum += lut[bits & 15] + lut[16 + (bits >> 4)];
-		}
+		chunk += lut[bits & 15] + lut[16 + (bits >> 4)];
+		bits ^= trellis_byte(block, n_trellis, i + 1, c) ^ trellis_byte(block, n_trellis, i + 3, c);
+		chunk += lut[32 + (bits & 15)] + lut[48 + (bits >> 4)];
+		if (i + 1 == n_trellis || (i + 1) % BQK_SCAN_CHUNK_TRELLIS == 0)
+			add_chunk(&sum, &chunk);
+	}
+	for (size_t i = n_trellis; i < rows->n_rows; i++, lut += 32)
+	{
+		uint8_t bits = block[i * BQK_SCAN_BLOCK + c];
+
+		chunk += lut[bits & 15] + lut[16 + (bits >> 4)];
+		if (i + 1 == rows->n_rows || (i + 1 - n_trellis) % BQK_SCAN_CHUNK_ROWS == 0)
+			add_chunk(&sum, &chunk);
 	}
 	return sum;
 }

@@ -54,7 +54,7 @@ halved(vec v)
 static inline vec
 sum8(vec a, vec b)
 {
-	return _mm256_add_epi8(a, b);
+	return _mm256_adds_epu8(a, b);
 }
 
 static inline vec
@@ -102,11 +102,11 @@ within(vec v, vec limit)
 static inline void
 emit(const vec *even, const vec *odd, uint32_t at, bqk_scan_found *found)
 {
-	vec limit = _mm256_set1_epi16((int16_t) (uint16_t) found->threshold), any = zero();
+	vec limit = _mm256_set1_epi16((int16_t) (uint16_t) found->threshold), least = even[0];
 
 	for (size_t v = 0; v < VECTORS; v++)
-		any = _mm256_or_si256(any, _mm256_or_si256(within(even[v], limit), within(odd[v], limit)));
-	if (_mm256_testz_si256(any, any))
+		least = _mm256_min_epu16(least, _mm256_min_epu16(even[v], odd[v]));
+	if (!_mm256_movemask_epi8(within(least, limit)))
 		return;
 	for (size_t v = 0; v < VECTORS; v++)
 	{

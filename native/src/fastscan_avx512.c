@@ -60,7 +60,7 @@ halved(vec v)
 static inline vec
 sum8(vec a, vec b)
 {
-	return _mm512_add_epi8(a, b);
+	return _mm512_adds_epu8(a, b);
 }
 
 static inline vec

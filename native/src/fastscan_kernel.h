@@ -5,7 +5,8 @@
  *     table(p)               16 bytes, repeated
  *     lookup(t, v)           entries of t by the low nibbles of v, whose high nibbles are zero
  *     low_nibbles(v), high_nibbles(v), halved(v)     v & 15, v >> 4, v >> 1 of bytes
- *     sum8(a, b), sum16(a, b), xor(a, b), zero()
+ *     sum8(a, b)             sums of bytes, at most 255
+ *     sum16(a, b), xor(a, b), zero()
  *     odd16(v)               odd bytes of v as 16-bit numbers
  *     even16(both, odd)      sums of even bytes, of sums of v as 16-bit numbers and of odd16(v)
  *     pin(v)                 makes the compiler compute *v here
@@ -30,16 +31,19 @@ fetch_ahead(const uint8_t *row)
 	__builtin_prefetch((const void *) ((uintptr_t) row + AHEAD_ROWS * BQK_SCAN_BLOCK));
 }
 
-/* Ends a chunk. */
+/* Ends a chunk, the first of a block or another. */
 static inline __attribute__((always_inline)) void
-widen(sums *s)
+widen(sums *s, size_t n_queries, int is_first)
 {
-	for (size_t v = 0; v < VECTORS; v++)
-	{
-		s->both[v] = sum16(s->both[v], s->bytes[v]);
-		s->odd[v] = sum16(s->odd[v], odd16(s->bytes[v]));
-		s->bytes[v] = zero();
-	}
+	for (size_t q = 0; q < n_queries; q++)
+		for (size_t v = 0; v < VECTORS; v++)
+		{
+			vec both = s[q].bytes[v], odd = odd16(both);
+
+			s[q].both[v] = is_first ? both : sum16(s[q].both[v], both);
+			s[q].odd[v] = is_first ? odd : sum16(s[q].odd[v], odd);
+			s[q].bytes[v] = zero();
+		}
 }
 
 /* One table, the sub-codes of all codes of a block. */
@@ -138,7 +142,7 @@ scan(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries, int ahe
 
 		for (size_t q = 0; q < n_queries; q++)
 			for (size_t v = 0; v < VECTORS; v++)
-				s[q].bytes[v] = s[q].both[v] = s[q].odd[v] = zero();
+				s[q].bytes[v] = zero();
 		for (size_t first = 0; first < n_trellis; first += BQK_SCAN_CHUNK_TRELLIS)
 		{
 			size_t last = first + BQK_SCAN_CHUNK_TRELLIS < n_trellis ? first + BQK_SCAN_CHUNK_TRELLIS : n_trellis;
@@ -149,22 +153,26 @@ scan(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries, int ahe
 					fetch_ahead(block + i * BQK_SCAN_BLOCK);
 				add_trellis_row(s, block, n_trellis, i, found, n_queries);
 			}
-			for (size_t q = 0; q < n_queries; q++)
-				widen(s + q);
+			if (first == 0)
+				widen(s, n_queries, 1);
+			else
+				widen(s, n_queries, 0);
 		}
 		for (size_t first = 0; first < n_plain; first += BQK_SCAN_CHUNK_ROWS)
 		{
 			size_t last = first + BQK_SCAN_CHUNK_ROWS;
 
 			if (last <= n_plain) /* their number is a constant */
-#pragma GCC unroll 8
+#pragma GCC unroll 12
 				for (size_t i = first; i < first + BQK_SCAN_CHUNK_ROWS; i++)
 					add_plain_row(s, plain, i, found, n_trellis, n_queries, ahead);
 			else
 				for (size_t i = first; i < n_plain; i++)
 					add_plain_row(s, plain, i, found, n_trellis, n_queries, ahead);
-			for (size_t q = 0; q < n_queries; q++)
-				widen(s + q);
+			if (first + n_trellis == 0)
+				widen(s, n_queries, 1);
+			else
+				widen(s, n_queries, 0);
 		}
 		if (rows->n_factors)
 		{
@@ -175,8 +183,8 @@ scan(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries, int ahe
 			{
 				add(s + q, found[q].factor_luts, low);
 				add(s + q, found[q].factor_luts + 16, high);
-				widen(s + q);
 			}
+			widen(s, n_queries, 0);
 		}
 		for (size_t q = 0; q < n_queries; q++)
 		{

@@ -47,7 +47,7 @@ halved(vec v)
 static inline vec
 sum8(vec a, vec b)
 {
-	return vaddq_u8(a, b);
+	return vqaddq_u8(a, b);
 }
 
 static inline vec

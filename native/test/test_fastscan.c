@@ -16,6 +16,7 @@ enum
 	ZERO,
 	FULL,  /* all bits set */
 	LARGE, /* tables that reach the largest sum of every chunk */
+	CUT,   /* chunks of more */
 	N_KINDS
 };
 
@@ -50,16 +51,24 @@ trellis_bit(const uint8_t *block, size_t n_trellis, size_t axis, size_t c)
 	return axis < 8 * n_trellis ? block[axis % n_trellis * BQK_SCAN_BLOCK + c] >> axis / n_trellis & 1 : 0;
 }
 
-/* The sum by its definition: axis by axis. */
+/* The sum by its definition: axis by axis, chunk by chunk. */
 static uint32_t
 defined_sum(const uint8_t *block, size_t n_rows, size_t n_trellis, const uint8_t *lut, size_t c)
 {
-	uint32_t sum = 0;
+	uint32_t sum = 0, chunk = 0;
 
 	for (size_t row = 0; row < n_rows; row++)
+	{
+		size_t in_sort = row < n_trellis ? row : row - n_trellis;
+
+		if (in_sort % (row < n_trellis ? BQK_SCAN_CHUNK_TRELLIS : BQK_SCAN_CHUNK_ROWS) == 0)
+		{
+			sum += chunk < 255 ? chunk : 255;
+			chunk = 0;
+		}
 		for (size_t half = 0; half < 2; half++, lut += 16)
 		{
-			sum += lut[block[row * BQK_SCAN_BLOCK + c] >> 4 * half & 15];
+			chunk += lut[block[row * BQK_SCAN_BLOCK + c] >> 4 * half & 15];
 			if (row < n_trellis && half)
 				for (size_t h = 0; h < 2; h++)
 				{
@@ -74,10 +83,11 @@ defined_sum(const uint8_t *block, size_t n_rows, size_t n_trellis, const uint8_t
 								  << bit;
 					}
 					lut += 16;
-					sum += lut[nibble];
+					chunk += lut[nibble];
 				}
 		}
-	return sum;
+	}
+	return sum + (chunk < 255 ? chunk : 255);
 }
 
 static void
@@ -121,19 +131,20 @@ compare(const bqk_kernels *k, size_t n_blocks, size_t n_rows, size_t n_trellis, 
 	}
 }
 
-/* Tables whose chunks may reach 255: 16 entries of 15 or one of 255. */
+/* Tables whose chunks may reach 255, 24 entries of 10 or one of 255, or would exceed it. */
 static void
 fill(int kind, size_t n_lookups, uint64_t *state)
 {
 	for (size_t i = 0; i < sizeof(blocks); i++)
-		blocks[i] = kind == RANDOM || kind == LARGE ? (uint8_t) random_bits(state) : kind == FULL ? 255 : 0;
+		blocks[i] = kind == RANDOM || kind == LARGE || kind == CUT ? (uint8_t) random_bits(state) : kind == FULL ? 255 : 0;
 	for (size_t q = 0; q < BQK_SCAN_GROUP; q++)
 		for (size_t m = 0; m < n_lookups; m++)
 			for (size_t j = 0; j < 16; j++)
-				luts[q][m * 16 + j] = kind == LARGE  ? (m % 16 == q ? (j % 2 ? 255 : 0) : 0)
-									  : kind == FULL ? 15
+				luts[q][m * 16 + j] = kind == LARGE  ? (m % BQK_SCAN_CHUNK == q ? (j % 2 ? 255 : 0) : 0)
+									  : kind == CUT  ? (uint8_t) (random_bits(state) % (11u << q))
+									  : kind == FULL ? 10
 									  : kind == ZERO ? 0
-													 : (uint8_t) (random_bits(state) % 16);
+													 : (uint8_t) (random_bits(state) % 11);
 }
 
 static void
@@ -167,7 +178,8 @@ sums_equal_their_definition_and_stay_in_bounds(void)
 			}
 }
 
-/* What fastscan.h derives: chunks reach 255 at most, codes 65,535, and a look-up is off by half a step. */
+/* What fastscan.h derives: codes reach 65,535 at most, and a look-up is off by half a step where it is not cut off, which
+ * is only to be where it stands out of its chunk. Random codes are hardly ever cut off. */
 static void
 rounded_tables_cannot_overflow(void)
 {
@@ -179,7 +191,7 @@ rounded_tables_cannot_overflow(void)
 			for (int one_large = 0; one_large < 2; one_large++)
 			{
 				size_t n_trellis = n_rows >= 6 ? n_rows / 2 : 0, n_lookups = 2 * n_rows + 2 * n_trellis, chunk = 0;
-				uint32_t total = 0, in_chunk = 0;
+				uint32_t total = 0, in_chunk = 0, n_cut = 0, n_sums = 0;
 				double exact = 0.0, high_sum = 0.0;
 				float delta, top;
 
@@ -201,14 +213,32 @@ rounded_tables_cannot_overflow(void)
 						high = values[m * 16 + j] > high ? values[m * 16 + j] : high;
 					}
 					for (size_t j = 0; j < 16; j++)
-						CHECK((double) high - values[m * 16 + j] - (double) delta * luts[0][m * 16 + j] <=
-							  0.5001 * delta + 1e-6 * scales[a] + 1e-36);
+					{
+						double off = (double) high - values[m * 16 + j] - (double) delta * luts[0][m * 16 + j];
+
+						CHECK(off >= -0.5001 * delta - 1e-6 * scales[a] - 1e-36);
+						if (luts[0][m * 16 + j] < 255)
+							CHECK(off <= 0.5001 * delta + 1e-6 * scales[a] + 1e-36);
+						else
+							CHECK(one_large);
+					}
 					high_sum += high;
 					in_chunk += largest;
 					total += largest;
 					chunk++;
-					CHECK(in_chunk <= 255);
 				}
+				for (size_t code = 0; code < 200; code++)
+					for (size_t m = 0; m < n_lookups; m += chunk)
+					{
+						uint32_t reached = 0;
+
+						for (chunk = 0; chunk < BQK_SCAN_CHUNK && m + chunk < (m < 4 * n_trellis ? 4 * n_trellis : n_lookups);
+							 chunk++)
+							reached += luts[0][(m + chunk) * 16 + random_bits(&state) % 16];
+						n_cut += reached > 255;
+						n_sums++;
+					}
+				CHECK(n_cut <= (one_large ? n_sums / 5 : n_sums / 12));
 				CHECK(total <= UINT16_MAX);
 				exact = high_sum - top;
 				CHECK((exact < 0 ? -exact : exact) <= 1e-5 * scales[a] * (double) n_lookups);
