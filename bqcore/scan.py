@@ -31,7 +31,11 @@ from bqcore.scan_tier import ScanTier
 from bqcore.scan_view import View
 
 #: Default width of the first stage's bound in standard deviations.
-EPS0 = 1.75
+EPS0 = 2.0
+
+# The first stage is chosen for a bound that loses next to nothing: at a narrow one short stages would win by
+# losing more.
+_TRIAL_EPS0 = 2.5
 
 # Neighbours that the first stage is chosen for where a tier rescores: ten, at the default oversampling.
 _TIER_CANDIDATES = 50
@@ -160,7 +164,7 @@ class ScanIndex:
         """Return how many of the codes a search reads whole with this plan, on average."""
         self = cls.__new__(cls)
         self._init(quantizer, codes, codec_view, plan, plans)
-        return float(self.search(Q, k).n_estimated.mean())
+        return float(self.search(Q, k, eps0=_TRIAL_EPS0).n_estimated.mean())
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write codes and layout to a file that `open` maps; the tier is not written.
@@ -247,9 +251,9 @@ class ScanIndex:
         Q : ndarray of float32, shape (n_queries, dim) or (dim,)
         k : int, default 10
             At most ``len(index)``.
-        eps0 : float, default 1.75
+        eps0 : float, default 2.0
             Width of the bound in standard deviations of what the first stage does not read. The default
-            loses up to .022 of recall@10 on real sets, 2.5 up to .007 (docs/scan.md), inf nothing.
+            loses up to .015 of recall@10 on real sets, 2.5 up to .007 (docs/scan.md), inf nothing.
         filter : ndarray of bool, shape (n,), or of int, shape (m,), optional
             Rows that may be found: a mask, or their numbers.
         oversampling : float, default 5.0
@@ -281,7 +285,8 @@ class ScanIndex:
             and queries.size
         ):
             queries, _ = as_matrix_or_vector(Q, dim=dim)
-        queries = queries.reshape(-1, dim)
+        if queries.ndim == 1:
+            queries = queries.reshape(1, dim)
         if not (type(k) is int and 1 <= k <= n and n_threads == 1):
             k = check_int(k, name="k", low=1, high=n)
             n_threads = check_int(n_threads, name="n_threads", low=1)
@@ -380,7 +385,7 @@ class ScanIndex:
             self._rooms[room.capacity].append(room)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Wanted:
     """Arguments of a search."""
 

@@ -65,7 +65,7 @@ def _edges(values: Float64Array, n_bins: int) -> Float64Array:
     grid = np.quantile(values, np.linspace(0, 1, 1025))
     # in a step of width w that has a set share of the values their density is in proportion to 1 / w
     share = np.concatenate([[0.0], np.cumsum(np.diff(grid) ** (2 / 3))])
-    return np.interp(np.arange(1, n_bins) / n_bins * share[-1], share, grid)
+    return np.asarray(np.interp(np.arange(1, n_bins) / n_bins * share[-1], share, grid))
 
 
 def bins_of(factors: npt.NDArray[np.void]) -> tuple[UInt8Array, Float32Array] | None:

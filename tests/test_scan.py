@@ -237,7 +237,7 @@ def test_no_order_of_the_rows_changes_what_is_found(codec):
 
 def test_a_search_for_more_rows_than_a_filter_allows_ends(clusters):
     X, Q = clusters
-    _, codes, index = made(RaBitQ(), X)
+    _, _, index = made(RaBitQ(), X)
     mask = np.arange(len(X)) % 10 == 0  # more than are estimated one by one
     found = index.search(Q, 200, eps0=np.inf, filter=mask)
     assert np.all(np.sort(found.ids[:, :150], axis=1) == np.flatnonzero(mask))

@@ -13,14 +13,12 @@
  * their own.
  *
  * Sums cannot overflow. Look-ups are added in 8 bits in chunks of at most BQK_SCAN_CHUNK, where a sum that would exceed
- * 255 is 255, then in 16 bits. A sum that was cut off says less of its code than it could, but nothing untrue: sums bound
- * distances from below. Entries of a look-up of range r are round((top - v) / delta) <= r / delta + 1/2, or 255 where
- * that is less. For every chunk
- *     delta >= min(sum of r, mean + BQK_SCAN_DEVIATIONS deviations of the sum) / (255 - BQK_SCAN_CHUNK / 2)
- * with the mean and the deviation of random sub-codes, so that only far codes are cut off: a chunk of 24 look-ups has the
- * delta of one of 16 that are never. For all L look-ups
- *     delta >= (sum of r) / (65,535 - 255 - L / 2),
- * so that with the factors' 255 they reach 65,535 at most. */
+ * 255 is 255, then in 16 bits. A sum that was cut off says less of its code than it could, but nothing untrue: sums
+ * bound distances from below. Entries of a look-up of range r are round((top - v) / delta) <= r / delta + 1/2, or 255
+ * where that is less. For every chunk delta >= min(sum of r, mean + BQK_SCAN_DEVIATIONS deviations of the sum) / (255 -
+ * BQK_SCAN_CHUNK / 2) with the mean and the deviation of random sub-codes, so that only far codes are cut off: a chunk
+ * of 24 look-ups has the delta of one of 16 that are never. For all L look-ups delta >= (sum of r) / (65,535 - 255 - L
+ * / 2), so that with the factors' 255 they reach 65,535 at most. */
 #ifndef BQK_FASTSCAN_H
 #define BQK_FASTSCAN_H
 

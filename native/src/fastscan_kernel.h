@@ -166,6 +166,10 @@ scan(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries, int ahe
 #pragma GCC unroll 12
 				for (size_t i = first; i < first + BQK_SCAN_CHUNK_ROWS; i++)
 					add_plain_row(s, plain, i, found, n_trellis, n_queries, ahead);
+			else if (n_queries > 1) /* .96 of the time; a single query is a little slower so */
+#pragma GCC unroll 4
+				for (size_t i = first; i < n_plain; i++)
+					add_plain_row(s, plain, i, found, n_trellis, n_queries, ahead);
 			else
 				for (size_t i = first; i < n_plain; i++)
 					add_plain_row(s, plain, i, found, n_trellis, n_queries, ahead);

@@ -2,11 +2,10 @@
  * k-th best distance, estimates of what is left. */
 #include "fastscan.h"
 #include "scan_limits.h"
+#include "scan_whole.h"
 #include "topk.h"
-#include "trellis.h"
 
 #include <math.h>
-#include <string.h>
 
 /* Blocks between two looks at the threshold. The first runs are short, as the threshold falls fastest there. Single
  * queries of a million codes take .9 of the time that runs of 64 took, and 256 are no better: what a run costs beside
@@ -15,7 +14,6 @@
 #define RUN_CODES (RUN_BLOCKS * BQK_SCAN_BLOCK)
 /* Codes that are fetched ahead of their estimates. */
 #define AHEAD 16
-#define CACHE_LINE 64
 /* Blocks of more bytes are fetched ahead of a single query: up to here the caches have them. */
 #define CACHED_NBYTES ((size_t) 8 << 20)
 
@@ -27,17 +25,17 @@
  * read in the end.
  *
  * The limit is the k-th best distance, or a forecast of it: the k-th best falls slowly, as many codes pass it while the
- * search goes from a quarter of the codes to a half as from there to the end. But codes lie in no order, so what is done
- * is a sample, and an entry so far in front of the k-th that hardly so many of the k best can lie in the sample is
- * no better than the k-th of all. Codes whose bound exceeds a forecast are passed over. Where the k-th best proves worse
- * than it, the query is searched again. */
+ * search goes from a quarter of the codes to a half as from there to the end. But codes lie in no order, so what is
+ * done is a sample, and an entry so far in front of the k-th that hardly so many of the k best can lie in the sample is
+ * no better than the k-th of all. Codes whose bound exceeds a forecast are passed over. Where the k-th best proves
+ * worse than it, the query is searched again. */
 typedef struct progress
 {
 	bqk_topk best;
 	bqk_topk near;
-	float nearest;  /* what is among the smallest bounds */
-	float forecast; /* infinite where there is none */
-	int done;       /* takes no part any more */
+	float nearest;     /* what is among the smallest bounds */
+	float forecast;    /* infinite where there is none */
+	int done;          /* takes no part any more */
 	uint64_t *waiting; /* entries of bounds */
 	size_t n_waiting;
 	uint64_t n_full;
@@ -69,8 +67,14 @@ divide(void *work, size_t n_queries, size_t k)
 	{
 		uint64_t *near = entries + bqk_topk_capacity(k);
 
-		s.queries[q] =
-			(progress) {{entries, 0, k, INFINITY}, {near, 0, k, INFINITY}, INFINITY, INFINITY, 0, near + bqk_topk_capacity(k), 0, 0};
+		s.queries[q] = (progress) {{entries, 0, k, INFINITY},
+								   {near, 0, k, INFINITY},
+								   INFINITY,
+								   INFINITY,
+								   0,
+								   near + bqk_topk_capacity(k),
+								   0,
+								   0};
 	}
 	for (size_t q = 0; q < BQK_SCAN_GROUP; q++)
 	{
@@ -78,55 +82,6 @@ divide(void *work, size_t n_queries, size_t k)
 		s.sums[q] = sums + q * RUN_CODES;
 	}
 	return s;
-}
-
-static inline float
-inner_product(const bqk_scan *scan, const bqk_scan_query *query, const uint8_t *code)
-{
-	const bqk_kernels *kernels = bqk_active();
-	int32_t dot = 0, part;
-	float sum;
-
-	switch (scan->kind)
-	{
-	case BQK_SCAN_LEVELS:
-		kernels->dot[bqk_width(scan->bits)](code, 0, 1, query->z, scan->dim, &dot);
-		break;
-	case BQK_SCAN_PLANES:
-		for (int p = 0; p < scan->bits; p++)
-		{
-			kernels->dot[0](code + (size_t) p * bqk_nbytes(scan->dim, 1), 0, 1, query->z, scan->dim, &part);
-			dot += part * (1 << p);
-		}
-		break;
-	case BQK_SCAN_TRELLIS:
-		return kernels->trellis_product(scan->trellis, scan->levels, code, query->z);
-	case BQK_SCAN_LUT4:
-		bqk_lut_scan_float(4, code, 1, scan->dim, query->z, 1, &sum);
-		return sum + query->offset;
-	}
-	return query->unit * ((float) dot - query->shift) + query->offset;
-}
-
-static inline float
-f_add_of(const bqk_scan *scan, const bqk_scan_query *query, uint32_t id, uint32_t list)
-{
-	return (scan->factors ? scan->factors[id].f_add : 0.0f) + query->g_add[list];
-}
-
-static inline float
-f_rescale_of(const bqk_scan *scan, uint32_t id)
-{
-	return scan->factors ? scan->factors[id].f_rescale : -1.0f;
-}
-
-static inline void
-fetch(const bqk_scan *scan, uint32_t id)
-{
-	const uint8_t *code = scan->codes + (size_t) id * scan->code_nbytes;
-
-	for (size_t i = 0; i < scan->code_nbytes; i += CACHE_LINE)
-		__builtin_prefetch(code + i);
 }
 
 /* Whether the code may be found. */
@@ -283,8 +238,9 @@ typedef struct search
 	int forecasts; /* whether there are any */
 } search;
 
-/* Of the k best fewer are in what will be done with the next blocks than this, but for one search in some hundreds; k if
- * that cannot be said. Their number has the binomial distribution: this is one beyond 2.5 deviations above its mean. */
+/* Of the k best fewer are in what will be done with the next blocks than this, but for one search in some hundreds; k
+ * if that cannot be said. Their number has the binomial distribution: this is one beyond 2.5 deviations above its mean.
+ */
 static size_t
 rank_of(const search *a, size_t n_next)
 {
@@ -314,8 +270,8 @@ search_run(search *a, const bqk_segment *segment, size_t first_block, size_t n_b
 			bqk_scan_set_limits(a->scan, segment, a->queries + q, limit_of(p), limit + n);
 			if (limit[n].sum >= 0)
 			{
-				found[n] = (bqk_scan_found) {a->queries[q].luts, (uint32_t) limit[n].sum, a->s.positions[n],
-											 a->s.sums[n],       0,                       limit[n].luts};
+				found[n] = (bqk_scan_found) {
+					a->queries[q].luts, (uint32_t) limit[n].sum, a->s.positions[n], a->s.sums[n], 0, limit[n].luts};
 				who[n++] = q;
 			}
 		}

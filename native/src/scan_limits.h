@@ -9,7 +9,7 @@
 /* Of one query in one run. */
 typedef struct bqk_scan_limits
 {
-	int64_t sum; /* the largest; -1 if no code of the segment has a chance */
+	int64_t sum;      /* the largest; -1 if no code of the segment has a chance */
 	uint8_t luts[32]; /* of the row of factors */
 } bqk_scan_limits;
 

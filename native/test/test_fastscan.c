@@ -136,7 +136,9 @@ static void
 fill(int kind, size_t n_lookups, uint64_t *state)
 {
 	for (size_t i = 0; i < sizeof(blocks); i++)
-		blocks[i] = kind == RANDOM || kind == LARGE || kind == CUT ? (uint8_t) random_bits(state) : kind == FULL ? 255 : 0;
+		blocks[i] = kind == RANDOM || kind == LARGE || kind == CUT ? (uint8_t) random_bits(state)
+					: kind == FULL                                 ? 255
+																   : 0;
 	for (size_t q = 0; q < BQK_SCAN_GROUP; q++)
 		for (size_t m = 0; m < n_lookups; m++)
 			for (size_t j = 0; j < 16; j++)
@@ -178,8 +180,8 @@ sums_equal_their_definition_and_stay_in_bounds(void)
 			}
 }
 
-/* What fastscan.h derives: codes reach 65,535 at most, and a look-up is off by half a step where it is not cut off, which
- * is only to be where it stands out of its chunk. Random codes are hardly ever cut off. */
+/* What fastscan.h derives: codes reach 65,535 at most, and a look-up is off by half a step where it is not cut off,
+ * which is only to be where it stands out of its chunk. Random codes are hardly ever cut off. */
 static void
 rounded_tables_cannot_overflow(void)
 {
@@ -232,7 +234,8 @@ rounded_tables_cannot_overflow(void)
 					{
 						uint32_t reached = 0;
 
-						for (chunk = 0; chunk < BQK_SCAN_CHUNK && m + chunk < (m < 4 * n_trellis ? 4 * n_trellis : n_lookups);
+						for (chunk = 0;
+							 chunk < BQK_SCAN_CHUNK && m + chunk < (m < 4 * n_trellis ? 4 * n_trellis : n_lookups);
 							 chunk++)
 							reached += luts[0][(m + chunk) * 16 + random_bits(&state) % 16];
 						n_cut += reached > 255;
