@@ -31,6 +31,8 @@ from bqcore.datasets import Dataset, read
 from bqcore.evaluation import exact_search, recall
 
 BATCHES = (1, 64)
+# Queries in a turn.
+QUERIES = 64
 OVERSAMPLING = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 30, 40)
 TARGET = 0.99
 # Queries whose neighbours among jittered rows are searched exactly.
@@ -62,7 +64,7 @@ def times(
     for number in range(rounds + 1):
         for name, system in built.items():
             for batch in BATCHES:
-                n_queries = batch if number == 0 else 64 if batch > 1 else 16
+                n_queries = batch if number == 0 else QUERIES
                 one = measured(system, Q, k, batch, n_queries) / n * 1e9
                 if number:  # the first round warms up
                     found.setdefault((name, batch), []).append(one)
@@ -166,7 +168,7 @@ def scaling(metric: str, X: Float32Array, Q: Float32Array, options: Any) -> dict
     walls: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(options.rounds + 1):
         for n, system in built.items():
-            us[n].append(measured(system, Q, 10, 1, 16) * 1e6)
+            us[n].append(measured(system, Q, 10, 1, QUERIES) * 1e6)
         for n_threads in walls:
             start = time.perf_counter()
             built[sizes[-1]].index.search(Q[:256], 10, n_threads=n_threads)

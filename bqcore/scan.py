@@ -33,10 +33,6 @@ from bqcore.scan_view import View
 #: Default width of the first stage's bound in standard deviations.
 EPS0 = 2.0
 
-# The first stage is chosen for a bound that loses next to nothing: at a narrow one short stages would win by
-# losing more.
-_TRIAL_EPS0 = 2.5
-
 # Neighbours that the first stage is chosen for where a tier rescores: ten, at the default oversampling.
 _TIER_CANDIDATES = 50
 
@@ -164,7 +160,7 @@ class ScanIndex:
         """Return how many of the codes a search reads whole with this plan, on average."""
         self = cls.__new__(cls)
         self._init(quantizer, codes, codec_view, plan, plans)
-        return float(self.search(Q, k, eps0=_TRIAL_EPS0).n_estimated.mean())
+        return float(self.search(Q, k).n_estimated.mean())
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write codes and layout to a file that `open` maps; the tier is not written.
