@@ -164,25 +164,24 @@ def scaling(metric: str, X: Float32Array, Q: Float32Array, options: Any) -> dict
     for n in sizes:
         built[n] = Ours(RaBitQ(bits=1, metric=metric))
         built[n].build(X[:50_000], X[:n])
-    us: dict[int, list[float]] = {n: [] for n in sizes}
+    us: dict[tuple[int, int], list[float]] = {(n, batch): [] for n in sizes for batch in BATCHES}
     walls: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(options.rounds + 1):
         for n, system in built.items():
-            us[n].append(measured(system, Q, 10, 1, QUERIES) * 1e6)
+            for batch in BATCHES:
+                us[n, batch].append(measured(system, Q, 10, batch, QUERIES) * 1e6)
         for n_threads in walls:
             start = time.perf_counter()
             built[sizes[-1]].index.search(Q[:256], 10, n_threads=n_threads)
             walls[n_threads].append(time.perf_counter() - start)
-    found = {n: float(np.median(all_[1:])) for n, all_ in us.items()}
-    fitted = np.polynomial.Polynomial.fit(sizes, [found[n] for n in sizes], 1)
-    left = np.array([found[n] - fitted(n) for n in sizes])
-    total = np.array([found[n] for n in sizes])
     threads = {n: float(np.median(all_[1:])) for n, all_ in walls.items()}
-    return {
-        "us_per_query": found,
-        "r_squared": float(1 - left.var() / total.var()) if len(sizes) > 2 else None,
-        "speedup_of_2_threads": threads[1] / threads[2],
-    }
+    found: dict[str, Any] = {"speedup_of_2_threads": threads[1] / threads[2]}
+    for batch in BATCHES:
+        total = np.array([np.median(us[n, batch][1:]) for n in sizes])
+        left = total - np.polynomial.Polynomial.fit(sizes, total, 1)(np.array(sizes))
+        found[f"us_per_query_{batch}"] = dict(zip(sizes, total.tolist(), strict=True))
+        found[f"r_squared_{batch}"] = float(1 - left.var() / total.var()) if len(sizes) > 2 else None
+    return found
 
 
 def picture(rows: list[dict[str, Any]], path: Path, title: str) -> None:
