@@ -11,14 +11,18 @@ from bqcore.codec import Codec
 from bqcore.codes import Codes
 from bqcore.scan_stages import StagePlan
 
-# Rows and queries of the trial that chooses the first stage. What makes a code be read whole, and reading it,
-# takes as long as 4,600 look-ups of a scan beyond the cache and 12,000 in it: .18 us beside .04 and .015 ns,
-# with AVX2 at 384 dimensions.
+# Rows and queries of the trial that chooses the first stage.
 _TRIAL_ROWS = 1 << 14
 _TRIAL_SHARE = 16  # of many codes one in so many: what is read whole is extrapolated no further
 _TRIAL_MIN_ROWS = 1 << 12
 _TRIAL_QUERIES = 16
+
+# What makes a code be read whole, and reading it, takes as long as 12,000 look-ups of a scan in the caches
+# and 4,600 beyond them: .18 us beside .015 and .04 ns, with AVX2 at 384 dimensions. Half of it counts: rows
+# decoded from codes ask for twice as many codes as queries do, and more.
 _WHOLE_LOOKUPS = 6000
+_WHOLE_LOOKUPS_BEYOND = 2300
+_CACHED_NBYTES = 8 << 20  # as in native/src/scan.c
 
 
 def choose_plan(
@@ -49,6 +53,8 @@ def choose_plan(
     n = min(len(codes), max(_TRIAL_ROWS, len(codes) // _TRIAL_SHARE))
     some = codes[np.linspace(0, len(codes) - 1, n).astype(np.int64)]
     queries = quantizer.decode(some[np.linspace(0, n - 1, _TRIAL_QUERIES).astype(np.int64)])
+    cached = len(codes) * plans[0].stage.n_rows <= _CACHED_NBYTES
+    whole_lookups = _WHOLE_LOOKUPS if cached else _WHOLE_LOOKUPS_BEYOND
     costs = []
     for number, plan in enumerate(plans):
         # one more: the row that the query came from
@@ -56,5 +62,5 @@ def choose_plan(
         # the number read grows as a power of the number of codes: most are read while the threshold falls
         power = float(np.clip(np.log(found[0] / found[1]) / np.log(4), 0, 1))
         whole = found[0] * (len(codes) / n) ** power
-        costs.append(plan.stage.n_lookups + _WHOLE_LOOKUPS * whole / len(codes))
+        costs.append(plan.stage.n_lookups + whole_lookups * whole / len(codes))
     return int(np.argmin(costs))
