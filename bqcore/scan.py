@@ -69,7 +69,7 @@ class ScanResult:
     distances : ndarray of float64, shape (n_queries, k)
         Estimates in the unit of the metric, of the tier where there is one; inf beside id -1.
     n_estimated : ndarray of int64, shape (n_queries,)
-        Codes that were read in whole.
+        Codes that were read in whole, twice where a query was searched again.
     """
 
     ids: IdArray

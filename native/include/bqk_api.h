@@ -300,9 +300,10 @@ typedef struct bqk_scan_query
 } bqk_scan_query;
 
 /* The k best codes of some segments for n_queries queries, best first, ties by id: ids[n_queries][k], BQK_SCAN_NONE
- * where there are fewer, and their distances; n_full[n_queries] counts the codes estimated in full. A code's distance
- * is its estimate, or its bound where that is larger, so that results do not depend on the order of the search. filter:
- * NULL, or a bitmap of ids. work holds bqk_scan_work(n_queries, k) bytes, aligned to 8. */
+ * where there are fewer, and their distances; n_full[n_queries] counts the codes estimated in full, again where a query
+ * is searched again (scan.c). A code's distance is its estimate, or its bound where that is larger, so that results do
+ * not depend on the order of the search; codes in no order are searched fastest. filter: NULL, or a bitmap of ids. work
+ * holds bqk_scan_work(n_queries, k) bytes, aligned to 8. */
 size_t bqk_scan_work(size_t n_queries, size_t k);
 int bqk_scan_search(const bqk_scan *scan, size_t first_segment, size_t n_segments, const bqk_scan_query *queries,
 					size_t n_queries, size_t k, const uint8_t *filter, void *work, float *distances, uint32_t *ids,

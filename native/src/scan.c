@@ -300,7 +300,7 @@ start_over(search *a)
 		p->done = !(p->best.threshold > p->forecast);
 		if (p->done)
 			continue;
-		/* k codes are known not to exceed the threshold: all that can be among the best are found again */
+		/* k codes are known not to exceed the threshold, if it is finite: all of the best are found again */
 		p->best.n = p->near.n = 0;
 		p->nearest = p->near.threshold = p->best.threshold;
 		p->forecast = INFINITY;
