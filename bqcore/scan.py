@@ -39,6 +39,9 @@ _TIER_CANDIDATES = 50
 #: Queries that share a pass over the codes.
 BATCH = 64
 
+# Least blocks of a thread's range: to wake a thread takes .05 to .5 ms, as long as 30,000 to 300,000 codes.
+_RANGE_BLOCKS = 1 << 12
+
 _FLOAT32 = np.dtype(np.float32)
 
 _KIND = "bqcore scan index"
@@ -255,7 +258,8 @@ class ScanIndex:
         oversampling : float, default 5.0
             Candidates per wanted row that are rescored from the tier, if there is one.
         n_threads : int, default 1
-            Threads share the queries, or where there are fewer queries the codes.
+            Threads share the queries, or where there are fewer than two each the codes, if these are so many
+            (262,144 to a thread) that it pays.
 
         Returns
         -------
@@ -351,13 +355,18 @@ class ScanIndex:
 
     def _threaded(self, Q: Float32Array, found: ScanResult, wanted: _Wanted, n_threads: int) -> None:
         """Share the queries, or where there are few of them the segments of every batch."""
-        pool, n = _pool(n_threads), len(Q)
-        segments = self._index.blocks.segments
-        if n >= 2 * n_threads or wanted.listed is not None or len(segments) < n_threads:
-            step = min(BATCH, -(-n // n_threads))
+        n, segments = len(Q), self._index.blocks.segments
+        if n >= 2 * n_threads or wanted.listed is not None:
+            pool, step = _pool(n_threads), min(BATCH, -(-n // n_threads))
             work = partial(self._whole, Q, found, wanted, step=step)
             _wait([pool.submit(work, start) for start in range(0, n, step)])
             return
+        n_threads = min(n_threads, len(segments), len(self._laid_out["blocks"]) // _RANGE_BLOCKS)
+        if n_threads < 2:
+            for start in range(0, n, BATCH):
+                self._whole(Q, found, wanted, start, BATCH)
+            return
+        pool = _pool(n_threads)
         cuts = np.linspace(0, len(segments), n_threads + 1).astype(int).tolist()
         part = partial(self._part, Q, wanted)
         parts = _wait([pool.submit(part, (first, last - first)) for first, last in pairwise(cuts)])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bqcore import RaBitQ, ScanIndex, Tier, _kernels
+from bqcore import RaBitQ, ScanIndex, Tier, _kernels, scan
 from bqcore.evaluation import exact_search, recall
 from bqcore.pq import PQ
 from bqcore.saq import SAQ
@@ -166,7 +166,8 @@ def test_no_query_of_infinite_length_is_searched(clusters):
 
 
 @pytest.mark.parametrize("codec", [RaBitQ(bits=1), RaBitQ(bits=4, centroids=5), SAQ(bits=1)])
-def test_every_isa_thread_count_and_batch_gives_the_same(clusters, isa, codec):
+def test_every_isa_thread_count_and_batch_gives_the_same(clusters, isa, codec, monkeypatch):
+    monkeypatch.setattr(scan, "_RANGE_BLOCKS", 1)
     X, Q = clusters
     _, _, index = made(codec, X)
     found = index.search(Q, 15, eps0=2)
@@ -186,7 +187,8 @@ def test_every_isa_thread_count_and_batch_gives_the_same(clusters, isa, codec):
 
 @pytest.mark.parametrize("codec", [RaBitQ(bits=1), RaBitQ(bits=4), SAQ(bits=1, centroids=4)])
 @pytest.mark.parametrize("share", [0.5, 0.1, 0.03, 0.01, 0.001])
-def test_a_filter_is_brute_force_on_the_subset(clusters, codec, share):
+def test_a_filter_is_brute_force_on_the_subset(clusters, codec, share, monkeypatch):
+    monkeypatch.setattr(scan, "_RANGE_BLOCKS", 1)
     X, Q = clusters
     _, codes, index = made(codec, X)
     mask = np.zeros(len(X), dtype=bool)
@@ -211,7 +213,8 @@ def test_too_narrow_a_filter_leaves_places_empty(clusters):
 
 
 @pytest.mark.parametrize("codec", [RaBitQ(bits=1), RaBitQ(bits=4), SAQ(bits=1)])
-def test_no_order_of_the_rows_changes_what_is_found(codec):
+def test_no_order_of_the_rows_changes_what_is_found(codec, monkeypatch):
+    monkeypatch.setattr(scan, "_RANGE_BLOCKS", 1)  # threads share even so few codes
     rng = np.random.default_rng(5)
     X = rng.standard_normal((12_000, 40)).astype(np.float32) * rng.lognormal(sigma=0.5, size=40)
     X, Q = X.astype(np.float32), X[:6].astype(np.float32) + 0.1
@@ -228,11 +231,20 @@ def test_no_order_of_the_rows_changes_what_is_found(codec):
         estimates = codec.estimate(codes, Q)
         for k in (1, 10, 60):
             agrees(index, Q, k, best(estimates, k), estimates)
-        np.testing.assert_array_equal(
-            index.search(Q, 10, n_threads=2).distances, index.search(Q, 10).distances
-        )
+        for n in (1, 3, 6):
+            threads = index.search(Q[:n], 10, n_threads=2)
+            np.testing.assert_array_equal(threads.distances, index.search(Q[:n], 10).distances)
         n_estimated[name] = index.search(Q[0], 60).n_estimated[0]
     assert n_estimated["as they are"] < n_estimated["far first"]
+
+
+def test_threads_do_not_share_few_codes(clusters, monkeypatch):
+    X, Q = clusters
+    _, _, index = made(RaBitQ(), X)
+    expected = index.search(Q[:3], 5)
+    monkeypatch.setattr(scan, "_pool", lambda n_threads: pytest.fail(f"{n_threads} threads"))
+    for n in (1, 3):
+        np.testing.assert_array_equal(index.search(Q[:n], 5, n_threads=2).ids, expected.ids[:n])
 
 
 def test_a_search_for_more_rows_than_a_filter_allows_ends(clusters):
