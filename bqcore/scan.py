@@ -305,11 +305,19 @@ class ScanIndex:
             np.empty((n_queries, k), dtype=np.float64),
             np.empty(n_queries, dtype=np.int64),
         )
+        few = n_queries < 2 * n_threads and wanted.listed is None
+        if few and n_threads > 1:
+            n_threads = self._ranges(n_threads)
         if n_threads == 1:
             for start in range(0, n_queries, BATCH):
                 self._whole(queries, found, wanted, start, BATCH)
+        elif few:
+            self._by_range(queries, found, wanted, n_threads)
         else:
-            self._threaded(queries, found, wanted, n_threads)
+            step = min(BATCH, -(-n_queries // n_threads))
+            work = partial(self._whole, queries, found, wanted, step=step)
+            pool = _pool(n_threads)
+            _wait([pool.submit(work, start) for start in range(0, n_queries, step)])
         return found
 
     def _whole(self, Q: Float32Array, found: ScanResult, wanted: _Wanted, start: int, step: int) -> None:
@@ -353,20 +361,14 @@ class ScanIndex:
         except IndexError:
             return self._index.room(capacity, self._view.z_nbytes)
 
-    def _threaded(self, Q: Float32Array, found: ScanResult, wanted: _Wanted, n_threads: int) -> None:
-        """Share the queries, or where there are few of them the segments of every batch."""
-        n, segments = len(Q), self._index.blocks.segments
-        if n >= 2 * n_threads or wanted.listed is not None:
-            pool, step = _pool(n_threads), min(BATCH, -(-n // n_threads))
-            work = partial(self._whole, Q, found, wanted, step=step)
-            _wait([pool.submit(work, start) for start in range(0, n, step)])
-            return
-        n_threads = min(n_threads, len(segments), len(self._laid_out["blocks"]) // _RANGE_BLOCKS)
-        if n_threads < 2:
-            for start in range(0, n, BATCH):
-                self._whole(Q, found, wanted, start, BATCH)
-            return
-        pool = _pool(n_threads)
+    def _ranges(self, n_threads: int) -> int:
+        """Return how many ranges of codes are worth a thread each, at most so many."""
+        n_blocks = len(self._laid_out["blocks"])
+        return max(1, min(n_threads, len(self._index.blocks.segments), n_blocks // _RANGE_BLOCKS))
+
+    def _by_range(self, Q: Float32Array, found: ScanResult, wanted: _Wanted, n_threads: int) -> None:
+        """Search few queries, each thread a range of the segments."""
+        pool, segments = _pool(n_threads), self._index.blocks.segments
         cuts = np.linspace(0, len(segments), n_threads + 1).astype(int).tolist()
         part = partial(self._part, Q, wanted)
         parts = _wait([pool.submit(part, (first, last - first)) for first, last in pairwise(cuts)])

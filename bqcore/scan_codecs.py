@@ -35,7 +35,7 @@ class RaBitQView(View):
 
     def __init__(self, codec: RaBitQ) -> None:
         self.codec, self.bits, self.dim = codec, codec.bits_, codec.dim_
-        self.kind = "levels" if codec.bits_ in levels.PACKED_BITS else "planes"  # type: ignore[misc]
+        self.kind = "levels" if codec.bits_ in levels.PACKED_BITS else "planes"
         self.n_lists = len(codec.centroids_)
         self.z_nbytes = lib.bqk_query_nbytes(self.dim, 8)
         half = ((1 << self.bits) - 1) / 2
@@ -56,7 +56,8 @@ class RaBitQView(View):
             half=half,
         )
 
-    def plans(self, codes: Codes) -> list[StagePlan]:  # noqa: D102
+    def plans(self, codes: Codes) -> list[StagePlan]:
+        """Take the highest planes of all dimensions, at 1 bit the only plane of a part of them."""
         known = self.codec._levels(codes.packed[sample_rows(len(codes))]).astype(np.float64)
         if self.bits == 1:
             # the kernels are quickest with 12 rows of 8 dimensions at a time
@@ -97,7 +98,8 @@ class RaBitQView(View):
             float(variance.mean() / square) if square > 0 else 0.0,
         )
 
-    def factors(self, codes: Codes) -> npt.NDArray[np.void]:  # noqa: D102
+    def factors(self, codes: Codes) -> npt.NDArray[np.void]:
+        """Return the codec's own, as float32."""
         floats = self.codec._floats(codes)
         if floats.dtype == FACTORS_DTYPE:
             return np.ascontiguousarray(floats)
@@ -132,7 +134,8 @@ class SAQView(View):
             trellis=self.trellis,
         )
 
-    def plans(self, codes: Codes) -> list[StagePlan]:  # noqa: D102
+    def plans(self, codes: Codes) -> list[StagePlan]:
+        """Take the highest free bits, then those of the trellis too."""
         codec, rates = self.codec, self.codec.axis_bits_.astype(np.int64)
         step = codec.axis_deviation_.astype(np.float64)
         sample = codec._trellis.decode(np.ascontiguousarray(codes.packed[sample_rows(len(codes))])) / step
@@ -146,7 +149,8 @@ class SAQView(View):
         # those that leave next to nothing to the trellis, or most of the code, are not worth a trial
         return [plan for plan in found[:-1] if 0.05 < plan.open_share < _OPEN_SHARE] + found[-1:]
 
-    def factors(self, codes: Codes) -> npt.NDArray[np.void]:  # noqa: D102
+    def factors(self, codes: Codes) -> npt.NDArray[np.void]:
+        """Return the codec's own; in l2 f_add gains the squared length of the levels."""
         codec = self.codec
         out = np.empty(len(codes), dtype=FACTORS_DTYPE)
         f_add, scale = codec.factors_of(codes)

@@ -117,8 +117,9 @@ def arrange(
     n: int, factors: npt.NDArray[np.void] | None, lists: npt.NDArray[np.uint16] | None
 ) -> tuple[UInt32Array, npt.NDArray[np.void]]:
     """Return which code lies where, and the segments: blocks of codes of one list."""
-    groups = [_spread(n)]
-    if lists is not None:
+    if lists is None:
+        groups = [_spread(n)]
+    else:
         order = np.argsort(lists, kind="stable").astype(np.uint32)
         groups = np.split(order, np.flatnonzero(np.diff(lists[order])) + 1)
     ids, rows = [], []

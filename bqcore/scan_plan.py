@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from bqcore._native import lib
 from bqcore._validation import Float32Array
 from bqcore.codec import Codec
 from bqcore.codes import Codes
@@ -22,7 +23,6 @@ _TRIAL_QUERIES = 16
 # decoded from codes ask for twice as many codes as queries do, and more.
 _WHOLE_LOOKUPS = 6000
 _WHOLE_LOOKUPS_BEYOND = 2300
-_CACHED_NBYTES = 8 << 20  # as in native/src/scan.c
 
 
 def choose_plan(
@@ -53,7 +53,7 @@ def choose_plan(
     n = min(len(codes), max(_TRIAL_ROWS, len(codes) // _TRIAL_SHARE))
     some = codes[np.linspace(0, len(codes) - 1, n).astype(np.int64)]
     queries = quantizer.decode(some[np.linspace(0, n - 1, _TRIAL_QUERIES).astype(np.int64)])
-    cached = len(codes) * plans[0].stage.n_rows <= _CACHED_NBYTES
+    cached = len(codes) * plans[0].stage.n_rows <= lib.BQK_SCAN_CACHED_NBYTES
     whole_lookups = _WHOLE_LOOKUPS if cached else _WHOLE_LOOKUPS_BEYOND
     costs = []
     for number, plan in enumerate(plans):

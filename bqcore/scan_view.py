@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ class View(abc.ABC):
         How the kernels prepare queries; without it `prepare` does.
     """
 
-    kind: ClassVar[str]
+    kind: str
     bits: int
     dim: int
     n_lists: int

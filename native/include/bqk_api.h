@@ -212,6 +212,8 @@ int bqk_nearest_pairs(const float *x, const float *y, size_t n, const float *pai
 #define BQK_SCAN_BLOCK 64
 #define BQK_SCAN_NONE 0xffffffff
 #define BQK_SCAN_LOOKUPS 65536
+/* Blocks of more bytes lie beyond the caches. */
+#define BQK_SCAN_CACHED_NBYTES 8388608
 /* How a whole code's product with the query is had: levels at 1, 2, 4 or 8 bits; bit planes; trellis; 4-bit look-ups.
  */
 #define BQK_SCAN_LEVELS 1

@@ -14,8 +14,6 @@
 #define RUN_CODES (RUN_BLOCKS * BQK_SCAN_BLOCK)
 /* Codes that are fetched ahead of their estimates. */
 #define AHEAD 16
-/* Blocks of more bytes are fetched ahead of a single query: up to here the caches have them. */
-#define CACHED_NBYTES ((size_t) 8 << 20)
 
 /* Codes of a query that wait to be read whole. */
 #define WAITING 512
@@ -326,7 +324,8 @@ bqk_scan_search(const bqk_scan *scan, size_t first_segment, size_t n_segments, c
 	for (size_t i = first_segment; i < first_segment + n_segments; i++)
 		a.n_blocks += scan->segments[i].n_blocks;
 	a.rows = (bqk_scan_rows) {scan->blocks, 0, scan->n_rows, scan->n_trellis, scan->factor_bins ? 1 : 0, 0};
-	a.rows.ahead = a.n_blocks * (a.rows.n_rows + a.rows.n_factors) * BQK_SCAN_BLOCK > CACHED_NBYTES;
+	/* fetched ahead of a single query: up to there the caches have them */
+	a.rows.ahead = a.n_blocks * (a.rows.n_rows + a.rows.n_factors) * BQK_SCAN_BLOCK > BQK_SCAN_CACHED_NBYTES;
 	do
 		for (size_t i = first_segment; i < first_segment + n_segments; i++)
 		{

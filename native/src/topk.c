@@ -82,21 +82,6 @@ select_smallest(uint64_t *e, size_t n, size_t k)
 	}
 }
 
-void
-bqk_topk_compact(bqk_topk *t)
-{
-	uint64_t largest = 0;
-
-	if (t->n < t->k || (t->n == t->k && t->threshold < INFINITY)) /* nothing came since the last time */
-		return;
-	if (t->n > t->k)
-		select_smallest(t->entries, t->n, t->k);
-	t->n = t->k;
-	for (size_t i = 0; i < t->k; i++)
-		largest = t->entries[i] > largest ? t->entries[i] : largest;
-	t->threshold = bqk_topk_distance(largest);
-}
-
 float
 bqk_topk_nth(bqk_topk *t, size_t j)
 {
@@ -107,6 +92,15 @@ bqk_topk_nth(bqk_topk *t, size_t j)
 	for (size_t i = 0; i < j; i++)
 		largest = t->entries[i] > largest ? t->entries[i] : largest;
 	return bqk_topk_distance(largest);
+}
+
+void
+bqk_topk_compact(bqk_topk *t)
+{
+	if (t->n < t->k || (t->n == t->k && t->threshold < INFINITY)) /* nothing came since the last time */
+		return;
+	t->threshold = bqk_topk_nth(t, t->k);
+	t->n = t->k;
 }
 
 size_t

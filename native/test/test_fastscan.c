@@ -193,7 +193,7 @@ rounded_tables_cannot_overflow(void)
 			for (int one_large = 0; one_large < 2; one_large++)
 			{
 				size_t n_trellis = n_rows >= 6 ? n_rows / 2 : 0, n_lookups = 2 * n_rows + 2 * n_trellis, chunk = 0;
-				uint32_t total = 0, in_chunk = 0, n_cut = 0, n_sums = 0;
+				uint32_t total = 0, n_cut = 0, n_sums = 0;
 				double exact = 0.0, high_sum = 0.0;
 				float delta, top;
 
@@ -208,7 +208,7 @@ rounded_tables_cannot_overflow(void)
 					float high = values[m * 16];
 
 					if (m == 4 * n_trellis || chunk == BQK_SCAN_CHUNK)
-						chunk = in_chunk = 0;
+						chunk = 0;
 					for (size_t j = 0; j < 16; j++)
 					{
 						largest = luts[0][m * 16 + j] > largest ? luts[0][m * 16 + j] : largest;
@@ -225,7 +225,6 @@ rounded_tables_cannot_overflow(void)
 							CHECK(one_large);
 					}
 					high_sum += high;
-					in_chunk += largest;
 					total += largest;
 					chunk++;
 				}
