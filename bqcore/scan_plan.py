@@ -18,11 +18,13 @@ _TRIAL_SHARE = 16  # of many codes one in so many: what is read whole is extrapo
 _TRIAL_MIN_ROWS = 1 << 12
 _TRIAL_QUERIES = 16
 
-# What makes a code be read whole, and reading it, takes as long as 12,000 look-ups of a scan in the caches
-# and 4,600 beyond them: .18 us beside .015 and .04 ns, with AVX2 at 384 dimensions. Half of it counts: rows
-# decoded from codes ask for twice as many codes as queries do, and more.
-_WHOLE_LOOKUPS = 6000
-_WHOLE_LOOKUPS_BEYOND = 2300
+# What makes a code be read whole, and reading it, takes as long as so many look-ups of a scan: .1 us (RaBitQ)
+# to .2 us (SAQ) beside .013 ns in the caches and .04 ns beyond them, with AVX2 at 384 dimensions. Fewer, as
+# rows decoded from codes ask for up to twice as many as queries do.
+_WHOLE_LOOKUPS = 10000
+_WHOLE_LOOKUPS_BEYOND = 3300
+# Error of the rows that stand for queries, of what their codes leave of a Gaussian.
+_TRIAL_ERROR = 0.3
 
 
 def choose_plan(
@@ -34,8 +36,8 @@ def choose_plan(
 ) -> int:
     """Return the number of the first stage that takes least, on a sample of the codes.
 
-    Rows decoded from codes stand for queries. Reading a code whole counts as the look-ups that take its time:
-    where neighbours are hardly nearer than other rows, many codes pass a short first stage.
+    Rows decoded from codes, blurred, stand for queries. Reading a code whole counts as the look-ups that take
+    its time: where neighbours are hardly nearer than other rows, many codes pass a short first stage.
 
     Parameters
     ----------
@@ -52,7 +54,7 @@ def choose_plan(
         return len(plans) - 1
     n = min(len(codes), max(_TRIAL_ROWS, len(codes) // _TRIAL_SHARE))
     some = codes[np.linspace(0, len(codes) - 1, n).astype(np.int64)]
-    queries = quantizer.decode(some[np.linspace(0, n - 1, _TRIAL_QUERIES).astype(np.int64)])
+    queries = _blurred(quantizer.decode(some[np.linspace(0, n - 1, _TRIAL_QUERIES).astype(np.int64)]), codes)
     cached = len(codes) * plans[0].stage.n_rows <= lib.BQK_SCAN_CACHED_NBYTES
     whole_lookups = _WHOLE_LOOKUPS if cached else _WHOLE_LOOKUPS_BEYOND
     costs = []
@@ -64,3 +66,16 @@ def choose_plan(
         whole = found[0] * (len(codes) / n) ** power
         costs.append(plan.stage.n_lookups + whole_lookups * whole / len(codes))
     return int(np.argmin(costs))
+
+
+def _blurred(rows: Float32Array, codes: Codes) -> Float32Array:
+    """Return decoded rows with some of the error of codes, which is 4^-b of a Gaussian's variance at b bits.
+
+    Without it the coordinates of rows of 1-bit codes have one magnitude, the rounding of one look-up is that
+    of all, and searches read 20 times as many codes as those of queries do.
+    """
+    left = 4.0 ** (-8.0 * codes.packed.shape[1] / rows.shape[1])
+    spread = float(np.square(rows - rows.mean(axis=0)).mean())
+    noise = np.random.default_rng(0).standard_normal(rows.shape)
+    scale = float(np.sqrt(_TRIAL_ERROR * spread * left / (1.0 - left)))
+    return np.asarray(rows + scale * noise, dtype=np.float32)

@@ -74,20 +74,19 @@ typedef struct chunk
 
 /* Largest sum that need not be cut off. */
 static double
-reach_of(const chunk *c)
+reach_of(const chunk *c, double deviations)
 {
-	double likely = c->mean + BQK_SCAN_DEVIATIONS * sqrt(c->variance > 0.0 ? c->variance : 0.0);
-
-	/* squares may not be finite where ranges are */
-	return c->variance < INFINITY && likely < c->range ? likely : c->range;
+	/* squares may be infinite, or zero, where ranges are not */
+	return c->variance > 0.0 && c->variance < INFINITY ? c->mean + deviations * sqrt(c->variance) : c->range;
 }
 
-/* Trellis rows have four look-ups, other rows two; a chunk has BQK_SCAN_CHUNK of one sort. */
+/* Trellis rows have four look-ups, other rows two. */
 int
 bqk_scan_lut(const float *values, size_t n_rows, size_t n_trellis, uint8_t *luts, float *delta, float *top)
 {
 	size_t n_derived = 4 * n_trellis, n_lookups = 2 * n_rows + 2 * n_trellis, in_chunk = 0;
 	double largest = 0.0, all = 0.0, sum = 0.0, step;
+	int narrow = bqk_scan_is_narrow(n_rows, n_trellis);
 	chunk c = {0};
 	float high, inv;
 
@@ -104,16 +103,15 @@ bqk_scan_lut(const float *values, size_t n_rows, size_t n_trellis, uint8_t *luts
 		c.mean += (double) s.high - s.mean;
 		c.variance += s.variance;
 		in_chunk++;
-		if (m + 1 == n_derived || in_chunk == BQK_SCAN_CHUNK || m + 1 == n_lookups)
+		if ((!narrow && (m + 1 == n_derived || in_chunk == BQK_SCAN_CHUNK)) || m + 1 == n_lookups)
 		{
-			largest = fmax(largest, reach_of(&c));
+			largest = fmax(largest, reach_of(&c, narrow ? BQK_SCAN_DEVIATIONS_NARROW : BQK_SCAN_DEVIATIONS));
 			c = (chunk) {0};
 			in_chunk = 0;
 		}
 	}
 	/* 1e-6: entries are computed in float32 */
-	step = largest / (255.0 - 0.5 * BQK_SCAN_CHUNK);
-	step = fmax(step, all / (65535.0 - 255.0 - 0.5 * (double) n_lookups)) * (1.0 + 1e-6);
+	step = fmax(largest / 255.0, all / (65535.0 - 0.5 * (double) n_lookups)) * (1.0 + 1e-6);
 	if (!(step < 1e30))
 		return BQK_ERANGE;
 	*delta = (float) step;
@@ -128,7 +126,7 @@ bqk_scan_lut(const float *values, size_t n_rows, size_t n_trellis, uint8_t *luts
 		{
 			float entry = (high - values[m * 16 + j]) * inv + 0.5f;
 
-			luts[m * 16 + j] = (uint8_t) (int) (entry < 255.0f ? entry : 255.0f);
+			luts[m * 16 + j] = (uint8_t) (int) (entry < BQK_SCAN_ENTRY ? entry : BQK_SCAN_ENTRY);
 		}
 	}
 	return BQK_OK;
@@ -238,14 +236,9 @@ sum_of_code(const bqk_scan_rows *rows, const uint8_t *block, const bqk_scan_foun
 {
 	const uint8_t *lut = found->luts;
 	size_t n_trellis = rows->n_trellis;
+	int narrow = bqk_scan_is_narrow(rows->n_rows, n_trellis);
 	uint32_t sum = 0, chunk = 0;
 
-	if (rows->n_factors)
-	{
-		uint8_t bits = block[rows->n_rows * BQK_SCAN_BLOCK + c];
-
-		sum = found->factor_luts[bits & 15] + found->factor_luts[16 + (bits >> 4)];
-	}
 	for (size_t i = 0; i < n_trellis; i++, lut += 64)
 	{
 		uint8_t bits = block[i * BQK_SCAN_BLOCK + c];
@@ -253,7 +246,7 @@ sum_of_code(const bqk_scan_rows *rows, const uint8_t *block, const bqk_scan_foun
 		chunk += lut[bits & 15] + lut[16 + (bits >> 4)];
 		bits ^= trellis_byte(block, n_trellis, i + 1, c) ^ trellis_byte(block, n_trellis, i + 3, c);
 		chunk += lut[32 + (bits & 15)] + lut[48 + (bits >> 4)];
-		if (i + 1 == n_trellis || (i + 1) % BQK_SCAN_CHUNK_TRELLIS == 0)
+		if (!narrow && (i + 1 == n_trellis || (i + 1) % BQK_SCAN_CHUNK_TRELLIS == 0))
 			add_chunk(&sum, &chunk);
 	}
 	for (size_t i = n_trellis; i < rows->n_rows; i++, lut += 32)
@@ -261,10 +254,25 @@ sum_of_code(const bqk_scan_rows *rows, const uint8_t *block, const bqk_scan_foun
 		uint8_t bits = block[i * BQK_SCAN_BLOCK + c];
 
 		chunk += lut[bits & 15] + lut[16 + (bits >> 4)];
-		if (i + 1 == rows->n_rows || (i + 1 - n_trellis) % BQK_SCAN_CHUNK_ROWS == 0)
+		if (!narrow && (i + 1 == rows->n_rows || (i + 1 - n_trellis) % BQK_SCAN_CHUNK_ROWS == 0))
 			add_chunk(&sum, &chunk);
 	}
+	add_chunk(&sum, &chunk);
 	return sum;
+}
+
+/* The threshold of a code. */
+static uint32_t
+limit_of_code(const bqk_scan_rows *rows, const uint8_t *block, const bqk_scan_found *found, size_t c)
+{
+	uint8_t bits;
+	uint32_t by;
+
+	if (!rows->n_factors)
+		return found->threshold;
+	bits = block[rows->n_rows * BQK_SCAN_BLOCK + c];
+	by = (uint32_t) found->factor_luts[bits & 15] + found->factor_luts[16 + (bits >> 4)];
+	return by < found->threshold ? found->threshold - by : 0;
 }
 
 void
@@ -280,9 +288,10 @@ bqk_fastscan_scalar(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_q
 		for (size_t b = 0; b < rows->n_blocks; b++)
 			for (size_t c = 0; c < BQK_SCAN_BLOCK; c++)
 			{
-				uint32_t sum = sum_of_code(rows, rows->blocks + b * stride, f, c);
+				const uint8_t *block = rows->blocks + b * stride;
+				uint32_t sum = sum_of_code(rows, block, f, c);
 
-				if (sum > f->threshold)
+				if (sum > limit_of_code(rows, block, f, c))
 					continue;
 				f->positions[f->n] = (uint32_t) (b * BQK_SCAN_BLOCK + c);
 				f->sums[f->n++] = (uint16_t) sum;

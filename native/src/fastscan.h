@@ -9,30 +9,51 @@
  *     z1[i] = b[i] ^ b[i+1] ^ b[i+3],
  * is the exclusive or of three rows, two sub-codes more. Beyond the last such row lie the first ones shifted by a bit.
  *
- * A block may end with a row of factors (scan.c): its two look-ups are of their own, up to 255 together, in a chunk of
- * their own.
+ * A block may end with a row of factors (scan_limits.c), whose two look-ups lower the threshold of a code.
  *
- * Sums cannot overflow. Look-ups are added in 8 bits in chunks of at most BQK_SCAN_CHUNK, where a sum that would exceed
- * 255 is 255, then in 16 bits. A sum that was cut off says less of its code than it could, but nothing untrue: sums
- * bound distances from below. Entries of a look-up of range r are round((top - v) / delta) <= r / delta + 1/2, or 255
- * where that is less. For every chunk delta >= min(sum of r, mean + BQK_SCAN_DEVIATIONS deviations of the sum) / (255 -
- * BQK_SCAN_CHUNK / 2) with the mean and the deviation of random sub-codes, so that only far codes are cut off: a chunk
- * of 24 look-ups has the delta of one of 16 that are never. For all L look-ups delta >= (sum of r) / (65,535 - 255 - L
- * / 2), so that with the factors' 255 they reach 65,535 at most. */
+ * Look-ups are added in 8 bits, where a sum that would exceed 255 is 255: those of a stage of BQK_SCAN_NARROW look-ups
+ * at most, which are its sums, or chunks of BQK_SCAN_CHUNK of one sort, which are added in 16 bits. A sum that was cut
+ * off says less of its code than it could, but nothing untrue: sums bound distances from below. Entries of a look-up of
+ * range r are round((top - v) / delta) <= r / delta + 1/2, or BQK_SCAN_ENTRY where that is less: two of them do not
+ * pass 255. delta >= (mean + some deviations of the sum) / 255, of every chunk, with the mean and the deviation of
+ * random sub-codes, so that only far codes are cut off. 16 bits cannot overflow: for all L look-ups delta >= (sum of r)
+ * / (65,535 - L / 2).
+ *
+ * More look-ups in 8 bits have larger steps: L of four bits of one weight have steps of L / 64 of it, which add (L /
+ * 64)^2 / 48 of its variance to the sum's, 5 % with 96. */
 #ifndef BQK_FASTSCAN_H
 #define BQK_FASTSCAN_H
 
 #include "bqk.h"
 
-/* Rows per chunk: 24 look-ups, two of a row's nibbles or four where a derived plane comes with them. */
-#define BQK_SCAN_CHUNK_ROWS 12
-#define BQK_SCAN_CHUNK_TRELLIS 6
-#define BQK_SCAN_CHUNK 24
+#define BQK_SCAN_NARROW 96
+#define BQK_SCAN_CHUNK 48
+/* Its rows: two look-ups of a row's nibbles or four where a derived plane comes with them. */
+#define BQK_SCAN_CHUNK_ROWS 24
+#define BQK_SCAN_CHUNK_TRELLIS 12
+#define BQK_SCAN_ENTRY 127
+/* What a sum of 8 bits reaches above the mean. Of a whole stage only sums within the threshold count: half of all codes
+ * are within that of the first runs, hardly any within the last. */
 #define BQK_SCAN_DEVIATIONS 2.0
+#define BQK_SCAN_DEVIATIONS_NARROW 1.5
 /* Queries that share the look at a code's nibbles. */
 #define BQK_SCAN_GROUP 4
 
 #pragma GCC visibility push(hidden)
+
+/* Whether sums have 8 bits. */
+static inline int
+bqk_scan_is_narrow(size_t n_rows, size_t n_trellis)
+{
+	return n_rows + n_trellis <= BQK_SCAN_NARROW / 2;
+}
+
+/* Largest sum of a code. */
+static inline uint32_t
+bqk_scan_largest(size_t n_rows, size_t n_trellis)
+{
+	return bqk_scan_is_narrow(n_rows, n_trellis) ? UINT8_MAX : UINT16_MAX;
+}
 
 /* What a kernel reads. */
 typedef struct bqk_scan_rows
@@ -45,8 +66,9 @@ typedef struct bqk_scan_rows
 	int ahead;        /* whether to fetch what follows, also beyond these blocks */
 } bqk_scan_rows;
 
-/* Positions, counted from the first block, of the codes whose sum is at most the threshold, rising, and their sums;
- * there is room for every code. luts: 32 bytes to a row, 64 to a trellis row. */
+/* Positions, counted from the first block, of the codes whose sum is at most the threshold less the look-ups of their
+ * factors, or zero if those are more; rising, and their sums; there is room for every code. luts: 32 bytes to a row, 64
+ * to a trellis row; no entry exceeds BQK_SCAN_ENTRY, no threshold bqk_scan_largest. */
 typedef struct bqk_scan_found
 {
 	const uint8_t *luts;

@@ -52,6 +52,12 @@ halved(vec v)
 }
 
 static inline vec
+add8(vec a, vec b)
+{
+	return _mm256_add_epi8(a, b);
+}
+
+static inline vec
 sum8(vec a, vec b)
 {
 	return _mm256_adds_epu8(a, b);
@@ -92,28 +98,74 @@ odd16(vec v)
 	return _mm256_srli_epi16(v, 8);
 }
 
-/* Sums at most the limit, as masks of 16-bit numbers. */
 static inline vec
-within(vec v, vec limit)
+less8(vec a, vec b)
 {
-	return _mm256_cmpeq_epi16(_mm256_min_epu16(v, limit), v);
+	return _mm256_subs_epu8(a, b);
+}
+
+static inline vec
+less16(vec a, vec b)
+{
+	return _mm256_subs_epu16(a, b);
+}
+
+static inline vec
+all8(uint32_t x)
+{
+	return _mm256_set1_epi8((char) (uint8_t) x);
+}
+
+static inline vec
+all16(uint32_t x)
+{
+	return _mm256_set1_epi16((int16_t) (uint16_t) x);
 }
 
 static inline void
-emit(const vec *even, const vec *odd, uint32_t at, bqk_scan_found *found)
+emit8(const vec *sums, const vec *limits, uint32_t at, bqk_scan_found *found)
 {
-	vec limit = _mm256_set1_epi16((int16_t) (uint16_t) found->threshold), least = even[0];
+	vec over[VECTORS] = {less8(sums[0], limits[0]), less8(sums[1], limits[1])};
+	uint64_t mask = 0;
+	uint8_t lane[64];
+
+	if (!_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_min_epu8(over[0], over[1]), zero())))
+		return;
+	for (size_t v = 0; v < VECTORS; v++)
+	{
+		mask |= (uint64_t) (uint32_t) _mm256_movemask_epi8(_mm256_cmpeq_epi8(over[v], zero())) << 32 * v;
+		_mm256_storeu_si256((__m256i *) (lane + 32 * v), sums[v]);
+	}
+	for (; mask; mask &= mask - 1)
+	{
+		uint32_t c = (uint32_t) __builtin_ctzll(mask);
+
+		found->positions[found->n] = at + c;
+		found->sums[found->n++] = lane[c];
+	}
+}
+
+static inline void
+emit16(const vec *even, const vec *odd, const vec *even_limits, const vec *odd_limits, uint32_t at,
+	   bqk_scan_found *found)
+{
+	vec over[2][VECTORS], least = _mm256_set1_epi8(-1);
 
 	for (size_t v = 0; v < VECTORS; v++)
-		least = _mm256_min_epu16(least, _mm256_min_epu16(even[v], odd[v]));
-	if (!_mm256_movemask_epi8(within(least, limit)))
+	{
+		over[0][v] = less16(even[v], even_limits[v]);
+		over[1][v] = less16(odd[v], odd_limits[v]);
+		least = _mm256_min_epu16(least, _mm256_min_epu16(over[0][v], over[1][v]));
+	}
+	if (!_mm256_movemask_epi8(_mm256_cmpeq_epi16(least, zero())))
 		return;
 	for (size_t v = 0; v < VECTORS; v++)
 	{
 		/* codes 0-7 and 16-23, 8-15 and 24-31: what packing the masks brings into order */
 		vec a = _mm256_unpacklo_epi16(even[v], odd[v]), b = _mm256_unpackhi_epi16(even[v], odd[v]);
-		vec both = _mm256_packs_epi16(within(a, limit), within(b, limit));
-		uint32_t mask = (uint32_t) _mm256_movemask_epi8(both);
+		vec low = _mm256_cmpeq_epi16(_mm256_unpacklo_epi16(over[0][v], over[1][v]), zero());
+		vec high = _mm256_cmpeq_epi16(_mm256_unpackhi_epi16(over[0][v], over[1][v]), zero());
+		uint32_t mask = (uint32_t) _mm256_movemask_epi8(_mm256_packs_epi16(low, high));
 		uint16_t lane[32];
 
 		if (!mask)

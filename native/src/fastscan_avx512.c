@@ -58,6 +58,12 @@ halved(vec v)
 }
 
 static inline vec
+add8(vec a, vec b)
+{
+	return _mm512_add_epi8(a, b);
+}
+
+static inline vec
 sum8(vec a, vec b)
 {
 	return _mm512_adds_epu8(a, b);
@@ -102,11 +108,54 @@ odd16(vec v)
 	return _mm512_srli_epi16(v, 8);
 }
 
-static inline void
-emit(const vec *even, const vec *odd, uint32_t at, bqk_scan_found *found)
+static inline vec
+less8(vec a, vec b)
 {
-	vec limit = _mm512_set1_epi16((int16_t) (uint16_t) found->threshold);
-	__mmask32 mask[2] = {_mm512_cmple_epu16_mask(even[0], limit), _mm512_cmple_epu16_mask(odd[0], limit)};
+	return _mm512_subs_epu8(a, b);
+}
+
+static inline vec
+less16(vec a, vec b)
+{
+	return _mm512_subs_epu16(a, b);
+}
+
+static inline vec
+all8(uint32_t x)
+{
+	return _mm512_set1_epi8((char) (uint8_t) x);
+}
+
+static inline vec
+all16(uint32_t x)
+{
+	return _mm512_set1_epi16((int16_t) (uint16_t) x);
+}
+
+static inline void
+emit8(const vec *sums, const vec *limits, uint32_t at, bqk_scan_found *found)
+{
+	uint64_t mask = _mm512_cmple_epu8_mask(sums[0], limits[0]);
+	uint8_t lane[64];
+
+	if (!mask)
+		return;
+	_mm512_storeu_si512(lane, sums[0]);
+	for (; mask; mask &= mask - 1)
+	{
+		uint32_t c = (uint32_t) __builtin_ctzll(mask);
+
+		found->positions[found->n] = at + c;
+		found->sums[found->n++] = lane[c];
+	}
+}
+
+static inline void
+emit16(const vec *even, const vec *odd, const vec *even_limits, const vec *odd_limits, uint32_t at,
+	   bqk_scan_found *found)
+{
+	__mmask32 mask[2] = {_mm512_cmple_epu16_mask(even[0], even_limits[0]),
+						 _mm512_cmple_epu16_mask(odd[0], odd_limits[0])};
 	uint64_t all;
 	uint16_t lane[2][32];
 

@@ -5,12 +5,16 @@
  *     table(p)               16 bytes, repeated
  *     lookup(t, v)           entries of t by the low nibbles of v, whose high nibbles are zero
  *     low_nibbles(v), high_nibbles(v), halved(v)     v & 15, v >> 4, v >> 1 of bytes
+ *     add8(a, b)             sums of bytes, none above 255
  *     sum8(a, b)             sums of bytes, at most 255
  *     sum16(a, b), xor(a, b), zero()
  *     odd16(v)               odd bytes of v as 16-bit numbers
  *     even16(both, odd)      sums of even bytes, of sums of v as 16-bit numbers and of odd16(v)
  *     pin(v)                 makes the compiler compute *v here
- *     emit(even, odd, at, found)    appends what does not exceed the threshold
+ *     less8(a, b), less16(a, b)    differences, at least 0
+ *     all8(x), all16(x)      registers of one number
+ *     emit8(sums, limits, at, found)    appends what does not exceed its limit
+ *     emit16(even, odd, even_limits, odd_limits, at, found)
  * Sums stay in range by what fastscan.h derives. */
 #include "fastscan.h"
 
@@ -19,10 +23,10 @@
 #define AHEAD_ROWS 128
 
 /* both: pairs of bytes as 16-bit numbers, modulo 2^16, so that widening need not part the even ones. */
-typedef struct sums
+typedef struct wide_sums
 {
-	vec bytes[VECTORS], both[VECTORS], odd[VECTORS];
-} sums;
+	vec both[VECTORS], odd[VECTORS];
+} wide_sums;
 
 /* A fetch may name any address: the last ones lie beyond the blocks. */
 static inline __attribute__((always_inline)) void
@@ -31,29 +35,41 @@ fetch_ahead(const uint8_t *row)
 	__builtin_prefetch((const void *) ((uintptr_t) row + AHEAD_ROWS * BQK_SCAN_BLOCK));
 }
 
+static inline __attribute__((always_inline)) void
+clear(vec (*bytes)[VECTORS], size_t n_queries)
+{
+	for (size_t q = 0; q < n_queries; q++)
+		for (size_t v = 0; v < VECTORS; v++)
+			bytes[q][v] = zero();
+}
+
 /* Ends a chunk, the first of a block or another. */
 static inline __attribute__((always_inline)) void
-widen(sums *s, size_t n_queries, int is_first)
+widen(wide_sums *s, vec (*bytes)[VECTORS], size_t n_queries, int is_first)
 {
 	for (size_t q = 0; q < n_queries; q++)
 		for (size_t v = 0; v < VECTORS; v++)
 		{
-			vec both = s[q].bytes[v], odd = odd16(both);
+			vec both = bytes[q][v], odd = odd16(both);
 
 			s[q].both[v] = is_first ? both : sum16(s[q].both[v], both);
 			s[q].odd[v] = is_first ? odd : sum16(s[q].odd[v], odd);
-			s[q].bytes[v] = zero();
 		}
+	clear(bytes, n_queries);
 }
 
-/* One table, the sub-codes of all codes of a block. */
+/* Two tables, the sub-codes of all codes of a block. Sums that saturate share their execution units with look-ups on
+ * Zen 3, others do not: half of them are others, .95 of the time. */
 static inline __attribute__((always_inline)) void
-add(sums *s, const uint8_t *lut, const vec *nibbles)
+add_pair(vec *bytes, const uint8_t *luts, const vec *low, const vec *high)
 {
-	vec t = table(lut);
+	vec t = table(luts), u = table(luts + 16);
 
 	for (size_t v = 0; v < VECTORS; v++)
-		s->bytes[v] = sum8(s->bytes[v], lookup(t, nibbles[v]));
+	{
+		bytes[v] = sum8(bytes[v], add8(lookup(t, low[v]), lookup(u, high[v])));
+		pin(bytes + v); /* row by row: all look-ups of several rows would not fit the registers */
+	}
 }
 
 static inline __attribute__((always_inline)) void
@@ -79,11 +95,13 @@ trellis_row(const uint8_t *block, size_t n_trellis, size_t i, vec *out)
 }
 
 static inline __attribute__((always_inline)) void
-add_trellis_row(sums *s, const uint8_t *block, size_t n_trellis, size_t i, const bqk_scan_found *found,
-				size_t n_queries)
+add_trellis_row(vec (*bytes)[VECTORS], const uint8_t *block, size_t n_trellis, size_t i, const bqk_scan_found *found,
+				size_t n_queries, int ahead)
 {
 	vec row[VECTORS], low[VECTORS], high[VECTORS], derived_low[VECTORS], derived_high[VECTORS], next[2][VECTORS];
 
+	if (ahead)
+		fetch_ahead(block + i * BQK_SCAN_BLOCK);
 	trellis_row(block, n_trellis, i, row);
 	trellis_row(block, n_trellis, i + 1, next[0]);
 	trellis_row(block, n_trellis, i + 3, next[1]);
@@ -98,130 +116,176 @@ add_trellis_row(sums *s, const uint8_t *block, size_t n_trellis, size_t i, const
 	}
 	for (size_t q = 0; q < n_queries; q++)
 	{
-		const uint8_t *lut = found[q].luts + i * 64;
-
-		add(s + q, lut, low);
-		add(s + q, lut + 16, high);
-		add(s + q, lut + 32, derived_low);
-		add(s + q, lut + 48, derived_high);
+		add_pair(bytes[q], found[q].luts + i * 64, low, high);
+		add_pair(bytes[q], found[q].luts + i * 64 + 32, derived_low, derived_high);
 	}
 }
 
 static inline __attribute__((always_inline)) void
-add_plain_row(sums *s, const uint8_t *plain, size_t i, const bqk_scan_found *found, size_t n_trellis, size_t n_queries,
-			  int ahead)
+add_row(vec (*bytes)[VECTORS], const uint8_t *row, const uint8_t *const *luts, size_t n_queries, int ahead)
 {
 	vec low[VECTORS], high[VECTORS];
 
 	if (ahead)
-		fetch_ahead(plain + i * BQK_SCAN_BLOCK);
-	split(plain + i * BQK_SCAN_BLOCK, low, high);
+		fetch_ahead(row);
+	split(row, low, high);
 	for (size_t q = 0; q < n_queries; q++)
-	{
-		const uint8_t *lut = found[q].luts + n_trellis * 64 + i * 32;
+		add_pair(bytes[q], luts[q], low, high);
+}
 
-		add(s + q, lut, low);
-		add(s + q, lut + 16, high);
-		/* sums row by row: a tree of all look-ups of a chunk would not fit the registers */
-		for (size_t v = 0; v < VECTORS; v++)
-			pin(s[q].bytes + v);
+/* Rows in turn, and their tables, which luts then lie behind. */
+static inline __attribute__((always_inline)) void
+add_rows(vec (*bytes)[VECTORS], const uint8_t *rows, size_t n_rows, const uint8_t **luts, size_t n_queries, int ahead)
+{
+	for (; n_rows >= 4; n_rows -= 4)
+#pragma GCC unroll 4
+		for (size_t i = 0; i < 4; i++, rows += BQK_SCAN_BLOCK)
+		{
+			add_row(bytes, rows, luts, n_queries, ahead);
+			for (size_t q = 0; q < n_queries; q++)
+				luts[q] += 32;
+		}
+	for (; n_rows > 0; n_rows--, rows += BQK_SCAN_BLOCK)
+	{
+		add_row(bytes, rows, luts, n_queries, ahead);
+		for (size_t q = 0; q < n_queries; q++)
+			luts[q] += 32;
 	}
 }
 
+/* Tables of the first row that is not of a trellis. */
 static inline __attribute__((always_inline)) void
-scan(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries, int ahead)
+plain_tables(const uint8_t **luts, const bqk_scan_found *found, size_t n_queries, size_t n_trellis)
 {
-	size_t n_trellis = rows->n_trellis, n_plain = rows->n_rows - n_trellis;
-	size_t stride = (rows->n_rows + rows->n_factors) * BQK_SCAN_BLOCK;
+	for (size_t q = 0; q < n_queries; q++)
+		luts[q] = found[q].luts + n_trellis * 64;
+}
 
-	for (size_t b = 0; b < rows->n_blocks; b++)
+/* What the factors of a block's codes lower a query's threshold by. */
+static inline __attribute__((always_inline)) void
+lowered_by(vec *by, const uint8_t *luts, const vec *low, const vec *high)
+{
+	vec t = table(luts), u = table(luts + 16);
+
+	for (size_t v = 0; v < VECTORS; v++)
+		by[v] = add8(lookup(t, low[v]), lookup(u, high[v]));
+}
+
+/* Sums of 8 bits. */
+static inline __attribute__((always_inline)) void
+scan_narrow(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries, int ahead)
+{
+	size_t n_trellis = rows->n_trellis;
+	const uint8_t *block = rows->blocks, *luts[BQK_SCAN_GROUP];
+
+	for (size_t b = 0; b < rows->n_blocks; b++, block += (rows->n_rows + rows->n_factors) * BQK_SCAN_BLOCK)
 	{
-		const uint8_t *block = rows->blocks + b * stride;
-		const uint8_t *plain = block + n_trellis * BQK_SCAN_BLOCK;
-		sums s[BQK_SCAN_GROUP];
+		vec bytes[BQK_SCAN_GROUP][VECTORS], low[VECTORS], high[VECTORS];
 
+		clear(bytes, n_queries);
+		for (size_t i = 0; i < n_trellis; i++)
+			add_trellis_row(bytes, block, n_trellis, i, found, n_queries, ahead);
+		plain_tables(luts, found, n_queries, n_trellis);
+		add_rows(bytes, block + n_trellis * BQK_SCAN_BLOCK, rows->n_rows - n_trellis, luts, n_queries, ahead);
+		if (rows->n_factors)
+			split(block + rows->n_rows * BQK_SCAN_BLOCK, low, high);
 		for (size_t q = 0; q < n_queries; q++)
+		{
+			vec limits[VECTORS], by[VECTORS];
+
 			for (size_t v = 0; v < VECTORS; v++)
-				s[q].bytes[v] = zero();
-		for (size_t first = 0; first < n_trellis; first += BQK_SCAN_CHUNK_TRELLIS)
-		{
-			size_t last = first + BQK_SCAN_CHUNK_TRELLIS < n_trellis ? first + BQK_SCAN_CHUNK_TRELLIS : n_trellis;
-
-			for (size_t i = first; i < last; i++)
+				limits[v] = all8(found[q].threshold);
+			if (rows->n_factors)
 			{
-				if (ahead)
-					fetch_ahead(block + i * BQK_SCAN_BLOCK);
-				add_trellis_row(s, block, n_trellis, i, found, n_queries);
+				lowered_by(by, found[q].factor_luts, low, high);
+				for (size_t v = 0; v < VECTORS; v++)
+					limits[v] = less8(limits[v], by[v]);
 			}
-			if (first == 0)
-				widen(s, n_queries, 1);
-			else
-				widen(s, n_queries, 0);
+			emit8(bytes[q], limits, (uint32_t) (b * BQK_SCAN_BLOCK), found + q);
 		}
-		for (size_t first = 0; first < n_plain; first += BQK_SCAN_CHUNK_ROWS)
-		{
-			size_t last = first + BQK_SCAN_CHUNK_ROWS;
+	}
+}
 
-			if (last <= n_plain) /* their number is a constant */
-#pragma GCC unroll 12
-				for (size_t i = first; i < first + BQK_SCAN_CHUNK_ROWS; i++)
-					add_plain_row(s, plain, i, found, n_trellis, n_queries, ahead);
-			else if (n_queries > 1) /* .96 of the time; a single query is a little slower so */
-#pragma GCC unroll 4
-				for (size_t i = first; i < n_plain; i++)
-					add_plain_row(s, plain, i, found, n_trellis, n_queries, ahead);
-			else
-				for (size_t i = first; i < n_plain; i++)
-					add_plain_row(s, plain, i, found, n_trellis, n_queries, ahead);
-			if (first + n_trellis == 0)
-				widen(s, n_queries, 1);
-			else
-				widen(s, n_queries, 0);
+/* Sums of 16 bits, of chunks of 8. */
+static inline __attribute__((always_inline)) void
+scan_wide(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries, int ahead)
+{
+	size_t n_trellis = rows->n_trellis, n_plain = rows->n_rows - n_trellis, last;
+	const uint8_t *block = rows->blocks, *luts[BQK_SCAN_GROUP];
+
+	for (size_t b = 0; b < rows->n_blocks; b++, block += (rows->n_rows + rows->n_factors) * BQK_SCAN_BLOCK)
+	{
+		const uint8_t *plain = block + n_trellis * BQK_SCAN_BLOCK;
+		wide_sums s[BQK_SCAN_GROUP];
+		vec bytes[BQK_SCAN_GROUP][VECTORS], low[VECTORS], high[VECTORS];
+
+		clear(bytes, n_queries);
+		for (size_t i = 0; i < n_trellis; i = last)
+		{
+			last = i + BQK_SCAN_CHUNK_TRELLIS < n_trellis ? i + BQK_SCAN_CHUNK_TRELLIS : n_trellis;
+			for (size_t j = i; j < last; j++)
+				add_trellis_row(bytes, block, n_trellis, j, found, n_queries, ahead);
+			widen(s, bytes, n_queries, i == 0);
+		}
+		plain_tables(luts, found, n_queries, n_trellis);
+		for (size_t i = 0; i < n_plain; i = last)
+		{
+			last = i + BQK_SCAN_CHUNK_ROWS < n_plain ? i + BQK_SCAN_CHUNK_ROWS : n_plain;
+			add_rows(bytes, plain + i * BQK_SCAN_BLOCK, last - i, luts, n_queries, ahead);
+			widen(s, bytes, n_queries, i + n_trellis == 0);
 		}
 		if (rows->n_factors)
-		{
-			vec low[VECTORS], high[VECTORS];
-
 			split(block + rows->n_rows * BQK_SCAN_BLOCK, low, high);
-			for (size_t q = 0; q < n_queries; q++)
-			{
-				add(s + q, found[q].factor_luts, low);
-				add(s + q, found[q].factor_luts + 16, high);
-			}
-			widen(s, n_queries, 0);
-		}
 		for (size_t q = 0; q < n_queries; q++)
 		{
+			vec even[VECTORS], odd[VECTORS], by[VECTORS];
+
+			for (size_t v = 0; v < VECTORS; v++)
+				even[v] = odd[v] = all16(found[q].threshold);
+			if (rows->n_factors)
+			{
+				lowered_by(by, found[q].factor_luts, low, high);
+				for (size_t v = 0; v < VECTORS; v++)
+				{
+					even[v] = less16(even[v], even16(by[v], odd16(by[v])));
+					odd[v] = less16(odd[v], odd16(by[v]));
+				}
+			}
 			for (size_t v = 0; v < VECTORS; v++)
 				s[q].both[v] = even16(s[q].both[v], s[q].odd[v]);
-			emit(s[q].both, s[q].odd, (uint32_t) (b * BQK_SCAN_BLOCK), found + q);
+			emit16(s[q].both, s[q].odd, even, odd, (uint32_t) (b * BQK_SCAN_BLOCK), found + q);
 		}
 	}
 }
 
-/* The number of queries is a constant in each copy, so that sums stay in registers. Several queries take so long for a
- * row that the hardware keeps up. */
+/* The number of queries is a constant in each copy, so that sums stay in registers; a copy to a function, or there are
+ * too few for all. Several queries take so long for a row that the hardware keeps up. */
+#define COPY(name, scan, n_queries, ahead)                                                                             \
+	static __attribute__((noinline)) void name(const bqk_scan_rows *rows, bqk_scan_found *found)                       \
+	{                                                                                                                  \
+		scan(rows, found, n_queries, ahead);                                                                           \
+	}
+
+COPY(narrow_one, scan_narrow, 1, 0)
+COPY(narrow_one_ahead, scan_narrow, 1, 1)
+COPY(narrow_two, scan_narrow, 2, 0)
+COPY(narrow_three, scan_narrow, 3, 0)
+COPY(narrow_four, scan_narrow, 4, 0)
+COPY(wide_one, scan_wide, 1, 0)
+COPY(wide_one_ahead, scan_wide, 1, 1)
+COPY(wide_two, scan_wide, 2, 0)
+COPY(wide_three, scan_wide, 3, 0)
+COPY(wide_four, scan_wide, 4, 0)
+
 static void
 scan_groups(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries)
 {
+	static void (*const copies[2][BQK_SCAN_GROUP + 1])(const bqk_scan_rows *, bqk_scan_found *) = {
+		{narrow_one_ahead, narrow_one, narrow_two, narrow_three, narrow_four},
+		{wide_one_ahead, wide_one, wide_two, wide_three, wide_four}};
+	int wide = !bqk_scan_is_narrow(rows->n_rows, rows->n_trellis);
+
 	for (size_t q = 0; q < n_queries; q++)
 		found[q].n = 0;
-	switch (n_queries)
-	{
-	case 1:
-		if (rows->ahead)
-			scan(rows, found, 1, 1);
-		else
-			scan(rows, found, 1, 0);
-		break;
-	case 2:
-		scan(rows, found, 2, 0);
-		break;
-	case 3:
-		scan(rows, found, 3, 0);
-		break;
-	case 4:
-		scan(rows, found, 4, 0);
-		break;
-	}
+	copies[wide][n_queries == 1 && rows->ahead ? 0 : n_queries](rows, found);
 }

@@ -45,6 +45,12 @@ halved(vec v)
 }
 
 static inline vec
+add8(vec a, vec b)
+{
+	return vaddq_u8(a, b);
+}
+
+static inline vec
 sum8(vec a, vec b)
 {
 	return vqaddq_u8(a, b);
@@ -85,20 +91,70 @@ odd16(vec v)
 	return vreinterpretq_u8_u16(vshrq_n_u16(vreinterpretq_u16_u8(v), 8));
 }
 
+static inline vec
+less8(vec a, vec b)
+{
+	return vqsubq_u8(a, b);
+}
+
+static inline vec
+less16(vec a, vec b)
+{
+	return vreinterpretq_u8_u16(vqsubq_u16(vreinterpretq_u16_u8(a), vreinterpretq_u16_u8(b)));
+}
+
+static inline vec
+all8(uint32_t x)
+{
+	return vdupq_n_u8((uint8_t) x);
+}
+
+static inline vec
+all16(uint32_t x)
+{
+	return vreinterpretq_u8_u16(vdupq_n_u16((uint16_t) x));
+}
+
 static inline void
-emit(const vec *even, const vec *odd, uint32_t at, bqk_scan_found *found)
+emit8(const vec *sums, const vec *limits, uint32_t at, bqk_scan_found *found)
+{
+	for (size_t v = 0; v < VECTORS; v++)
+	{
+		uint8x16_t over = vqsubq_u8(sums[v], limits[v]);
+		uint8_t lane[16], by[16];
+
+		if (vminvq_u8(over) > 0)
+			continue;
+		vst1q_u8(lane, sums[v]);
+		vst1q_u8(by, over);
+		for (uint32_t c = 0; c < 16; c++)
+			if (by[c] == 0)
+			{
+				found->positions[found->n] = at + (uint32_t) v * 16 + c;
+				found->sums[found->n++] = lane[c];
+			}
+	}
+}
+
+static inline void
+emit16(const vec *even, const vec *odd, const vec *even_limits, const vec *odd_limits, uint32_t at,
+	   bqk_scan_found *found)
 {
 	for (size_t v = 0; v < VECTORS; v++)
 	{
 		uint16x8_t a = vreinterpretq_u16_u8(even[v]), b = vreinterpretq_u16_u8(odd[v]);
-		uint16_t lane[16];
+		uint16x8_t over[2] = {vqsubq_u16(a, vreinterpretq_u16_u8(even_limits[v])),
+							  vqsubq_u16(b, vreinterpretq_u16_u8(odd_limits[v]))};
+		uint16_t lane[16], by[16];
 
-		if (vminvq_u16(vminq_u16(a, b)) > found->threshold)
+		if (vminvq_u16(vminq_u16(over[0], over[1])) > 0)
 			continue;
 		vst1q_u16(lane, vzip1q_u16(a, b));
 		vst1q_u16(lane + 8, vzip2q_u16(a, b));
+		vst1q_u16(by, vzip1q_u16(over[0], over[1]));
+		vst1q_u16(by + 8, vzip2q_u16(over[0], over[1]));
 		for (uint32_t c = 0; c < 16; c++)
-			if (lane[c] <= found->threshold)
+			if (by[c] == 0)
 			{
 				found->positions[found->n] = at + (uint32_t) v * 16 + c;
 				found->sums[found->n++] = lane[c];

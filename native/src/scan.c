@@ -145,20 +145,10 @@ bound_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_que
 			const uint8_t *filter, const bqk_scan_found *found, size_t rank, progress *p)
 {
 	size_t first = first_block * BQK_SCAN_BLOCK, n = 0, kept = 0;
-	size_t stride = (scan->n_rows + 1) * BQK_SCAN_BLOCK;
-	const uint8_t *factor_rows =
-		scan->factor_bins ? scan->blocks + first_block * stride + scan->n_rows * BQK_SCAN_BLOCK : NULL;
 	uint32_t *ids = found->positions;
 
 	for (size_t i = 0; i < found->n; i++)
 	{
-		if (factor_rows)
-		{
-			uint8_t bins = factor_rows[ids[i] / BQK_SCAN_BLOCK * stride + ids[i] % BQK_SCAN_BLOCK];
-
-			found->sums[i] =
-				(uint16_t) (found->sums[i] - found->factor_luts[bins & 15] - found->factor_luts[16 + (bins >> 4)]);
-		}
 		ids[i] = scan->ids ? scan->ids[first + ids[i]] : (uint32_t) first + ids[i];
 		if (scan->factors && ids[i] < scan->n)
 			__builtin_prefetch(scan->factors + ids[i]);

@@ -106,7 +106,8 @@ same_fastscan(void)
 
 		with("fastscan %s rows=%zu trellis=%zu factors=%zu blocks=%zu queries=%zu threshold=%u", (*k)->name, n_rows,
 			 n_trellis, n_factors, n_blocks, n_queries, threshold);
-		threshold = threshold < UINT16_MAX ? threshold : UINT16_MAX;
+		if (threshold > bqk_scan_largest(n_rows, n_trellis))
+			threshold = bqk_scan_largest(n_rows, n_trellis);
 		for (size_t side_ = 0; side_ < 2; side_++)
 			for (size_t q = 0; q < n_queries; q++)
 				found[side_][q] = (bqk_scan_found) {placed + q * n_entries, threshold, positions[side_][q],

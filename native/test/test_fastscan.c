@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-#define MAX_ROWS 60
+#define MAX_ROWS 90
 #define MAX_BLOCKS 3
 #define MAX_CODES (MAX_BLOCKS * BQK_SCAN_BLOCK)
 #define MAX_LOOKUPS (4 * MAX_ROWS)
@@ -15,14 +15,14 @@ enum
 	RANDOM,
 	ZERO,
 	FULL,  /* all bits set */
-	LARGE, /* tables that reach the largest sum of every chunk */
+	LARGE, /* tables that reach the largest sum of a chunk */
 	CUT,   /* chunks of more */
 	N_KINDS
 };
 
 static guarded gblocks, gluts, gpositions, gsums;
-static uint8_t blocks[MAX_BLOCKS * MAX_ROWS * BQK_SCAN_BLOCK];
-static uint8_t luts[BQK_SCAN_GROUP][MAX_LOOKUPS * 16];
+static uint8_t blocks[MAX_BLOCKS * (MAX_ROWS + 1) * BQK_SCAN_BLOCK];
+static uint8_t luts[BQK_SCAN_GROUP][MAX_LOOKUPS * 16], factor_luts[BQK_SCAN_GROUP][32];
 static float values[MAX_LOOKUPS * 16];
 
 #if defined(BQK_SIMDE)
@@ -61,7 +61,8 @@ defined_sum(const uint8_t *block, size_t n_rows, size_t n_trellis, const uint8_t
 	{
 		size_t in_sort = row < n_trellis ? row : row - n_trellis;
 
-		if (in_sort % (row < n_trellis ? BQK_SCAN_CHUNK_TRELLIS : BQK_SCAN_CHUNK_ROWS) == 0)
+		if (!bqk_scan_is_narrow(n_rows, n_trellis) &&
+			in_sort % (row < n_trellis ? BQK_SCAN_CHUNK_TRELLIS : BQK_SCAN_CHUNK_ROWS) == 0)
 		{
 			sum += chunk < 255 ? chunk : 255;
 			chunk = 0;
@@ -90,13 +91,29 @@ defined_sum(const uint8_t *block, size_t n_rows, size_t n_trellis, const uint8_t
 	return sum + (chunk < 255 ? chunk : 255);
 }
 
+/* The threshold of a code, by its definition: what the two look-ups of its factors leave. */
+static uint32_t
+defined_limit(const uint8_t *factors, const uint8_t *lut, uint32_t threshold, size_t c)
+{
+	int64_t limit = threshold;
+
+	if (lut)
+		limit -= lut[factors[c] & 15] + lut[16 + (factors[c] >> 4)];
+	return limit < 0 ? 0 : (uint32_t) limit;
+}
+
 static void
 compare(const bqk_kernels *k, size_t n_blocks, size_t n_rows, size_t n_trellis, size_t n_queries, uint32_t threshold,
-		side at)
+		int with_factors, side at)
 {
 	size_t n = n_blocks * BQK_SCAN_BLOCK, n_entries = (2 * n_rows + 2 * n_trellis) * 16;
-	bqk_scan_rows rows = {
-		guard_copy(&gblocks, blocks, n * n_rows, at), n_blocks, n_rows, n_trellis, 0, (int) (n_rows % 2)};
+	size_t stride = n_rows + (with_factors ? 1 : 0);
+	bqk_scan_rows rows = {guard_copy(&gblocks, blocks, n * stride, at),
+						  n_blocks,
+						  n_rows,
+						  n_trellis,
+						  with_factors ? 1 : 0,
+						  (int) (n_rows % 2)};
 	static uint8_t tables[BQK_SCAN_GROUP * MAX_LOOKUPS * 16];
 	const uint8_t *placed;
 	uint32_t *positions = guard_place(&gpositions, n_queries * n * sizeof(*positions), at);
@@ -107,7 +124,8 @@ compare(const bqk_kernels *k, size_t n_blocks, size_t n_rows, size_t n_trellis, 
 		memcpy(tables + q * n_entries, luts[q], n_entries);
 	placed = guard_copy(&gluts, tables, n_queries * n_entries, at);
 	for (size_t q = 0; q < n_queries; q++)
-		found[q] = (bqk_scan_found) {placed + q * n_entries, threshold, positions + q * n, sums + q * n, 99, NULL};
+		found[q] = (bqk_scan_found) {placed + q * n_entries, threshold, positions + q * n,
+									 sums + q * n,           99,        with_factors ? factor_luts[q] : NULL};
 	kernel_of(k)(&rows, found, n_queries);
 	for (size_t q = 0; q < n_queries; q++)
 	{
@@ -115,11 +133,12 @@ compare(const bqk_kernels *k, size_t n_blocks, size_t n_rows, size_t n_trellis, 
 
 		for (size_t i = 0; i < n; i++)
 		{
-			const uint8_t *block = blocks + i / BQK_SCAN_BLOCK * n_rows * BQK_SCAN_BLOCK;
+			const uint8_t *block = blocks + i / BQK_SCAN_BLOCK * stride * BQK_SCAN_BLOCK;
 			uint32_t sum = defined_sum(block, n_rows, n_trellis, luts[q], i % BQK_SCAN_BLOCK);
 
-			CHECK(sum <= UINT16_MAX);
-			if (sum > threshold)
+			CHECK(sum <= bqk_scan_largest(n_rows, n_trellis));
+			if (sum > defined_limit(block + n_rows * BQK_SCAN_BLOCK, with_factors ? factor_luts[q] : NULL, threshold,
+									i % BQK_SCAN_BLOCK))
 				continue;
 			CHECK(next < found[q].n);
 			if (next >= found[q].n)
@@ -131,7 +150,7 @@ compare(const bqk_kernels *k, size_t n_blocks, size_t n_rows, size_t n_trellis, 
 	}
 }
 
-/* Tables whose chunks may reach 255, 24 entries of 10 or one of 255, or would exceed it. */
+/* Tables whose chunks may reach 255, by entries of 5 or by two of 127, or would exceed it. */
 static void
 fill(int kind, size_t n_lookups, uint64_t *state)
 {
@@ -142,11 +161,14 @@ fill(int kind, size_t n_lookups, uint64_t *state)
 	for (size_t q = 0; q < BQK_SCAN_GROUP; q++)
 		for (size_t m = 0; m < n_lookups; m++)
 			for (size_t j = 0; j < 16; j++)
-				luts[q][m * 16 + j] = kind == LARGE  ? (m % BQK_SCAN_CHUNK == q ? (j % 2 ? 255 : 0) : 0)
-									  : kind == CUT  ? (uint8_t) (random_bits(state) % (11u << q))
-									  : kind == FULL ? 10
+				luts[q][m * 16 + j] = kind == LARGE  ? (m % BQK_SCAN_CHUNK / 2 == q ? (j % 2 ? BQK_SCAN_ENTRY : 0) : 0)
+									  : kind == CUT  ? (uint8_t) (random_bits(state) % (16u << q))
+									  : kind == FULL ? 5
 									  : kind == ZERO ? 0
-													 : (uint8_t) (random_bits(state) % 11);
+													 : (uint8_t) (random_bits(state) % 6);
+	for (size_t q = 0; q < BQK_SCAN_GROUP; q++)
+		for (size_t j = 0; j < 32; j++)
+			factor_luts[q][j] = (uint8_t) (random_bits(state) % (kind == CUT ? BQK_SCAN_ENTRY + 1 : 16));
 }
 
 static void
@@ -167,21 +189,22 @@ sums_equal_their_definition_and_stay_in_bounds(void)
 					for (size_t n_queries = 1; n_queries <= BQK_SCAN_GROUP; n_queries++)
 						for (const bqk_kernels *const *k = tables(); *k; k++)
 						{
-							static const uint32_t thresholds[] = {UINT16_MAX, 0};
+							uint32_t largest = bqk_scan_largest(n_rows, n_trellis);
+							uint32_t thresholds[] = {largest, 0}, some = (uint32_t) (n_rows * 2 * 3);
 							side at = (side) (state % N_SIDES);
-							uint32_t some = n_rows * 2 * 7;
 
 							random_bits(&state);
 							with("%s rows=%zu trellis=%zu blocks=%zu queries=%zu kind=%d at=%s", (*k)->name, n_rows,
 								 n_trellis, n_blocks, n_queries, kind, side_names[at]);
-							compare(*k, n_blocks, n_rows, n_trellis, n_queries, thresholds[state % 2], at);
-							compare(*k, n_blocks, n_rows, n_trellis, n_queries, some, at);
+							some = some < largest ? some : largest;
+							compare(*k, n_blocks, n_rows, n_trellis, n_queries, thresholds[state % 2], 0, at);
+							compare(*k, n_blocks, n_rows, n_trellis, n_queries, some, state % 4 > 0, at);
 						}
 			}
 }
 
-/* What fastscan.h derives: codes reach 65,535 at most, and a look-up is off by half a step where it is not cut off,
- * which is only to be where it stands out of its chunk. Random codes are hardly ever cut off. */
+/* What fastscan.h derives: sums of 16 bits reach 65,535 at most, and a look-up is off by half a step where it is not
+ * cut off, which is only to be where it stands out of its chunk. Random codes are hardly ever cut off. */
 static void
 rounded_tables_cannot_overflow(void)
 {
@@ -192,7 +215,9 @@ rounded_tables_cannot_overflow(void)
 		for (size_t a = 0; a < COUNT(scales); a++)
 			for (int one_large = 0; one_large < 2; one_large++)
 			{
-				size_t n_trellis = n_rows >= 6 ? n_rows / 2 : 0, n_lookups = 2 * n_rows + 2 * n_trellis, chunk = 0;
+				size_t n_trellis = n_rows >= 6 ? n_rows / 2 : 0, n_lookups = 2 * n_rows + 2 * n_trellis, chunk;
+				size_t largest_chunk = bqk_scan_is_narrow(n_rows, n_trellis) ? n_lookups : BQK_SCAN_CHUNK;
+				size_t sort_ends = bqk_scan_is_narrow(n_rows, n_trellis) ? n_lookups : 4 * n_trellis;
 				uint32_t total = 0, n_cut = 0, n_sums = 0;
 				double exact = 0.0, high_sum = 0.0;
 				float delta, top;
@@ -207,8 +232,6 @@ rounded_tables_cannot_overflow(void)
 					uint8_t largest = 0;
 					float high = values[m * 16];
 
-					if (m == 4 * n_trellis || chunk == BQK_SCAN_CHUNK)
-						chunk = 0;
 					for (size_t j = 0; j < 16; j++)
 					{
 						largest = luts[0][m * 16 + j] > largest ? luts[0][m * 16 + j] : largest;
@@ -219,29 +242,27 @@ rounded_tables_cannot_overflow(void)
 						double off = (double) high - values[m * 16 + j] - (double) delta * luts[0][m * 16 + j];
 
 						CHECK(off >= -0.5001 * delta - 1e-6 * scales[a] - 1e-36);
-						if (luts[0][m * 16 + j] < 255)
+						if (luts[0][m * 16 + j] < BQK_SCAN_ENTRY)
 							CHECK(off <= 0.5001 * delta + 1e-6 * scales[a] + 1e-36);
 						else
-							CHECK(one_large);
+							CHECK(one_large || n_rows == 1);
 					}
 					high_sum += high;
 					total += largest;
-					chunk++;
 				}
 				for (size_t code = 0; code < 200; code++)
 					for (size_t m = 0; m < n_lookups; m += chunk)
 					{
 						uint32_t reached = 0;
 
-						for (chunk = 0;
-							 chunk < BQK_SCAN_CHUNK && m + chunk < (m < 4 * n_trellis ? 4 * n_trellis : n_lookups);
+						for (chunk = 0; chunk < largest_chunk && m + chunk < (m < sort_ends ? sort_ends : n_lookups);
 							 chunk++)
 							reached += luts[0][(m + chunk) * 16 + random_bits(&state) % 16];
 						n_cut += reached > 255;
 						n_sums++;
 					}
-				CHECK(n_cut <= (one_large ? n_sums / 5 : n_sums / 12));
-				CHECK(total <= UINT16_MAX);
+				CHECK(n_cut <= (one_large ? n_sums / 5 : largest_chunk == n_lookups ? n_sums / 8 : n_sums / 12));
+				CHECK(bqk_scan_is_narrow(n_rows, n_trellis) || total <= UINT16_MAX);
 				exact = high_sum - top;
 				CHECK((exact < 0 ? -exact : exact) <= 1e-5 * scales[a] * (double) n_lookups);
 			}
