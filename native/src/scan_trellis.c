@@ -8,7 +8,23 @@
 size_t
 bqk_scan_trellis_nbytes(const bqk_trellis *t)
 {
-	return sizeof(bqk_trellis_query) + bqk_trellis_padded(t) * (sizeof(float) + t->bits[0] - 1u);
+	size_t padded = bqk_trellis_padded(t);
+
+	return sizeof(bqk_trellis_query) + padded * (sizeof(float) + sizeof(uint32_t) + t->bits[0] - 1u) +
+		   padded / BQK_SCAN_AXES;
+}
+
+/* Bits descend from axis to axis. */
+static uint8_t
+kind_of(const bqk_trellis *t, size_t first)
+{
+	size_t last = first + BQK_SCAN_AXES < t->dim ? first + BQK_SCAN_AXES - 1 : t->dim - 1u;
+
+	if (first >= t->dim)
+		return 1;
+	if (t->bits[first] > BQK_SCAN_MAX_RATE)
+		return BQK_SCAN_EACH;
+	return t->bits[first] <= 3 && t->bits[first] == t->bits[last] ? t->bits[first] : BQK_SCAN_GATHERED;
 }
 
 void
@@ -39,6 +55,10 @@ bqk_scan_trellis_query(const bqk_trellis *t, const float *q, void *z)
 			places[i] = p < bits && bits <= BQK_SCAN_MAX_RATE ? (uint8_t) (1 << (bits + 1 - p)) : 0;
 		}
 	}
+	for (size_t i = 0; i < bqk_trellis_padded(t); i++)
+		bqk_trellis_starts(t, query)[i] = i < t->dim ? (uint32_t) bqk_levels_at(t->bits[i]) : 0;
+	for (size_t i = 0; i < bqk_trellis_padded(t); i += BQK_SCAN_AXES)
+		bqk_trellis_kinds(t, query)[i / BQK_SCAN_AXES] = kind_of(t, i);
 }
 
 size_t

@@ -1,6 +1,8 @@
 /* Products of single trellis codes with float queries.
  *
- * A query is the bit offset of every plane and, axis by axis, coordinate times deviation. Axis i goes to lane
+ * A query is the bit offset of every plane and, axis by axis, coordinate times deviation; then what depends on the
+ * trellis alone: where the levels of every axis begin, what its bits count for, and how a group of axes is looked up.
+ * Axis i goes to lane
  * i % BQK_LANES, and lanes are folded by bqk_fold: all instruction sets add up in one order. Beyond the last axis
  * coordinates are zero, so that whatever bits lie there add nothing. */
 #ifndef BQK_SCAN_TRELLIS_H
@@ -19,8 +21,15 @@
 typedef struct bqk_trellis_query
 {
 	uint32_t plane[9]; /* first bit of plane p; that of plane 0 is 0, that of plane 8 the number of bits */
-	float q[];         /* a multiple of BQK_SCAN_WORD */
+	float q[];         /* a multiple of BQK_SCAN_WORD, as of all that follows */
 } bqk_trellis_query;
+
+/* A group whose axes have 1, 2 or 3 bits each is of that kind. */
+enum
+{
+	BQK_SCAN_GATHERED,  /* others of up to BQK_SCAN_MAX_RATE bits */
+	BQK_SCAN_EACH = 255 /* some have more */
+};
 
 static inline size_t
 bqk_trellis_padded(const bqk_trellis *t)
@@ -28,12 +37,27 @@ bqk_trellis_padded(const bqk_trellis *t)
 	return (t->dim + BQK_SCAN_WORD - 1) / BQK_SCAN_WORD * BQK_SCAN_WORD;
 }
 
-/* After q: what a bit of plane p > 0 counts for in the number of each axis' level, 0 for axes that have no bit there.
+/* Where the levels of each axis begin in bqk_scan.levels. */
+static inline uint32_t *
+bqk_trellis_starts(const bqk_trellis *t, const bqk_trellis_query *query)
+{
+	return (uint32_t *) (uintptr_t) (query->q + bqk_trellis_padded(t));
+}
+
+/* What a bit of plane p > 0 counts for in the number of each axis' level, 0 for axes that have no bit there.
  */
 static inline uint8_t *
 bqk_trellis_places(const bqk_trellis *t, const bqk_trellis_query *query, int p)
 {
-	return (uint8_t *) (uintptr_t) (query->q + bqk_trellis_padded(t)) + (size_t) (p - 1) * bqk_trellis_padded(t);
+	return (uint8_t *) (bqk_trellis_starts(t, query) + bqk_trellis_padded(t)) +
+		   (size_t) (p - 1) * bqk_trellis_padded(t);
+}
+
+/* Of each group. */
+static inline uint8_t *
+bqk_trellis_kinds(const bqk_trellis *t, const bqk_trellis_query *query)
+{
+	return bqk_trellis_places(t, query, t->bits[0]);
 }
 
 /* Where the levels of axes of `bits` bits begin in bqk_scan.levels. */

@@ -63,13 +63,20 @@ add_levels(vec sum, int bits, const float *levels, const uint8_t *u, const float
 		v = _mm256_permutevar8x32_ps(_mm256_broadcast_ps((const __m128 *) of_bits), at);
 	else if (bits == 2)
 		v = _mm256_permutevar8x32_ps(_mm256_loadu_ps(of_bits), at);
-	else if (bits == 3)
+	else
 		v = _mm256_blendv_ps(_mm256_permutevar8x32_ps(_mm256_loadu_ps(of_bits), at),
 							 _mm256_permutevar8x32_ps(_mm256_loadu_ps(of_bits + 8), at),
 							 _mm256_castsi256_ps(_mm256_slli_epi32(at, 28)));
-	else
-		v = _mm256_i32gather_ps(of_bits, at, 4);
 	return _mm256_add_ps(sum, _mm256_mul_ps(v, _mm256_loadu_ps(q)));
+}
+
+static inline vec
+add_gathered(vec sum, const float *levels, const uint32_t *starts, const uint8_t *u, const float *q)
+{
+	__m256i at = _mm256_add_epi32(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *) u)),
+								  _mm256_loadu_si256((const __m256i *) starts));
+
+	return _mm256_add_ps(sum, _mm256_mul_ps(_mm256_i32gather_ps(levels, at, 4), _mm256_loadu_ps(q)));
 }
 
 static inline void

@@ -78,13 +78,18 @@ add_levels(vec sum, int bits, const float *levels, const uint8_t *u, const float
 {
 	const float *of_bits = levels + bqk_levels_at(bits);
 	uint8x16_t both = vcombine_u8(vld1_u8(u), vdup_n_u8(0));
+
+	return add_pair(sum, four(bits, (const uint8_t *) of_bits, both, 0), four(bits, (const uint8_t *) of_bits, both, 1),
+					q);
+}
+
+static inline vec
+add_gathered(vec sum, const float *levels, const uint32_t *starts, const uint8_t *u, const float *q)
+{
 	float found[BQK_SCAN_AXES];
 
-	if (bits <= 3)
-		return add_pair(sum, four(bits, (const uint8_t *) of_bits, both, 0),
-						four(bits, (const uint8_t *) of_bits, both, 1), q);
 	for (size_t j = 0; j < BQK_SCAN_AXES; j++)
-		found[j] = of_bits[u[j]];
+		found[j] = levels[starts[j] + u[j]];
 	return add_products(sum, found, q);
 }
 
