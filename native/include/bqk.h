@@ -176,7 +176,9 @@ void bqk_hadamard(float *x, size_t n);
 static inline float
 bqk_fold(float *lane)
 {
+#pragma GCC unroll 8
 	for (size_t h = BQK_LANES / 2; h > 0; h /= 2)
+#pragma GCC unroll 8
 		for (size_t i = 0; i < h; i++)
 			lane[i] += lane[i + h];
 	return lane[0];
@@ -185,7 +187,9 @@ bqk_fold(float *lane)
 static inline double
 bqk_fold_double(double *lane)
 {
+#pragma GCC unroll 8
 	for (size_t h = BQK_LANES / 2; h > 0; h /= 2)
+#pragma GCC unroll 8
 		for (size_t i = 0; i < h; i++)
 			lane[i] += lane[i + h];
 	return lane[0];

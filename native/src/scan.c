@@ -324,7 +324,7 @@ bqk_scan_search(const bqk_scan *scan, size_t first_segment, size_t n_segments, c
 
 			for (size_t b = segment->block; b < last; b += count)
 			{
-				size_t run = 1 + a.done / 4 < RUN_BLOCKS ? 1 + a.done / 4 : RUN_BLOCKS;
+				size_t run = 1 + a.done / 3 < RUN_BLOCKS ? 1 + a.done / 3 : RUN_BLOCKS;
 
 				count = last - b < run ? last - b : run;
 				search_run(&a, segment, b, count);

@@ -5,12 +5,22 @@
 #include <math.h>
 #include <string.h>
 
+/* Queries that are turned by a matrix together: a row of it is read once for all. */
+#define TOGETHER 16
+
+static size_t
+larger(size_t a, size_t b)
+{
+	return a > b ? a : b;
+}
+
 size_t
 bqk_scan_queries_work(const bqk_scan_index *index)
 {
 	const bqk_scan_model *m = index->model;
 
-	return 2 * m->dim + m->n_axes + (index->stage ? bqk_scan_prepare_work(index->stage) : 0);
+	return TOGETHER * (m->dim + m->n_axes) + larger(m->dim, m->n_axes) +
+		   (index->stage ? bqk_scan_prepare_work(index->stage) : 0);
 }
 
 /* Squares beyond these leave float32's range, or lose digits: they are first scaled by a power of two. */
@@ -50,47 +60,45 @@ list_terms(const bqk_kernels *kern, const bqk_scan_model *m, const float *q, flo
 	}
 }
 
-/* work: two rows of dim floats, one of n_axes, and what the stage takes. */
+/* What precedes the matrix. x[dim]; work: dim floats. */
 static int
-prepare_one(const bqk_scan_index *index, const float *q, float eps0, bqk_scan_query *out, float *work)
+shift_one(const bqk_scan_model *m, const float *q, bqk_scan_query *out, float *x, float *work)
 {
 	const bqk_kernels *kern = bqk_active();
-	const bqk_scan_model *m = index->model;
-	float *x = work, *other = x + m->dim, *axes = other + m->dim, *rest = axes + m->n_axes;
-	float *g_add = (float *) (uintptr_t) out->g_add;
 	int status = BQK_OK;
 
 	if (m->unit)
-	{
 		status = scale_to_unit(kern, q, m->dim, x);
-		q = x;
-	}
 	else if (!isfinite(kern->norm2(q, m->dim)))
 		status = BQK_ERANGE;
+	else
+		memcpy(x, q, m->dim * sizeof(*x));
 	if (status != BQK_OK)
 		return status;
 	if (m->centroids)
-		list_terms(kern, m, q, g_add, other);
+		list_terms(kern, m, x, (float *) (uintptr_t) out->g_add, work);
 	if (m->origin)
-	{
-		kern->residual(q, 1.0f, m->origin, m->dim, x);
-		q = x;
-	}
-	if (m->matrix)
-	{
-		kern->dots(q, m->matrix, m->n_axes, m->dim, axes);
-		q = axes;
-	}
+		kern->residual(x, 1.0f, m->origin, m->dim, x);
+	return BQK_OK;
+}
+
+/* What follows it. work: n_axes floats, rest: what the stage takes. */
+static int
+prepare_one(const bqk_scan_index *index, const float *q, float eps0, bqk_scan_query *out, float *work, float *rest)
+{
+	const bqk_scan_model *m = index->model;
+	int status = BQK_OK;
+
 	if (m->rabitq)
 	{
 		bqk_query query;
 
-		status = bqk_query_prepare(m->rabitq, q, 8, &query, (void *) (uintptr_t) out->z, other);
+		status = bqk_query_prepare(m->rabitq, q, 8, &query, (void *) (uintptr_t) out->z, work);
 		if (!m->centroids)
-			*g_add = query.g_add;
+			*(float *) (uintptr_t) out->g_add = query.g_add;
 		out->unit = query.delta;
 		out->shift = m->half * (float) query.sum_z;
-		q = other; /* rotated */
+		q = work; /* rotated */
 	}
 	else
 		bqk_scan_trellis_query(m->trellis, q, (void *) (uintptr_t) out->z);
@@ -105,10 +113,22 @@ int
 bqk_scan_queries(const bqk_scan_index *index, const float *q, size_t n_queries, float eps0, bqk_scan_query *queries,
 				 float *work)
 {
+	const bqk_scan_model *m = index->model;
+	float *x = work, *axes = x + TOGETHER * m->dim, *one = axes + TOGETHER * m->n_axes;
+	float *rest = one + larger(m->dim, m->n_axes), *turned = m->matrix ? axes : x;
+	size_t width = m->matrix ? m->n_axes : m->dim;
 	int status = BQK_OK;
 
-	for (size_t i = 0; i < n_queries && status == BQK_OK; i++)
-		status = prepare_one(index, q + i * index->model->dim, eps0, queries + i, work);
+	for (size_t n; n_queries > 0 && status == BQK_OK; n_queries -= n, q += n * m->dim, queries += n)
+	{
+		n = n_queries < TOGETHER ? n_queries : TOGETHER;
+		for (size_t i = 0; i < n && status == BQK_OK; i++)
+			status = shift_one(m, q + i * m->dim, queries + i, x + i * m->dim, one);
+		if (m->matrix && status == BQK_OK)
+			status = bqk_matmul(x, n, m->matrix, m->n_axes, m->dim, axes);
+		for (size_t i = 0; i < n && status == BQK_OK; i++)
+			status = prepare_one(index, turned + i * width, eps0, queries + i, one, rest);
+	}
 	return status;
 }
 
