@@ -97,7 +97,9 @@ def test_any_size_finds_the_best_estimates(dim, n, bits, metric, saq, seed):
     k = min(n, 1 + seed % 20)
     found = index.search(Q, k, eps0=np.inf)
     expected = np.take_along_axis(estimates, best(estimates, k), axis=1)
-    atol = 1e-4 * np.abs(estimates).max()
+    # distances of zero are differences of such terms
+    terms = (np.linalg.norm(X, axis=1).max() + np.linalg.norm(Q, axis=1).max()) ** 2
+    atol = 1e-4 * np.abs(estimates).max() + 1e-6 * terms
     if not saq:  # estimate() rounds the query, the last stage does not: dim errors of step / sqrt(12)
         step = np.linalg.norm(Q - X.mean(axis=0), axis=1).max() / 127
         atol += 5 * step * np.sqrt(dim / 12) * np.abs(codes.factors["f_rescale"]).max()
