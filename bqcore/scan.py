@@ -252,7 +252,7 @@ class ScanIndex:
             At most ``len(index)``.
         eps0 : float, default 2.0
             Width of the bound in standard deviations of what the first stage does not read. The default
-            loses up to .015 of recall@10 on real sets, 2.5 up to .009 (docs/scan.md), inf nothing.
+            loses up to .016 of recall@10 on real sets, 2.5 up to .008 (docs/scan.md), inf nothing.
         filter : ndarray of bool, shape (n,), or of int, shape (m,), optional
             Rows that may be found: a mask, or their numbers.
         oversampling : float, default 5.0
