@@ -60,7 +60,7 @@ class RaBitQView(View):
         """Take the highest planes of all dimensions, at 1 bit the only plane of a part of them."""
         known = self.codec._levels(codes.packed[sample_rows(len(codes))]).astype(np.float64)
         if self.bits == 1:
-            # the kernels are quickest with 12 rows of 8 dimensions at a time
+            # of many dimensions whole fours of rows of 8: kernels take 4 at a time
             step = 96 if self.dim >= 384 else 8
             taken = [max(step, round(self.dim * share / step) * step) for share in (1 / 2, 3 / 4)]
             return [self._plan(known, 1, n) for n in sorted({min(self.dim, n) for n in (*taken, self.dim)})]

@@ -51,4 +51,5 @@ class View(abc.ABC):
 
     def prepare(self, queries: Queries, Q: Float32Array, stage: Stage, eps0: float) -> None:
         """Prepare queries, shape (n_queries <= capacity, dim), contiguous, where there is no `model`."""
+        # not abstract: kernels prepare the queries of a view that has a model, and this is not called
         raise NotImplementedError

@@ -172,26 +172,33 @@ bqk_planes(int bits)
 /* Hadamard transform of n values, a power of two, without its scale. */
 void bqk_hadamard(float *x, size_t n);
 
+/* Before a loop of at most 8 turns, whose number is a constant. */
+#if defined(__clang__)
+#define UNROLLED _Pragma("clang loop unroll(full)")
+#else
+#define UNROLLED _Pragma("GCC unroll 8")
+#endif
+
 /* Folds lanes in the one allowed order. */
 static inline float
 bqk_fold(float *lane)
 {
-#pragma GCC unroll 8
+	UNROLLED
 	for (size_t h = BQK_LANES / 2; h > 0; h /= 2)
-#pragma GCC unroll 8
-		for (size_t i = 0; i < h; i++)
-			lane[i] += lane[i + h];
+		UNROLLED
+	for (size_t i = 0; i < h; i++)
+		lane[i] += lane[i + h];
 	return lane[0];
 }
 
 static inline double
 bqk_fold_double(double *lane)
 {
-#pragma GCC unroll 8
+	UNROLLED
 	for (size_t h = BQK_LANES / 2; h > 0; h /= 2)
-#pragma GCC unroll 8
-		for (size_t i = 0; i < h; i++)
-			lane[i] += lane[i + h];
+		UNROLLED
+	for (size_t i = 0; i < h; i++)
+		lane[i] += lane[i + h];
 	return lane[0];
 }
 

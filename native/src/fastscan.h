@@ -79,6 +79,19 @@ typedef struct bqk_scan_found
 	const uint8_t *factor_luts; /* 32 bytes for the row of factors */
 } bqk_scan_found;
 
+/* Appends the codes of a block, the first of which lies at `at`, whose bits are set. */
+static inline void
+bqk_scan_append(bqk_scan_found *found, uint32_t at, uint64_t mask, const uint8_t *sums)
+{
+	for (; mask; mask &= mask - 1)
+	{
+		uint32_t c = (uint32_t) __builtin_ctzll(mask);
+
+		found->positions[found->n] = at + c;
+		found->sums[found->n++] = sums[c];
+	}
+}
+
 /* For n_queries <= BQK_SCAN_GROUP. */
 typedef void (*bqk_scan_fn)(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries);
 

@@ -136,13 +136,7 @@ emit8(const vec *sums, const vec *limits, uint32_t at, bqk_scan_found *found)
 		mask |= (uint64_t) (uint32_t) _mm256_movemask_epi8(_mm256_cmpeq_epi8(over[v], zero())) << 32 * v;
 		_mm256_storeu_si256((__m256i *) (lane + 32 * v), sums[v]);
 	}
-	for (; mask; mask &= mask - 1)
-	{
-		uint32_t c = (uint32_t) __builtin_ctzll(mask);
-
-		found->positions[found->n] = at + c;
-		found->sums[found->n++] = lane[c];
-	}
+	bqk_scan_append(found, at, mask, lane);
 }
 
 static inline void

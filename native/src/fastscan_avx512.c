@@ -141,13 +141,7 @@ emit8(const vec *sums, const vec *limits, uint32_t at, bqk_scan_found *found)
 	if (!mask)
 		return;
 	_mm512_storeu_si512(lane, sums[0]);
-	for (; mask; mask &= mask - 1)
-	{
-		uint32_t c = (uint32_t) __builtin_ctzll(mask);
-
-		found->positions[found->n] = at + c;
-		found->sums[found->n++] = lane[c];
-	}
+	bqk_scan_append(found, at, mask, lane);
 }
 
 static inline void

@@ -121,8 +121,9 @@ add_trellis_row(vec (*bytes)[VECTORS], const uint8_t *block, size_t n_trellis, s
 	}
 }
 
+/* One row and its tables, which luts then lie behind. */
 static inline __attribute__((always_inline)) void
-add_row(vec (*bytes)[VECTORS], const uint8_t *row, const uint8_t *const *luts, size_t n_queries, int ahead)
+add_row(vec (*bytes)[VECTORS], const uint8_t *row, const uint8_t **luts, size_t n_queries, int ahead)
 {
 	vec low[VECTORS], high[VECTORS];
 
@@ -130,27 +131,21 @@ add_row(vec (*bytes)[VECTORS], const uint8_t *row, const uint8_t *const *luts, s
 		fetch_ahead(row);
 	split(row, low, high);
 	for (size_t q = 0; q < n_queries; q++)
+	{
 		add_pair(bytes[q], luts[q], low, high);
+		luts[q] += 32;
+	}
 }
 
-/* Rows in turn, and their tables, which luts then lie behind. */
 static inline __attribute__((always_inline)) void
 add_rows(vec (*bytes)[VECTORS], const uint8_t *rows, size_t n_rows, const uint8_t **luts, size_t n_queries, int ahead)
 {
 	for (; n_rows >= 4; n_rows -= 4)
-#pragma GCC unroll 4
-		for (size_t i = 0; i < 4; i++, rows += BQK_SCAN_BLOCK)
-		{
-			add_row(bytes, rows, luts, n_queries, ahead);
-			for (size_t q = 0; q < n_queries; q++)
-				luts[q] += 32;
-		}
-	for (; n_rows > 0; n_rows--, rows += BQK_SCAN_BLOCK)
-	{
+		UNROLLED
+	for (size_t i = 0; i < 4; i++, rows += BQK_SCAN_BLOCK)
 		add_row(bytes, rows, luts, n_queries, ahead);
-		for (size_t q = 0; q < n_queries; q++)
-			luts[q] += 32;
-	}
+	for (; n_rows > 0; n_rows--, rows += BQK_SCAN_BLOCK)
+		add_row(bytes, rows, luts, n_queries, ahead);
 }
 
 /* Tables of the first row that is not of a trellis. */

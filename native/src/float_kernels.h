@@ -15,12 +15,7 @@ typedef double vd __attribute__((vector_size(W * 4), aligned(8), may_alias));
 
 /* Vectors that make up the lanes of one sum. */
 #define V (BQK_LANES / W)
-/* At -O2, Postgres's level, loops over them would keep the sums in memory. */
-#if defined(__clang__)
-#define UNROLLED _Pragma("clang loop unroll(full)")
-#else
-#define UNROLLED _Pragma("GCC unroll 8")
-#endif
+/* At -O2, Postgres's level, loops over them would keep the sums in memory: they are UNROLLED. */
 
 /* f(j, x) of every lane j. */
 #define EACH4(f, j, x) f(j, x), f(j + 1, x), f(j + 2, x), f(j + 3, x)

@@ -2,9 +2,8 @@
  *
  * A query is the bit offset of every plane and, axis by axis, coordinate times deviation; then what depends on the
  * trellis alone: where the levels of every axis begin, what its bits count for, and how a group of axes is looked up.
- * Axis i goes to lane
- * i % BQK_LANES, and lanes are folded by bqk_fold: all instruction sets add up in one order. Beyond the last axis
- * coordinates are zero, so that whatever bits lie there add nothing. */
+ * Axis i goes to lane i % BQK_LANES, and lanes are folded by bqk_fold: all instruction sets add up in one order. Beyond
+ * the last axis coordinates are zero, so that whatever bits lie there add nothing. */
 #ifndef BQK_SCAN_TRELLIS_H
 #define BQK_SCAN_TRELLIS_H
 
@@ -44,8 +43,7 @@ bqk_trellis_starts(const bqk_trellis *t, const bqk_trellis_query *query)
 	return (uint32_t *) (uintptr_t) (query->q + bqk_trellis_padded(t));
 }
 
-/* What a bit of plane p > 0 counts for in the number of each axis' level, 0 for axes that have no bit there.
- */
+/* What a bit of plane p > 0 counts for in the number of each axis' level, 0 for axes that have no bit there. */
 static inline uint8_t *
 bqk_trellis_places(const bqk_trellis *t, const bqk_trellis_query *query, int p)
 {
