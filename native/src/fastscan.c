@@ -285,9 +285,10 @@ bqk_fastscan_scalar(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_q
 		bqk_scan_found *f = found + q;
 
 		f->n = 0;
-		for (size_t b = 0; b < rows->n_blocks; b++)
+		for (size_t at = 0; at < rows->n_blocks; at++)
 			for (size_t c = 0; c < BQK_SCAN_BLOCK; c++)
 			{
+				size_t b = n_queries == 1 && rows->ahead ? bqk_scan_block_at(rows, at) : at;
 				const uint8_t *block = rows->blocks + b * stride;
 				uint32_t sum = sum_of_code(rows, block, f, c);
 

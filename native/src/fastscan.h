@@ -38,6 +38,12 @@
 #define BQK_SCAN_DEVIATIONS_NARROW 1.5
 /* Queries that share the look at a code's nibbles. */
 #define BQK_SCAN_GROUP 4
+/* Parts of a run that a single query beyond the caches scans in turns, a block of each. Memory answers several streams
+ * sooner than one, which the hardware fetches no further than its page: four, fetched ahead row by row in turn, are
+ * read 1.5 times as fast as one from memory and 1.7 times from memory and the last-level cache. A million codes take .7
+ * to .8 of the time, with two parts 1.1 of that of four, with eight 1.05 to 1.1. What lies in a cache takes 1.04 of it.
+ */
+#define BQK_SCAN_PARTS 4
 
 #pragma GCC visibility push(hidden)
 
@@ -63,12 +69,22 @@ typedef struct bqk_scan_rows
 	size_t n_rows;
 	size_t n_trellis;
 	size_t n_factors; /* 1 where a row of factors follows, else 0 */
-	int ahead;        /* whether to fetch what follows, also beyond these blocks */
+	int ahead;        /* for a single query: whether to fetch what follows, also beyond these blocks */
 } bqk_scan_rows;
 
+/* Which block comes at such a place: of the parts in turn, then what they leave. */
+static inline size_t
+bqk_scan_block_at(const bqk_scan_rows *rows, size_t at)
+{
+	size_t part = rows->n_blocks / BQK_SCAN_PARTS;
+
+	return at < part * BQK_SCAN_PARTS ? at % BQK_SCAN_PARTS * part + at / BQK_SCAN_PARTS : at;
+}
+
 /* Positions, counted from the first block, of the codes whose sum is at most the threshold less the look-ups of their
- * factors, or zero if those are more; rising, and their sums; there is room for every code. luts: 32 bytes to a row, 64
- * to a trellis row; no entry exceeds BQK_SCAN_ENTRY, no threshold bqk_scan_largest. */
+ * factors, or zero if those are more, and their sums; there is room for every code. Rising, but of a single query's
+ * blocks that are fetched ahead: those have the order of bqk_scan_block_at. luts: 32 bytes to a row, 64 to a trellis
+ * row; no entry exceeds BQK_SCAN_ENTRY, no threshold bqk_scan_largest. */
 typedef struct bqk_scan_found
 {
 	const uint8_t *luts;

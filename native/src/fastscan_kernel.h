@@ -18,9 +18,11 @@
  * Sums stay in range by what fastscan.h derives. */
 #include "fastscan.h"
 
-/* Rows fetched ahead for a single query beyond the caches, which is done with a row before the hardware has fetched the
- * next page: a million 1-bit codes of 384 dimensions take .8 of the time. What lies in a cache takes 1.06 of it. */
-#define AHEAD_ROWS 128
+/* The next row to fetch of each part. */
+typedef struct fetches
+{
+	uintptr_t next[BQK_SCAN_PARTS];
+} fetches;
 
 /* both: pairs of bytes as 16-bit numbers, modulo 2^16, so that widening need not part the even ones. */
 typedef struct wide_sums
@@ -28,11 +30,30 @@ typedef struct wide_sums
 	vec both[VECTORS], odd[VECTORS];
 } wide_sums;
 
-/* A fetch may name any address: the last ones lie beyond the blocks. */
-static inline __attribute__((always_inline)) void
-fetch_ahead(const uint8_t *row)
+/* While the blocks of a turn are scanned, those of the next are fetched, with the last turn the next run's first, if
+ * that is as long. A fetch may name any address: the last ones lie beyond the blocks. */
+static inline __attribute__((always_inline)) size_t
+block_ahead(const bqk_scan_rows *rows, size_t at, fetches *f)
 {
-	__builtin_prefetch((const void *) ((uintptr_t) row + AHEAD_ROWS * BQK_SCAN_BLOCK));
+	size_t nbytes = (rows->n_rows + rows->n_factors) * BQK_SCAN_BLOCK, part = rows->n_blocks / BQK_SCAN_PARTS;
+	size_t next = at / BQK_SCAN_PARTS + 1;
+
+	if (at % BQK_SCAN_PARTS == 0)
+		for (size_t p = 0; p < BQK_SCAN_PARTS; p++)
+			f->next[p] = (uintptr_t) rows->blocks + ((next < part ? next : rows->n_blocks) + p * part) * nbytes;
+	return bqk_scan_block_at(rows, at);
+}
+
+/* A row, of the parts in turn. */
+static inline __attribute__((always_inline)) void
+fetch_ahead(fetches *f)
+{
+	uintptr_t next = f->next[0];
+
+	__builtin_prefetch((const void *) next);
+	for (size_t p = 1; p < BQK_SCAN_PARTS; p++)
+		f->next[p - 1] = f->next[p];
+	f->next[BQK_SCAN_PARTS - 1] = next + BQK_SCAN_BLOCK;
 }
 
 static inline __attribute__((always_inline)) void
@@ -96,12 +117,12 @@ trellis_row(const uint8_t *block, size_t n_trellis, size_t i, vec *out)
 
 static inline __attribute__((always_inline)) void
 add_trellis_row(vec (*bytes)[VECTORS], const uint8_t *block, size_t n_trellis, size_t i, const bqk_scan_found *found,
-				size_t n_queries, int ahead)
+				size_t n_queries, fetches *f, int ahead)
 {
 	vec row[VECTORS], low[VECTORS], high[VECTORS], derived_low[VECTORS], derived_high[VECTORS], next[2][VECTORS];
 
 	if (ahead)
-		fetch_ahead(block + i * BQK_SCAN_BLOCK);
+		fetch_ahead(f);
 	trellis_row(block, n_trellis, i, row);
 	trellis_row(block, n_trellis, i + 1, next[0]);
 	trellis_row(block, n_trellis, i + 3, next[1]);
@@ -123,12 +144,12 @@ add_trellis_row(vec (*bytes)[VECTORS], const uint8_t *block, size_t n_trellis, s
 
 /* One row and its tables, which luts then lie behind. */
 static inline __attribute__((always_inline)) void
-add_row(vec (*bytes)[VECTORS], const uint8_t *row, const uint8_t **luts, size_t n_queries, int ahead)
+add_row(vec (*bytes)[VECTORS], const uint8_t *row, const uint8_t **luts, size_t n_queries, fetches *f, int ahead)
 {
 	vec low[VECTORS], high[VECTORS];
 
 	if (ahead)
-		fetch_ahead(row);
+		fetch_ahead(f);
 	split(row, low, high);
 	for (size_t q = 0; q < n_queries; q++)
 	{
@@ -138,14 +159,15 @@ add_row(vec (*bytes)[VECTORS], const uint8_t *row, const uint8_t **luts, size_t 
 }
 
 static inline __attribute__((always_inline)) void
-add_rows(vec (*bytes)[VECTORS], const uint8_t *rows, size_t n_rows, const uint8_t **luts, size_t n_queries, int ahead)
+add_rows(vec (*bytes)[VECTORS], const uint8_t *rows, size_t n_rows, const uint8_t **luts, size_t n_queries, fetches *f,
+		 int ahead)
 {
 	for (; n_rows >= 4; n_rows -= 4)
 		UNROLLED
 	for (size_t i = 0; i < 4; i++, rows += BQK_SCAN_BLOCK)
-		add_row(bytes, rows, luts, n_queries, ahead);
+		add_row(bytes, rows, luts, n_queries, f, ahead);
 	for (; n_rows > 0; n_rows--, rows += BQK_SCAN_BLOCK)
-		add_row(bytes, rows, luts, n_queries, ahead);
+		add_row(bytes, rows, luts, n_queries, f, ahead);
 }
 
 /* Tables of the first row that is not of a trellis. */
@@ -171,17 +193,22 @@ static inline __attribute__((always_inline)) void
 scan_narrow(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries, int ahead)
 {
 	size_t n_trellis = rows->n_trellis;
-	const uint8_t *block = rows->blocks, *luts[BQK_SCAN_GROUP];
+	const uint8_t *luts[BQK_SCAN_GROUP];
+	fetches f;
 
-	for (size_t b = 0; b < rows->n_blocks; b++, block += (rows->n_rows + rows->n_factors) * BQK_SCAN_BLOCK)
+	for (size_t at = 0; at < rows->n_blocks; at++)
 	{
+		size_t b = ahead ? block_ahead(rows, at, &f) : at;
+		const uint8_t *block = rows->blocks + b * (rows->n_rows + rows->n_factors) * BQK_SCAN_BLOCK;
 		vec bytes[BQK_SCAN_GROUP][VECTORS], low[VECTORS], high[VECTORS];
 
 		clear(bytes, n_queries);
 		for (size_t i = 0; i < n_trellis; i++)
-			add_trellis_row(bytes, block, n_trellis, i, found, n_queries, ahead);
+			add_trellis_row(bytes, block, n_trellis, i, found, n_queries, &f, ahead);
 		plain_tables(luts, found, n_queries, n_trellis);
-		add_rows(bytes, block + n_trellis * BQK_SCAN_BLOCK, rows->n_rows - n_trellis, luts, n_queries, ahead);
+		add_rows(bytes, block + n_trellis * BQK_SCAN_BLOCK, rows->n_rows - n_trellis, luts, n_queries, &f, ahead);
+		if (ahead && rows->n_factors)
+			fetch_ahead(&f);
 		if (rows->n_factors)
 			split(block + rows->n_rows * BQK_SCAN_BLOCK, low, high);
 		for (size_t q = 0; q < n_queries; q++)
@@ -206,10 +233,13 @@ static inline __attribute__((always_inline)) void
 scan_wide(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries, int ahead)
 {
 	size_t n_trellis = rows->n_trellis, n_plain = rows->n_rows - n_trellis, last;
-	const uint8_t *block = rows->blocks, *luts[BQK_SCAN_GROUP];
+	const uint8_t *luts[BQK_SCAN_GROUP];
+	fetches f;
 
-	for (size_t b = 0; b < rows->n_blocks; b++, block += (rows->n_rows + rows->n_factors) * BQK_SCAN_BLOCK)
+	for (size_t at = 0; at < rows->n_blocks; at++)
 	{
+		size_t b = ahead ? block_ahead(rows, at, &f) : at;
+		const uint8_t *block = rows->blocks + b * (rows->n_rows + rows->n_factors) * BQK_SCAN_BLOCK;
 		const uint8_t *plain = block + n_trellis * BQK_SCAN_BLOCK;
 		wide_sums s[BQK_SCAN_GROUP];
 		vec bytes[BQK_SCAN_GROUP][VECTORS], low[VECTORS], high[VECTORS];
@@ -219,16 +249,18 @@ scan_wide(const bqk_scan_rows *rows, bqk_scan_found *found, size_t n_queries, in
 		{
 			last = i + BQK_SCAN_CHUNK_TRELLIS < n_trellis ? i + BQK_SCAN_CHUNK_TRELLIS : n_trellis;
 			for (size_t j = i; j < last; j++)
-				add_trellis_row(bytes, block, n_trellis, j, found, n_queries, ahead);
+				add_trellis_row(bytes, block, n_trellis, j, found, n_queries, &f, ahead);
 			widen(s, bytes, n_queries, i == 0);
 		}
 		plain_tables(luts, found, n_queries, n_trellis);
 		for (size_t i = 0; i < n_plain; i = last)
 		{
 			last = i + BQK_SCAN_CHUNK_ROWS < n_plain ? i + BQK_SCAN_CHUNK_ROWS : n_plain;
-			add_rows(bytes, plain + i * BQK_SCAN_BLOCK, last - i, luts, n_queries, ahead);
+			add_rows(bytes, plain + i * BQK_SCAN_BLOCK, last - i, luts, n_queries, &f, ahead);
 			widen(s, bytes, n_queries, i + n_trellis == 0);
 		}
+		if (ahead && rows->n_factors)
+			fetch_ahead(&f);
 		if (rows->n_factors)
 			split(block + rows->n_rows * BQK_SCAN_BLOCK, low, high);
 		for (size_t q = 0; q < n_queries; q++)

@@ -11,7 +11,7 @@
 #define MAX_DIM 400
 #define MAX_N 70
 #define MAX_ROWS 80
-#define MAX_BLOCKS 3
+#define MAX_BLOCKS 11
 
 static guarded gcodes, gquery, gout;
 static uint8_t bytes[1 << 18];
