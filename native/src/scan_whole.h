@@ -53,6 +53,8 @@ fetch(const bqk_scan *scan, uint32_t id)
 
 	for (size_t i = 0; i < scan->code_nbytes; i += CACHE_LINE)
 		__builtin_prefetch(code + i);
+	if (scan->factors)
+		__builtin_prefetch(scan->factors + id);
 }
 
 #endif
