@@ -39,8 +39,8 @@ _TIER_CANDIDATES = 50
 #: Queries that share a pass over the codes.
 BATCH = 64
 
-# Least blocks of a thread's range: to wake a thread takes .05 to .5 ms, as long as 30,000 to 300,000 codes.
-_RANGE_BLOCKS = 1 << 12
+# Least blocks of a thread's range: to hand one to a thread takes .5 to 1 ms, as long as 300,000 to 700,000 codes.
+_RANGE_BLOCKS = 1 << 13
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -259,7 +259,7 @@ class ScanIndex:
             Candidates per wanted row that are rescored from the tier, if there is one.
         n_threads : int, default 1
             Threads share the queries, or where there are fewer than two each the codes, if these are so many
-            (262,144 to a thread) that it pays.
+            (524,288 to a thread) that it pays.
 
         Returns
         -------
