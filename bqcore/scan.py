@@ -39,7 +39,8 @@ _TIER_CANDIDATES = 50
 #: Queries that share a pass over the codes.
 BATCH = 64
 
-# Least blocks of a thread's range: to hand one to a thread takes .5 to 1 ms, as long as 300,000 to 700,000 codes.
+# Least blocks of a thread's range: to hand one to a thread takes .5 to 1 ms, as long as 300,000 to 700,000
+# codes.
 _RANGE_BLOCKS = 1 << 13
 
 _FLOAT32 = np.dtype(np.float32)

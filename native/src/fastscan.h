@@ -36,8 +36,8 @@
  * are within that of the first runs, hardly any within the last. */
 #define BQK_SCAN_DEVIATIONS 2.0
 #define BQK_SCAN_DEVIATIONS_NARROW 1.5
-/* Queries that share the look at a code's nibbles. */
-#define BQK_SCAN_GROUP 4
+/* Queries that share a look at the codes. */
+#define BQK_SCAN_GROUP 64
 /* Parts of a run that a single query beyond the caches scans in turns, a block of each. Memory answers several streams
  * sooner than one, which the hardware fetches no further than its page: four, fetched ahead row by row in turn, are
  * read 1.5 times as fast as one from memory and 1.7 times from memory and the last-level cache. A million codes take .7

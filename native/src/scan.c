@@ -9,7 +9,7 @@
 
 /* Blocks between two looks at the threshold. The first runs are short, as the threshold falls fastest there. Single
  * queries of a million codes take .9 of the time that runs of 64 took, and 256 are no better: what a run costs beside
- * its codes is spread. 128 blocks of 37 rows are 303 kB, which stay in the second-level cache for all queries. */
+ * its codes is spread. */
 #define RUN_BLOCKS 128
 #define RUN_CODES (RUN_BLOCKS * BQK_SCAN_BLOCK)
 /* Codes that are fetched ahead of their estimates. */
@@ -46,20 +46,26 @@ typedef struct scratch
 	uint16_t *sums[BQK_SCAN_GROUP];
 } scratch;
 
+static inline size_t
+group_of(size_t n_queries)
+{
+	return n_queries < BQK_SCAN_GROUP ? n_queries : BQK_SCAN_GROUP;
+}
+
 size_t
 bqk_scan_work(size_t n_queries, size_t k)
 {
 	return n_queries * (sizeof(progress) + (2 * bqk_topk_capacity(k) + WAITING) * sizeof(uint64_t)) +
-		   BQK_SCAN_GROUP * RUN_CODES * (sizeof(uint32_t) + sizeof(uint16_t));
+		   group_of(n_queries) * RUN_CODES * (sizeof(uint32_t) + sizeof(uint16_t));
 }
 
 static scratch
 divide(void *work, size_t n_queries, size_t k)
 {
-	scratch s = {work, {NULL}, {NULL}};
+	scratch s = {.queries = work};
 	uint64_t *entries = (uint64_t *) (void *) (s.queries + n_queries);
 	uint32_t *positions = (uint32_t *) (void *) (entries + n_queries * (2 * bqk_topk_capacity(k) + WAITING));
-	uint16_t *sums = (uint16_t *) (void *) (positions + BQK_SCAN_GROUP * RUN_CODES);
+	uint16_t *sums = (uint16_t *) (void *) (positions + group_of(n_queries) * RUN_CODES);
 
 	for (size_t q = 0; q < n_queries; q++, entries += 2 * bqk_topk_capacity(k) + WAITING)
 	{
@@ -74,7 +80,7 @@ divide(void *work, size_t n_queries, size_t k)
 								   0,
 								   0};
 	}
-	for (size_t q = 0; q < BQK_SCAN_GROUP; q++)
+	for (size_t q = 0; q < group_of(n_queries); q++)
 	{
 		s.positions[q] = positions + q * RUN_CODES;
 		s.sums[q] = sums + q * RUN_CODES;
@@ -138,13 +144,12 @@ clear_waiting(const bqk_scan *scan, const bqk_scan_query *query, progress *p, in
 	p->n_waiting = 0;
 }
 
-/* Bounds what the kernel found. Codes are few and far between: their factors are fetched all at once, as each would
- * wait for memory alone. */
+/* Turns positions into ids. Codes are few and far between: their factors are fetched all at once, as each would wait
+ * for memory alone. */
 static void
-bound_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_query *query, size_t first_block,
-			const uint8_t *filter, const bqk_scan_found *found, size_t rank, progress *p)
+locate_found(const bqk_scan *scan, size_t first_block, const bqk_scan_found *found)
 {
-	size_t first = first_block * BQK_SCAN_BLOCK, n = 0, kept = 0;
+	size_t first = first_block * BQK_SCAN_BLOCK;
 	uint32_t *ids = found->positions;
 
 	for (size_t i = 0; i < found->n; i++)
@@ -153,6 +158,16 @@ bound_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_que
 		if (scan->factors && ids[i] < scan->n)
 			__builtin_prefetch(scan->factors + ids[i]);
 	}
+}
+
+/* Bounds what was found and located. */
+static void
+bound_found(const bqk_scan *scan, const bqk_segment *segment, const bqk_scan_query *query, const uint8_t *filter,
+			const bqk_scan_found *found, size_t rank, progress *p)
+{
+	const uint32_t *ids = found->positions;
+	size_t n = 0, kept = 0;
+
 	for (size_t i = 0; i < found->n; i++)
 	{
 		float bound;
@@ -267,8 +282,9 @@ search_run(search *a, const bqk_segment *segment, size_t first_block, size_t n_b
 			continue;
 		a->kernel(&rows, found, n);
 		for (size_t i = 0; i < n; i++)
-			bound_found(a->scan, segment, a->queries + who[i], first_block, a->filter, found + i, rank,
-						a->s.queries + who[i]);
+			locate_found(a->scan, first_block, found + i);
+		for (size_t i = 0; i < n; i++)
+			bound_found(a->scan, segment, a->queries + who[i], a->filter, found + i, rank, a->s.queries + who[i]);
 		n = 0;
 	}
 	a->done += n_blocks;

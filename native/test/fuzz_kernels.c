@@ -12,6 +12,7 @@
 #define MAX_N 70
 #define MAX_ROWS 80
 #define MAX_BLOCKS 11
+#define MAX_QUERIES 11
 
 static guarded gcodes, gquery, gout;
 static uint8_t bytes[1 << 18];
@@ -68,13 +69,13 @@ same_dots(void)
 static void
 same_fastscan(void)
 {
-	static uint8_t luts[BQK_SCAN_GROUP * MAX_ROWS * 64];
-	static uint32_t positions[2][BQK_SCAN_GROUP][MAX_BLOCKS * BQK_SCAN_BLOCK];
-	static uint16_t sums[2][BQK_SCAN_GROUP][MAX_BLOCKS * BQK_SCAN_BLOCK];
+	static uint8_t luts[MAX_QUERIES * MAX_ROWS * 64];
+	static uint32_t positions[2][MAX_QUERIES][MAX_BLOCKS * BQK_SCAN_BLOCK];
+	static uint16_t sums[2][MAX_QUERIES][MAX_BLOCKS * BQK_SCAN_BLOCK];
 	static float values[MAX_ROWS * 64];
 	static uint8_t factor_luts[32];
 	size_t n_rows = 1 + below(MAX_ROWS), n_trellis = below(n_rows + 1), n_blocks = 1 + below(MAX_BLOCKS);
-	size_t n_queries = 1 + below(BQK_SCAN_GROUP), n = n_blocks * BQK_SCAN_BLOCK, n_entries, n_factors = below(2);
+	size_t n_queries = 1 + below(MAX_QUERIES), n = n_blocks * BQK_SCAN_BLOCK, n_entries, n_factors = below(2);
 	side at = (side) below(N_SIDES);
 	bqk_scan_rows rows;
 	const uint8_t *placed;
@@ -101,7 +102,7 @@ same_fastscan(void)
 	placed = guard_copy(&gquery, luts, n_queries * n_entries, at);
 	for (const bqk_kernels *const *k = tables(); *k; k++)
 	{
-		bqk_scan_found found[2][BQK_SCAN_GROUP];
+		bqk_scan_found found[2][MAX_QUERIES];
 		uint32_t threshold = below(3) ? (uint32_t) below(n_rows * 100) : UINT16_MAX;
 
 		with("fastscan %s rows=%zu trellis=%zu factors=%zu blocks=%zu queries=%zu threshold=%u", (*k)->name, n_rows,
