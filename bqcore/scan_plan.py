@@ -19,7 +19,7 @@ _TRIAL_MIN_ROWS = 1 << 12
 _TRIAL_QUERIES = 16
 
 # What makes a code be read whole, and reading it, takes as long as so many look-ups of a scan: .1 us (RaBitQ)
-# to .2 us (SAQ) beside .013 ns in the caches and .04 ns beyond them, with AVX2 at 384 dimensions. Fewer, as
+# to .2 us (SAQ) beside .013 ns in the caches and .02 ns beyond them, with AVX2 at 384 dimensions. Fewer, as
 # rows decoded from codes ask for up to twice as many as queries do.
 _WHOLE_LOOKUPS = 10000
 _WHOLE_LOOKUPS_BEYOND = 3300
