@@ -33,6 +33,13 @@ clear(vec *bytes)
 		bytes[v] = zero();
 }
 
+/* Where a chunk of rows that begins at i ends, of n. */
+INLINE size_t
+chunk_end(size_t i, size_t n, size_t chunk)
+{
+	return n - i < chunk ? n : i + chunk;
+}
+
 /* Ends a chunk, the first of a block or another. */
 INLINE void
 widen(wide_sums *s, const vec *bytes, int is_first)
@@ -98,38 +105,49 @@ split_trellis(const uint8_t *block, size_t n_trellis, size_t i, vec (*low)[VECTO
 	}
 }
 
-/* What the factors of a block's codes leave of a query's threshold of 8 bits. */
+/* What the factors of a block's codes lower a query's threshold by. */
 INLINE void
-limits8(vec *limits, const bqk_scan_found *found, size_t n_factors, const vec *low, const vec *high)
+lowered_by(vec *by, const bqk_scan_found *found, const vec *low, const vec *high)
 {
+	vec t = table(found->factor_luts), u = table(found->factor_luts + 16);
+
+	for (size_t v = 0; v < VECTORS; v++)
+		by[v] = add8(lookup(t, low[v]), lookup(u, high[v]));
+}
+
+/* Appends the codes whose sums of 8 bits do not exceed what is left of the threshold. */
+INLINE void
+emit_narrow(const vec *sums, bqk_scan_found *found, uint32_t at, size_t n_factors, const vec *low, const vec *high)
+{
+	vec limits[VECTORS], by[VECTORS];
+
 	for (size_t v = 0; v < VECTORS; v++)
 		limits[v] = all8(found->threshold);
 	if (n_factors)
 	{
-		vec t = table(found->factor_luts), u = table(found->factor_luts + 16);
-
+		lowered_by(by, found, low, high);
 		for (size_t v = 0; v < VECTORS; v++)
-			limits[v] = less8(limits[v], add8(lookup(t, low[v]), lookup(u, high[v])));
+			limits[v] = less8(limits[v], by[v]);
 	}
+	emit8(sums, limits, at, found);
 }
 
-/* The same of 16 bits; appends the codes whose sums do not exceed it. */
+/* The same of 16 bits. */
 INLINE void
 emit_wide(wide_sums *s, bqk_scan_found *found, uint32_t at, size_t n_factors, const vec *low, const vec *high)
 {
-	vec even[VECTORS], odd[VECTORS];
+	vec even[VECTORS], odd[VECTORS], by[VECTORS];
 
 	for (size_t v = 0; v < VECTORS; v++)
 		even[v] = odd[v] = all16(found->threshold);
 	if (n_factors)
 	{
-		vec t = table(found->factor_luts), u = table(found->factor_luts + 16);
-
+		lowered_by(by, found, low, high);
 		for (size_t v = 0; v < VECTORS; v++)
 		{
-			vec by = add8(lookup(t, low[v]), lookup(u, high[v])), by_odd = odd16(by);
+			vec by_odd = odd16(by[v]);
 
-			even[v] = less16(even[v], even16(by, by_odd));
+			even[v] = less16(even[v], even16(by[v], by_odd));
 			odd[v] = less16(odd[v], by_odd);
 		}
 	}

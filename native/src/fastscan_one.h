@@ -77,7 +77,7 @@ scan_one(const bqk_scan_rows *rows, bqk_scan_found *found, int wide, int ahead)
 {
 	size_t n_trellis = rows->n_trellis, n_plain = rows->n_rows - n_trellis, last;
 	const uint8_t *luts = found->luts, *plain_luts = luts + n_trellis * 64;
-	fetches f;
+	fetches f = {{0}};
 
 	for (size_t at = 0; at < rows->n_blocks; at++)
 	{
@@ -85,13 +85,13 @@ scan_one(const bqk_scan_rows *rows, bqk_scan_found *found, int wide, int ahead)
 		const uint8_t *block = rows->blocks + b * (rows->n_rows + rows->n_factors) * BQK_SCAN_BLOCK;
 		const uint8_t *plain = block + n_trellis * BQK_SCAN_BLOCK;
 		uint32_t position = (uint32_t) (b * BQK_SCAN_BLOCK);
-		vec bytes[VECTORS], low[VECTORS], high[VECTORS], limits[VECTORS];
+		vec bytes[VECTORS], low[VECTORS], high[VECTORS];
 		wide_sums s;
 
 		clear(bytes);
 		for (size_t i = 0; i < n_trellis; i = last)
 		{
-			last = !wide || n_trellis - i < BQK_SCAN_CHUNK_TRELLIS ? n_trellis : i + BQK_SCAN_CHUNK_TRELLIS;
+			last = wide ? chunk_end(i, n_trellis, BQK_SCAN_CHUNK_TRELLIS) : n_trellis;
 			add_trellis_rows(bytes, block, n_trellis, i, last, luts, &f, ahead);
 			if (wide)
 			{
@@ -101,7 +101,7 @@ scan_one(const bqk_scan_rows *rows, bqk_scan_found *found, int wide, int ahead)
 		}
 		for (size_t i = 0; i < n_plain; i = last)
 		{
-			last = !wide || n_plain - i < BQK_SCAN_CHUNK_ROWS ? n_plain : i + BQK_SCAN_CHUNK_ROWS;
+			last = wide ? chunk_end(i, n_plain, BQK_SCAN_CHUNK_ROWS) : n_plain;
 			add_rows(bytes, plain + i * BQK_SCAN_BLOCK, last - i, plain_luts + i * 32, &f, ahead);
 			if (wide)
 			{
@@ -114,11 +114,8 @@ scan_one(const bqk_scan_rows *rows, bqk_scan_found *found, int wide, int ahead)
 		if (rows->n_factors)
 			split(block + rows->n_rows * BQK_SCAN_BLOCK, low, high);
 		if (wide)
-		{
 			emit_wide(&s, found, position, rows->n_factors, low, high);
-			continue;
-		}
-		limits8(limits, found, rows->n_factors, low, high);
-		emit8(bytes, limits, position, found);
+		else
+			emit_narrow(bytes, found, position, rows->n_factors, low, high);
 	}
 }
