@@ -33,6 +33,8 @@ from bqcore.evaluation import exact_search, recall
 BATCHES = (1, 64)
 # Queries in a turn.
 QUERIES = 64
+# Searches with one thread and with two in a round.
+PAIRS = 3
 OVERSAMPLING = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12, 16, 20, 30, 40)
 TARGET = 0.99
 # Queries whose neighbours among jittered rows are searched exactly.
@@ -170,12 +172,12 @@ def scaling(metric: str, X: Float32Array, Q: Float32Array, options: Any) -> dict
         for n, system in built.items():
             for batch in BATCHES:
                 us[n, batch].append(measured(system, Q, 10, batch, QUERIES) * 1e6)
-        for n_threads in (*walls,) * 3:
+        for n_threads in (*walls,) * PAIRS:
             start = time.perf_counter()
             built[sizes[-1]].index.search(Q[:256], 10, n_threads=n_threads)
             walls[n_threads].append(time.perf_counter() - start)
     # in pairs: the machine's speed changes within a run
-    speedups = [one / two for one, two in zip(walls[1][3:], walls[2][3:], strict=True)]
+    speedups = [one / two for one, two in zip(walls[1][PAIRS:], walls[2][PAIRS:], strict=True)]
     found: dict[str, Any] = {"speedup_of_2_threads": float(np.median(speedups))}
     for batch in BATCHES:
         total = np.array([np.median(us[n, batch][1:]) for n in sizes])
