@@ -29,7 +29,10 @@ pytestmark = pytest.mark.postgres
 DATA = clustered(500, 24, n_queries=5, random_state=41)
 OLD = "0.1.0"
 #: SHA-256 of scripts that servers out there may have run: they never change again.
-FROZEN = {"bqcore--0.1.0.sql": "7ad2cc31ee3df9641d1721cf08abff84614dcc8f2a5a2ce3187ca18ee95c691f"}
+FROZEN = {
+    "bqcore--0.1.0.sql": "7ad2cc31ee3df9641d1721cf08abff84614dcc8f2a5a2ce3187ca18ee95c691f",
+    "bqcore--0.1.0--0.2.0.sql": "92c8ceb36d836446a33979ad3a7c4b19919cd8f289e79c795b9246bb8a762480",
+}
 
 
 def members(conn: Connection) -> list[str]:

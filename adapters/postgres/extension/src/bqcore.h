@@ -13,7 +13,7 @@
 
 #include "bqk.h"
 
-#define BQCORE_VERSION "0.2.0"
+#define BQCORE_VERSION "0.3.0"
 #define BQ_DEFAULT_BITS 1
 #define BQ_DEFAULT_M 16 /* pgvector's own */
 #define BQ_EF_CONSTRUCTION_UNSET 0
