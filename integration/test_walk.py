@@ -36,9 +36,10 @@ EQUAL = {0, *range(1000, 1025)}
 def agree(conn: Connection, ef_search: int = 40, table: str = "items") -> None:
     """Compare all rows of scans with both walks, up to the order of rows that are equally far.
 
-    Which of the elements of equal vectors is the last of hnsw.ef_search is open, and so are their rows.
+    Which of the elements of equal vectors is the last of hnsw.ef_search is open, and so are their rows. The own walk
+    goes no further than pgvector's where a number of rows is to be rescored.
     """
-    configure(conn, hnsw_ef_search=ef_search)
+    configure(conn, hnsw_ef_search=ef_search, bqcore_rescore=10_000)
     for q in DATA.queries:
         rows = {}
         for own_walk in ("on", "off"):
@@ -48,7 +49,7 @@ def agree(conn: Connection, ef_search: int = 40, table: str = "items") -> None:
             assert len({i for _, i in rows[own_walk]}) == len(rows[own_walk])
         own, theirs = (sorted(row for row in found if row[1] not in EQUAL) for found in rows.values())
         assert own == theirs
-    configure(conn, bqcore_own_walk="on")
+    configure(conn, bqcore_own_walk="on", bqcore_rescore=-1)
     assert table in plan(conn, search_sql(table=table), {"q": DATA.queries[0]})
 
 

@@ -1,5 +1,6 @@
 /* Library start: settings, and the support functions of the operator classes. */
 #include "bqcore.h"
+#include "filter.h"
 
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -7,6 +8,7 @@
 PG_MODULE_MAGIC;
 
 int bq_rescore;
+double bq_epsilon;
 bool bq_own_walk;
 static char *bq_isa;
 
@@ -37,8 +39,12 @@ void
 _PG_init(void)
 {
 	DefineCustomIntVariable("bqcore.rescore", "Candidates whose exact distance is known before a row is returned.",
-							"-1 follows the bits: all of hnsw.ef_search at 1 bit, fewer at more bits.", &bq_rescore, -1,
-							-1, 100000, PGC_USERSET, 0, NULL, NULL, NULL);
+							"-1 follows the error of their estimates: see bqcore.epsilon.", &bq_rescore, -1, -1, 100000,
+							PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomRealVariable("bqcore.epsilon",
+							 "Deviations of its estimate by which a candidate's distance may lie below it.",
+							 "A row is returned when no other candidate may be nearer. More find more and take longer.",
+							 &bq_epsilon, BQ_DEFAULT_EPSILON, 0.0, 10.0, PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("bqcore.isa", "Instruction set of the kernels.",
 							   "For tests; results do not depend on it.", &bq_isa, "auto", PGC_USERSET,
 							   GUC_NOT_IN_SAMPLE, check_isa, assign_isa, NULL);
@@ -46,6 +52,7 @@ _PG_init(void)
 							 "Off leaves that to pgvector; results do not depend on it.", &bq_own_walk, true,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 	BqDefineBuildSegment();
+	BqFilterDefineHook();
 	MarkGUCPrefixReserved("bqcore");
 	BqInitOptions();
 }

@@ -15,6 +15,7 @@
 
 #define BQCORE_VERSION "0.3.0"
 #define BQ_DEFAULT_BITS 1
+#define BQ_DEFAULT_EPSILON 1.5
 #define BQ_DEFAULT_M 16 /* pgvector's own */
 #define BQ_EF_CONSTRUCTION_UNSET 0
 
@@ -110,6 +111,8 @@ extern void BqCheckHnsw(void);
 extern void BqCheckIvfflat(void);
 extern const char *BqPgvectorVersion(void);
 extern int BqEfSearch(void);
+extern int64 BqMaxScanTuples(void);
+extern double BqScanMemMultiplier(void);
 /* pgvector's hnsw.iterative_scan */
 typedef enum BqIterative
 {
@@ -123,6 +126,7 @@ extern void BqRestoreIterative(int old);
 
 /* bqcore.c */
 extern int bq_rescore;
+extern double bq_epsilon;
 extern bool bq_own_walk;
 extern const BqTypeInfo *BqGetTypeInfo(Relation index);
 extern const char *BqMetricName(int metric);
@@ -198,6 +202,7 @@ extern void BqEndScan(IndexScanDesc scan);
 
 /* handler.c */
 extern void BqInitOptions(void);
+extern bool BqIsOurs(Relation index);
 extern Relation BqOpenIndex(Oid indexOid, LOCKMODE lockmode);
 extern void BqCheckReadable(Relation index);
 

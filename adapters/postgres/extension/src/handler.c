@@ -65,6 +65,12 @@ bqhnsw_handler(PG_FUNCTION_ARGS)
 	PG_RETURN_POINTER(am);
 }
 
+bool
+BqIsOurs(Relation index)
+{
+	return index->rd_indam && index->rd_indam->ambuild == BqBuild;
+}
+
 /* Opens an index and makes sure that it is one of ours, built to the end. */
 Relation
 BqOpenIndex(Oid indexOid, LOCKMODE lockmode)

@@ -252,6 +252,24 @@ BqEfSearch(void)
 	return value ? Max(atoi(value), 1) : 40;
 }
 
+/* pgvector's limit of an iterative scan, in elements. */
+int64
+BqMaxScanTuples(void)
+{
+	const char *value = GetConfigOption("hnsw.max_scan_tuples", true, false);
+
+	return value ? Max(atoi(value), 1) : 20000;
+}
+
+/* pgvector's limit of an iterative scan's memory, in multiples of work_mem. */
+double
+BqScanMemMultiplier(void)
+{
+	const char *value = GetConfigOption("hnsw.scan_mem_multiplier", true, false);
+
+	return value ? atof(value) : 1.0;
+}
+
 BqIterative
 BqIterativeScan(void)
 {

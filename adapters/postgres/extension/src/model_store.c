@@ -3,9 +3,9 @@
  * They follow the pages of pgvector's build, outside its chain of element pages, so that vacuum and insert
  * never visit them. A trailer on pgvector's metapage points at the first one; pd_lower is raised over it, so
  * that WAL replay keeps it. The model is thereby as crash-safe, replicated, dropped and rebuilt as the index is. */
+#include "graph.h"
 #include "hnsw_pages.h"
 #include "types.h"
-#include "walk.h"
 
 #include "access/xloginsert.h"
 #include "miscadmin.h"

@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "access/genam.h"
+#include "access/heapam.h"
 #include "catalog/index.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
@@ -18,19 +19,11 @@
 #define ROWS_AHEAD 8    /* whose cache lines are asked for */
 #define BYTES_AHEAD 512 /* of a row; hardware goes on by itself */
 
-typedef struct Row
-{
-	pairingheap_node node;
-	double distance, upper; /* bounds of the distance; both are the distance itself if `exact` */
-	ItemPointerData tid;
-	bool exact;
-} Row;
-
 /* NaN sorts last, as in Postgres; ties go by position, so that answers do not depend on the heap's shape. */
-static int
-nearest_first(const pairingheap_node *a, const pairingheap_node *b, void *arg)
+int
+BqNearestFirst(const pairingheap_node *a, const pairingheap_node *b, void *arg)
 {
-	const Row *x = pairingheap_const_container(Row, node, a), *y = pairingheap_const_container(Row, node, b);
+	const BqRow *x = pairingheap_const_container(BqRow, node, a), *y = pairingheap_const_container(BqRow, node, b);
 	bool xnan = isnan(x->distance), ynan = isnan(y->distance);
 	ItemPointerData xtid = x->tid, ytid = y->tid;
 
@@ -95,7 +88,7 @@ BqRescorerBegin(BqRescorer *r, Relation heap, Relation index, ScanKey orderby)
 	r->heap = heap;
 	r->fetch = table_index_fetch_begin(heap);
 	r->tmp = AllocSetContextCreate(CurrentMemoryContext, "bqhnsw rescore", ALLOCSET_DEFAULT_SIZES);
-	r->rows = pairingheap_allocate(nearest_first, NULL);
+	r->rows = pairingheap_allocate(BqNearestFirst, NULL);
 }
 
 /* The rows' memory is reset by the caller. */
@@ -110,7 +103,7 @@ BqRescorerReset(BqRescorer *r)
 static int
 by_tid(const void *a, const void *b)
 {
-	return ItemPointerCompare((ItemPointer) a, (ItemPointer) b);
+	return ItemPointerCompare(&((BqCandidate *) a)->tid, &((BqCandidate *) b)->tid);
 }
 
 /* The distance of the row in the slot; false if it has none. */
@@ -140,6 +133,15 @@ distance_bounds(BqRescorer *r, double *lower, double *upper)
 	code = BqViewCode((const struct varlena *) PG_DETOAST_DATUM_PACKED(value));
 	BqViewBounds(&r->query, &code, lower, upper);
 	return true;
+}
+
+/* Nothing stays pinned between rows: an idle cursor must not keep vacuum, or replay on a standby, from a page. The slot
+ * has one pin, the fetch another one of the last page. */
+static void
+release_pages(BqRescorer *r)
+{
+	ExecClearTuple(r->reader.slot);
+	table_index_fetch_reset(r->fetch);
 }
 
 /* Starts to read a row's block, or asks for the cache lines of its header and line pointer; its buffer, if it is in
@@ -173,31 +175,41 @@ ask_for_row(Buffer buffer, const ItemPointerData *tid)
 	}
 }
 
+/* How many rows' blocks are looked up, and read if they are not in buffers, before they are needed: those whose cache
+ * lines are asked for, more where effective_io_concurrency says so; none where it is 0 or the table is not a heap. */
+static int
+rows_ahead(const BqRescorer *r)
+{
+	int setting = get_tablespace_io_concurrency(r->heap->rd_rel->reltablespace);
+
+	return setting == 0 || r->heap->rd_tableam != GetHeapamTableAmRoutine() ? 0 : Max(setting, ROWS_AHEAD);
+}
+
 /* Fetches at most BQ_RESCORE_BATCH candidates in block order and computes their distances, or bounds. Rows that the
- * snapshot does not see are dropped here. */
+ * snapshot does not see or the query's conditions leave out are dropped here. */
 void
-BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n)
+BqRescorerAdd(BqRescorer *r, Snapshot snapshot, BqCandidate *candidates, int n)
 {
 	MemoryContext scan = CurrentMemoryContext;
-	/* blocks that may be read ahead at a time: effective_io_concurrency */
-	int ahead = get_tablespace_io_concurrency(r->heap->rd_rel->reltablespace), prefetched = 1;
+	int ahead = rows_ahead(r), prefetched = 1;
 	Buffer buffers[BQ_RESCORE_BATCH];
 
-	qsort(tids, n, sizeof(ItemPointerData), by_tid);
+	qsort(candidates, n, sizeof(BqCandidate), by_tid);
 	MemoryContextSwitchTo(r->tmp);
 	for (int i = 0; i < n; i++)
 	{
-		ItemPointerData tid = tids[i]; /* the fetch follows HOT chains and changes it */
+		ItemPointerData tid = candidates[i].tid; /* the fetch follows HOT chains and changes it */
 		bool again = false, dead = false;
 		double distance, upper;
-		Row *row;
+		BqRow *row;
 
 		CHECK_FOR_INTERRUPTS();
 		for (; prefetched < n && prefetched <= i + ahead; prefetched++)
-			buffers[prefetched] = ask_for_page(r, &tids[prefetched]);
+			buffers[prefetched] = ask_for_page(r, &candidates[prefetched].tid);
 		if (i + ROWS_AHEAD < prefetched)
-			ask_for_row(buffers[i + ROWS_AHEAD], &tids[i + ROWS_AHEAD]);
-		if (!table_index_fetch_tuple(r->fetch, &tid, snapshot, r->reader.slot, &again, &dead))
+			ask_for_row(buffers[i + ROWS_AHEAD], &candidates[i + ROWS_AHEAD].tid);
+		if (!table_index_fetch_tuple(r->fetch, &tid, snapshot, r->reader.slot, &again, &dead) ||
+			!BqFilterPasses(&r->filter, r->reader.slot))
 			continue;
 		/* ORDER BY embedding <-> NULL: every distance is NULL, any order is right */
 		/* a HOT update cannot change an indexed value, so a visible row has the value that was indexed */
@@ -206,22 +218,23 @@ BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n)
 		else if (!(r->column ? distance_bounds(r, &distance, &upper) : exact_distance(r, &distance)))
 			continue;
 		MemoryContextReset(r->tmp);
-		row = MemoryContextAlloc(scan, sizeof(Row));
+		row = MemoryContextAlloc(scan, sizeof(BqRow));
 		row->distance = distance;
 		row->upper = r->column ? upper : distance;
-		row->tid = tids[i];
+		row->tid = candidates[i].tid;
 		row->exact = r->column == 0;
+		row->counts = candidates[i].counts;
 		pairingheap_add(r->rows, &row->node);
-		r->n_pending++;
+		r->n_pending += row->counts;
 	}
 	MemoryContextSwitchTo(scan);
 	MemoryContextReset(r->tmp);
-	ExecClearTuple(r->reader.slot);
+	release_pages(r);
 }
 
 /* Puts a row's distance in the place of its bounds; false if it has none. */
 static bool
-make_exact(BqRescorer *r, Snapshot snapshot, Row *row)
+make_exact(BqRescorer *r, Snapshot snapshot, BqRow *row)
 {
 	ItemPointerData tid = row->tid;
 	MemoryContext scan = MemoryContextSwitchTo(r->tmp);
@@ -234,38 +247,35 @@ make_exact(BqRescorer *r, Snapshot snapshot, Row *row)
 	row->exact = true;
 	MemoryContextSwitchTo(scan);
 	MemoryContextReset(r->tmp);
-	ExecClearTuple(r->reader.slot);
+	release_pages(r);
 	return found;
 }
 
-static const Row *
-first_row(const BqRescorer *r)
+const BqRow *
+BqRescorerFirst(const BqRescorer *r)
 {
-	return pairingheap_container(Row, node, pairingheap_first(r->rows));
+	return pairingheap_is_empty(r->rows) ? NULL : pairingheap_container(BqRow, node, pairingheap_first(r->rows));
 }
 
-/* The nearest row; `all` if no candidates are to come. Its vector is read only if another row may be nearer. */
-bool
-BqRescorerNext(BqRescorer *r, Snapshot snapshot, bool all, ItemPointerData *tid, double *distance)
+BqRow *
+BqRescorerTake(BqRescorer *r, Snapshot snapshot, bool all)
 {
-	while (!pairingheap_is_empty(r->rows))
-	{
-		Row *row = pairingheap_container(Row, node, pairingheap_remove_first(r->rows));
-		bool known = row->exact || (all && (pairingheap_is_empty(r->rows) || row->upper <= first_row(r)->distance));
+	BqRow *row = pairingheap_container(BqRow, node, pairingheap_remove_first(r->rows));
+	const BqRow *second = BqRescorerFirst(r);
 
-		if (!known && make_exact(r, snapshot, row))
-		{
-			pairingheap_add(r->rows, &row->node);
-			continue;
-		}
-		r->n_pending--;
-		*tid = row->tid;
-		*distance = row->distance;
-		pfree(row);
-		if (known)
-			return true;
+	if (row->exact || (all && (second == NULL || row->upper <= second->distance)))
+	{
+		r->n_pending -= row->counts;
+		return row;
 	}
-	return false;
+	if (make_exact(r, snapshot, row))
+		pairingheap_add(r->rows, &row->node);
+	else
+	{
+		r->n_pending -= row->counts;
+		pfree(row);
+	}
+	return NULL;
 }
 
 void

@@ -2,6 +2,7 @@
 #ifndef BQCORE_RESCORE_H
 #define BQCORE_RESCORE_H
 
+#include "filter.h"
 #include "types.h"
 
 #include "access/relscan.h"
@@ -25,6 +26,14 @@ extern bool BqReaderMatches(BqReader *r);
 extern Datum BqReaderValue(BqReader *r, bool *isnull);
 extern void BqReaderEnd(BqReader *r);
 
+/* A row to be rescored. Rows with equal codes share an element of the graph; one of them counts for it, so that budgets
+ * are of elements: copies of a row tell nothing new. */
+typedef struct BqCandidate
+{
+	ItemPointerData tid;
+	bool counts;
+} BqCandidate;
+
 /* Heap access for one scan. */
 typedef struct BqRescorer
 {
@@ -33,16 +42,33 @@ typedef struct BqRescorer
 	AttrNumber column; /* of codes that tell which vectors to read, or 0 */
 	BqView query;      /* for them */
 	ScanKey orderby;   /* the user's own ORDER BY: operator and argument */
+	BqFilter filter;   /* rows that fail it are left out */
 	IndexFetchTableData *fetch;
 	MemoryContext tmp;
 	pairingheap *rows; /* rescored or bounded, not yet returned; nearest first */
-	int n_pending;     /* rows in the heap */
+	int64 n_pending;   /* elements that they are of */
 } BqRescorer;
+
+/* A row that has been rescored. */
+typedef struct BqRow
+{
+	pairingheap_node node;
+	double distance, upper; /* bounds of the distance, in the operator's unit; both are the distance itself if `exact` */
+	ItemPointerData tid;
+	bool exact, counts;
+} BqRow;
+
+/* Order of rows: nearest first in a pairing heap. */
+extern int BqNearestFirst(const pairingheap_node *a, const pairingheap_node *b, void *arg);
 
 extern void BqRescorerBegin(BqRescorer *r, Relation heap, Relation index, ScanKey orderby);
 extern void BqRescorerReset(BqRescorer *r);
-extern void BqRescorerAdd(BqRescorer *r, Snapshot snapshot, ItemPointerData *tids, int n);
-extern bool BqRescorerNext(BqRescorer *r, Snapshot snapshot, bool all, ItemPointerData *tid, double *distance);
+extern void BqRescorerAdd(BqRescorer *r, Snapshot snapshot, BqCandidate *candidates, int n);
+/* The nearest row by its bounds, NULL if none waits. */
+extern const BqRow *BqRescorerFirst(const BqRescorer *r);
+/* Takes the first row if its distance is known, or, where `all` says that no candidates are to come, if no other row can
+ * be nearer; else computes its distance, gives the row its place by that, and returns NULL. */
+extern BqRow *BqRescorerTake(BqRescorer *r, Snapshot snapshot, bool all);
 extern void BqRescorerEnd(BqRescorer *r);
 
 #endif

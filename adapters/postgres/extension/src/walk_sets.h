@@ -1,4 +1,4 @@
-/* What a walk keeps its order and its memory in: binary heaps, and a set of tuples' places. */
+/* What a walk keeps its order and its memory in: priority queues, and a set of tuples' places. */
 #ifndef BQCORE_WALK_SETS_H
 #define BQCORE_WALK_SETS_H
 
@@ -8,62 +8,62 @@
 #include "storage/itemptr.h"
 
 /* Binary heap of elements with the least key first. */
-typedef struct Entry
+typedef struct BqQueueEntry
 {
 	float key;
 	uint32 element;
-} Entry;
+} BqQueueEntry;
 
-typedef struct Heap
+typedef struct BqQueue
 {
-	Entry *entries;
+	BqQueueEntry *entries;
 	uint32 n, capacity;
-} Heap;
+} BqQueue;
 
 static inline void
-heap_push(Heap *h, float key, uint32 element)
+BqQueuePush(BqQueue *q, float key, uint32 element)
 {
 	uint32 at;
 
-	if (h->n == h->capacity)
+	if (q->n == q->capacity)
 	{
-		h->capacity *= 2;
-		h->entries = repalloc(h->entries, sizeof(Entry) * h->capacity);
+		q->capacity *= 2;
+		q->entries = repalloc_huge(q->entries, sizeof(BqQueueEntry) * q->capacity);
 	}
-	for (at = h->n++; at > 0 && key < h->entries[(at - 1) / 2].key; at = (at - 1) / 2)
-		h->entries[at] = h->entries[(at - 1) / 2];
-	h->entries[at] = (Entry) {key, element};
+	for (at = q->n++; at > 0 && key < q->entries[(at - 1) / 2].key; at = (at - 1) / 2)
+		q->entries[at] = q->entries[(at - 1) / 2];
+	q->entries[at] = (BqQueueEntry) {key, element};
 }
 
-static inline Entry
-heap_pop(Heap *h)
+static inline BqQueueEntry
+BqQueuePop(BqQueue *q)
 {
-	Entry first = h->entries[0], last = h->entries[--h->n];
+	BqQueueEntry first = q->entries[0], last = q->entries[--q->n];
 	uint32 at = 0;
 
 	for (;;)
 	{
 		uint32 child = 2 * at + 1;
 
-		if (child >= h->n)
+		if (child >= q->n)
 			break;
-		if (child + 1 < h->n && h->entries[child + 1].key < h->entries[child].key)
+		if (child + 1 < q->n && q->entries[child + 1].key < q->entries[child].key)
 			child++;
-		if (last.key <= h->entries[child].key)
+		if (last.key <= q->entries[child].key)
 			break;
-		h->entries[at] = h->entries[child];
+		q->entries[at] = q->entries[child];
 		at = child;
 	}
-	h->entries[at] = last;
+	q->entries[at] = last;
 	return first;
 }
 
 static inline void
-heap_init(Heap *h, uint32 capacity)
+BqQueueInit(BqQueue *q, uint32 capacity)
 {
-	h->n = 0;
-	h->capacity = capacity;
-	h->entries = palloc(sizeof(Entry) * capacity);
+	q->n = 0;
+	q->capacity = capacity;
+	q->entries = palloc(sizeof(BqQueueEntry) * capacity);
 }
 
 static inline bool
@@ -83,14 +83,14 @@ tidset_put(uint64 *table, uint32 mask, uint64 key)
 }
 
 /* Open addressing; keys are block << 16 | offset, which is never 0. */
-typedef struct TidSet
+typedef struct BqTidSet
 {
 	uint64 *keys;
 	uint32 n, mask;
-} TidSet;
+} BqTidSet;
 
 static inline void
-tidset_init(TidSet *s, uint32 expected)
+BqTidSetInit(BqTidSet *s, uint32 expected)
 {
 	s->n = 0;
 	s->mask = pg_nextpower2_32(expected) - 1;
@@ -99,14 +99,14 @@ tidset_init(TidSet *s, uint32 expected)
 
 /* False if it was there. */
 static inline bool
-tidset_add(TidSet *s, const ItemPointerData *tid)
+BqTidSetAdd(BqTidSet *s, const ItemPointerData *tid)
 {
 	uint64 key = (uint64) ItemPointerGetBlockNumberNoCheck(tid) << 16 | ItemPointerGetOffsetNumberNoCheck(tid);
 
 	if (s->n >= s->mask / 4 * 3)
 	{
 		uint32 mask = s->mask * 2 + 1;
-		uint64 *table = palloc0(sizeof(uint64) * ((Size) mask + 1));
+		uint64 *table = palloc_extended(sizeof(uint64) * ((Size) mask + 1), MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
 
 		for (uint32 i = 0; i <= s->mask; i++)
 			if (s->keys[i] != 0)
