@@ -131,6 +131,21 @@ def test_rescoring_more_keeps_exact_order_and_never_lowers_recall(
     assert recall_at_10(session, corpus, metric, bits) >= recalls[-1] - 0.01
 
 
+@both_bits
+@both_metrics
+def test_a_wider_bound_never_lowers_recall(
+    session: Connection, corpus: Corpus, metric: str, bits: int
+) -> None:
+    configure(session, hnsw_ef_search=10)
+    recalls = []
+    for epsilon in (0, 0.5, 1, 2, 4):
+        configure(session, bqcore_epsilon=epsilon)
+        recalls.append(recall_at_10(session, corpus, metric, bits))
+    # a walk of another length may find another neighbour
+    assert all(b >= a - 0.005 for a, b in itertools.pairwise(recalls))
+    assert recalls[-1] >= max(0.98, recalls[0] + (0.1 if bits == 1 else 0))
+
+
 @pytest.mark.parametrize("window", [-2, 100_001])
 def test_a_window_out_of_range_is_refused(session: Connection, window: int) -> None:
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="outside the valid range"):

@@ -1,6 +1,6 @@
 /* Library start: settings, and the support functions of the operator classes. */
 #include "bqcore.h"
-#include "filter.h"
+#include "scan_node.h"
 
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -52,7 +52,7 @@ _PG_init(void)
 							 "Off leaves that to pgvector; results do not depend on it.", &bq_own_walk, true,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 	BqDefineBuildSegment();
-	BqFilterDefineHook();
+	BqScanNodeDefineHook();
 	MarkGUCPrefixReserved("bqcore");
 	BqInitOptions();
 }

@@ -6,8 +6,8 @@
  *
  * Locks: one page at a time is locked, in share mode, for as long as one tuple of it is read; nothing else is locked
  * meanwhile, so no order of locks can be wrong. Inserts change a tuple under the exclusive lock of its page, so a tuple
- * is read whole. Two tuples that belong together, an element and its neighbours, lie on one page or two and are not read
- * at one time: between the two reads an insert may change the neighbours, which is as good, and with the lock of
+ * is read whole. Two tuples that belong together, an element and its neighbours, lie on one page or two and are not
+ * read at one time: between the two reads an insert may change the neighbours, which is as good, and with the lock of
  * BqGraphLock vacuum may not give the place to another element. */
 #include "graph.h"
 
@@ -87,8 +87,8 @@ read_tuple(const BqGraph *g, Page page, const ItemPointerData *tid, Size least)
 	return PageGetItem(page, id);
 }
 
-/* Reads line pointers without a lock: a wrong one costs a useless line and nothing else. Inline, because gcc drops calls
- * of a function in the same file that only prefetches: it takes it for one without effect. */
+/* Reads line pointers without a lock: a wrong one costs a useless line and nothing else. Inline, because gcc drops
+ * calls of a function in the same file that only prefetches: it takes it for one without effect. */
 static pg_attribute_always_inline void
 prefetch(const BqGraph *g, const ItemPointerData *tids, int n)
 {

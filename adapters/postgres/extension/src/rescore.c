@@ -97,6 +97,8 @@ BqRescorerReset(BqRescorer *r)
 {
 	pairingheap_reset(r->rows);
 	r->n_pending = 0;
+	r->uppers = NULL;
+	r->n_uppers = r->capacity = 0;
 	table_index_fetch_reset(r->fetch);
 }
 
@@ -175,6 +177,19 @@ ask_for_row(Buffer buffer, const ItemPointerData *tid)
 	}
 }
 
+/* In the current memory context, as the rows. */
+static void
+add_upper(BqRescorer *r, double upper)
+{
+	if (r->n_uppers == r->capacity)
+	{
+		r->capacity = Max(2 * r->capacity, 64);
+		r->uppers =
+			r->uppers ? repalloc_huge(r->uppers, sizeof(double) * r->capacity) : palloc(sizeof(double) * r->capacity);
+	}
+	r->uppers[r->n_uppers++] = upper;
+}
+
 /* How many rows' blocks are looked up, and read if they are not in buffers, before they are needed: those whose cache
  * lines are asked for, more where effective_io_concurrency says so; none where it is 0 or the table is not a heap. */
 static int
@@ -195,12 +210,11 @@ BqRescorerAdd(BqRescorer *r, Snapshot snapshot, BqCandidate *candidates, int n)
 	Buffer buffers[BQ_RESCORE_BATCH];
 
 	qsort(candidates, n, sizeof(BqCandidate), by_tid);
-	MemoryContextSwitchTo(r->tmp);
 	for (int i = 0; i < n; i++)
 	{
 		ItemPointerData tid = candidates[i].tid; /* the fetch follows HOT chains and changes it */
-		bool again = false, dead = false;
-		double distance, upper;
+		bool again = false, dead = false, found;
+		double distance = 0.0, upper;
 		BqRow *row;
 
 		CHECK_FOR_INTERRUPTS();
@@ -208,17 +222,20 @@ BqRescorerAdd(BqRescorer *r, Snapshot snapshot, BqCandidate *candidates, int n)
 			buffers[prefetched] = ask_for_page(r, &candidates[prefetched].tid);
 		if (i + ROWS_AHEAD < prefetched)
 			ask_for_row(buffers[i + ROWS_AHEAD], &candidates[i + ROWS_AHEAD].tid);
-		if (!table_index_fetch_tuple(r->fetch, &tid, snapshot, r->reader.slot, &again, &dead) ||
-			!BqFilterPasses(&r->filter, r->reader.slot))
-			continue;
+		MemoryContextSwitchTo(r->tmp);
+		found = table_index_fetch_tuple(r->fetch, &tid, snapshot, r->reader.slot, &again, &dead) &&
+				BqScanNodePasses(&r->node, r->reader.slot);
 		/* ORDER BY embedding <-> NULL: every distance is NULL, any order is right */
 		/* a HOT update cannot change an indexed value, so a visible row has the value that was indexed */
-		if (r->orderby->sk_flags & SK_ISNULL)
+		if (found && r->orderby->sk_flags & SK_ISNULL)
 			distance = 0.0;
-		else if (!(r->column ? distance_bounds(r, &distance, &upper) : exact_distance(r, &distance)))
-			continue;
+		else if (found)
+			found = r->column ? distance_bounds(r, &distance, &upper) : exact_distance(r, &distance);
+		MemoryContextSwitchTo(scan);
 		MemoryContextReset(r->tmp);
-		row = MemoryContextAlloc(scan, sizeof(BqRow));
+		if (!found)
+			continue;
+		row = palloc(sizeof(BqRow));
 		row->distance = distance;
 		row->upper = r->column ? upper : distance;
 		row->tid = candidates[i].tid;
@@ -226,9 +243,8 @@ BqRescorerAdd(BqRescorer *r, Snapshot snapshot, BqCandidate *candidates, int n)
 		row->counts = candidates[i].counts;
 		pairingheap_add(r->rows, &row->node);
 		r->n_pending += row->counts;
+		add_upper(r, row->upper);
 	}
-	MemoryContextSwitchTo(scan);
-	MemoryContextReset(r->tmp);
 	release_pages(r);
 }
 

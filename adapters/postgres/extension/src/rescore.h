@@ -2,7 +2,7 @@
 #ifndef BQCORE_RESCORE_H
 #define BQCORE_RESCORE_H
 
-#include "filter.h"
+#include "scan_node.h"
 #include "types.h"
 
 #include "access/relscan.h"
@@ -42,18 +42,21 @@ typedef struct BqRescorer
 	AttrNumber column; /* of codes that tell which vectors to read, or 0 */
 	BqView query;      /* for them */
 	ScanKey orderby;   /* the user's own ORDER BY: operator and argument */
-	BqFilter filter;   /* rows that fail it are left out */
+	BqScanNode node;   /* rows that do not meet its conditions are left out */
 	IndexFetchTableData *fetch;
 	MemoryContext tmp;
 	pairingheap *rows; /* rescored or bounded, not yet returned; nearest first */
 	int64 n_pending;   /* elements that they are of */
+	double *uppers;    /* of all rows that came in, upper bounds of their distances */
+	uint32 n_uppers, capacity;
 } BqRescorer;
 
 /* A row that has been rescored. */
 typedef struct BqRow
 {
 	pairingheap_node node;
-	double distance, upper; /* bounds of the distance, in the operator's unit; both are the distance itself if `exact` */
+	double distance,
+		upper; /* bounds of the distance, in the operator's unit; both are the distance itself if `exact` */
 	ItemPointerData tid;
 	bool exact, counts;
 } BqRow;
@@ -66,8 +69,8 @@ extern void BqRescorerReset(BqRescorer *r);
 extern void BqRescorerAdd(BqRescorer *r, Snapshot snapshot, BqCandidate *candidates, int n);
 /* The nearest row by its bounds, NULL if none waits. */
 extern const BqRow *BqRescorerFirst(const BqRescorer *r);
-/* Takes the first row if its distance is known, or, where `all` says that no candidates are to come, if no other row can
- * be nearer; else computes its distance, gives the row its place by that, and returns NULL. */
+/* Takes the first row if its distance is known, or, where `all` says that no candidates are to come, if no other row
+ * can be nearer; else computes its distance, gives the row its place by that, and returns NULL. */
 extern BqRow *BqRescorerTake(BqRescorer *r, Snapshot snapshot, bool all);
 extern void BqRescorerEnd(BqRescorer *r);
 

@@ -1,10 +1,11 @@
 /* Index scans: a walk through the graph of codes gives candidates, rescoring gives rows.
  *
  * A candidate's estimate has a deviation that is known, so its distance is hardly below estimate - bqcore.epsilon
- * deviations. A row is returned as soon as its exact distance is below that of all candidates that have not been
- * rescored, and of all elements that the walk may find yet: where bounds overlap more, the walk goes further. Without
- * iterative scans it ends with WALK_LIMIT times hnsw.ef_search elements, or when rows of hnsw.ef_search elements have
- * been returned.
+ * deviations. Rows are returned as soon as all that are wanted, LIMIT of them, have an exact distance below that bound
+ * of all candidates that have not been rescored, and of all elements that the walk may find yet: where bounds overlap
+ * more, the walk goes further. If no LIMIT is known, EXPECTED_ROWS are wanted, and twice as many each time they are not
+ * enough. Without iterative scans the walk ends with WALK_LIMIT times hnsw.ef_search elements, or when as many rows as
+ * are wanted, or as hnsw.ef_search elements have, have been returned.
  *
  * A row may all the same turn up after one that is further. Under strict_order it is left out, under relaxed_order
  * returned as it comes, and without iterative scans kept and returned last.
@@ -23,6 +24,8 @@
 #include "utils/snapmgr.h"
 
 #define WALK_LIMIT 10
+#define EXPECTED_ROWS 10
+#define START_LIMIT 1000 /* pgvector's largest hnsw.ef_search */
 
 typedef struct BqScan
 {
@@ -37,10 +40,15 @@ typedef struct BqScan
 	BqIterative iterative;
 	int metric;
 	uint32 ef_search, walkLimit;
-	Size memoryLimit;  /* of an iterative walk */
-	double last;       /* distance of the last row returned */
-	int64 returned;    /* elements */
-	int64 rescored;    /* elements, of the walk */
+	Size memoryLimit; /* of an iterative walk */
+	double last;      /* distance of the last row returned */
+	int64 returned;   /* elements */
+	int64 rows;       /* returned */
+	int64 limit;      /* rows that the query asks for, 0 if that is not known */
+	int64 target;     /* rows that are wanted */
+	BqQueue nearest;  /* of the rescored rows, at most `target`, furthest first: keys are negative upper bounds */
+	uint32 n_ranked;  /* rescored rows that have been put there, or were further */
+	int64 rescored;   /* elements, of the walk */
 	int64 leastRescored;
 	pairingheap *late; /* rows nearer than ones that had been returned before they were found */
 	int64 ahead;       /* see set_window */
@@ -80,8 +88,8 @@ BqRescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int nord
 
 /* Elements that are rescored before a row is returned where numbers decide: `ahead` and slope - 1 more for each one
  * returned. Iterative scans start alike and then let those that wait fall to `floor`, or `growth` times those returned,
- * because each batch costs pgvector another walk. The numbers follow the error of estimates: at 1 bit all that pgvector's
- * walk kept, at 4 bits a few per row. */
+ * because each batch costs pgvector another walk. The numbers follow the error of estimates: at 1 bit all that
+ * pgvector's walk kept, at 4 bits a few per row. */
 static void
 set_window(BqScan *s, int bits)
 {
@@ -104,6 +112,15 @@ set_window(BqScan *s, int bits)
 	s->growth = bq_rescore >= 0 ? 0.0 : 2.0 / bits;
 }
 
+/* How many elements are to wait for a row to be returned, where numbers decide. */
+static int64
+wanted_elements(const BqScan *s)
+{
+	if (s->iterative == BQ_ITERATIVE_OFF)
+		return s->ahead + (s->slope - 1) * s->returned;
+	return s->returned == 0 ? s->ahead : Max(s->floor, (int64) (s->growth * s->returned));
+}
+
 /* ---- candidates of our own walk ---- */
 
 /* Moves what the walk has found since into the pool. */
@@ -120,10 +137,18 @@ pool_elements(BqScan *s)
 	}
 }
 
+/* Elements that it mostly takes to have a row that is wanted among them. */
+static double
+walk_per_row(int bits)
+{
+	return bits == 1 ? 2.5 : (bits == 2 ? 1.5 : 1.2);
+}
+
 static void
 begin_walk(IndexScanDesc scan, BqScan *s, const BqQuery *query)
 {
 	int64 most = s->iterative == BQ_ITERATIVE_OFF ? PG_INT64_MAX : BqMaxScanTuples();
+	double ef;
 
 	pgstat_count_index_scan(scan->indexRelation);
 #if PG_VERSION_NUM >= 180000
@@ -137,12 +162,15 @@ begin_walk(IndexScanDesc scan, BqScan *s, const BqQuery *query)
 	s->bounded = bq_rescore < 0;
 	/* the bound is that of most candidates, not of all: hnsw.ef_search goes on to raise recall beyond it */
 	s->leastRescored = s->ef_search / BqBits(&query->h);
+	ef = s->bounded ? Min(s->target * walk_per_row(BqBits(&query->h)), START_LIMIT) : 0.0;
 	if (s->iterative != BQ_ITERATIVE_OFF)
 		s->walkLimit = PG_INT32_MAX;
 	else
 		s->walkLimit = s->bounded ? WALK_LIMIT * s->ef_search : s->ef_search;
-	s->walk = BqWalkBegin(scan->indexRelation, query, BqBits(&query->h), s->ef_search, most);
+	s->walk = BqWalkBegin(scan->indexRelation, query, BqBits(&query->h),
+						  Max((uint32) Min(ef, s->walkLimit), s->ef_search), most);
 	BqQueueInit(&s->pool, 2 * s->ef_search);
+	BqQueueInit(&s->nearest, 64);
 	pool_elements(s);
 }
 
@@ -170,30 +198,66 @@ grow_walk(BqScan *s)
 	pool_elements(s);
 }
 
-/* Whether a row at this distance may be returned only after more has been rescored. */
-static bool
-wants_candidates(const BqScan *s, double distance)
+/* Upper bound of the distance at which the last row that is wanted is, in the unit of estimates. */
+static float
+bound_of_last(BqScan *s)
 {
-	float bound = Min(bound_of_unfound(s), s->pool.n > 0 ? s->pool.entries[0].key : INFINITY);
+	for (; s->n_ranked < s->rescorer.n_uppers; s->n_ranked++)
+	{
+		double upper = s->rescorer.uppers[s->n_ranked];
+		/* the operators of l2 return the root of what codes estimate; NaN sorts last */
+		float bound = isnan(upper) ? INFINITY : (float) (s->metric == BQK_L2 ? upper * upper : upper);
 
-	if (s->rescored < s->leastRescored && (s->pool.n > 0 || walk_may_grow(s)))
-		return true;
-	/* of a query without direction, or rows beyond float's range: no bound is above it */
-	if (isnan(distance))
+		if (s->nearest.n == s->target && bound >= -s->nearest.entries[0].key)
+			continue;
+		BqQueuePush(&s->nearest, -bound, s->n_ranked);
+		if (s->nearest.n > s->target)
+			BqQueuePop(&s->nearest);
+	}
+	return s->nearest.n < s->target ? INFINITY : -s->nearest.entries[0].key;
+}
+
+static void
+set_target(BqScan *s, int64 rows)
+{
+	s->target = rows;
+	s->nearest.n = s->n_ranked = 0;
+}
+
+/* Least estimate, less its error, of what has not been rescored. */
+static float
+bound_of_rest(const BqScan *s)
+{
+	return Min(bound_of_unfound(s), s->pool.n > 0 ? s->pool.entries[0].key : INFINITY);
+}
+
+/* Whether a candidate that has not been rescored may be one of the rows that are wanted. */
+static bool
+wants_candidates(BqScan *s, double nearest)
+{
+	if (s->pool.n == 0 && !walk_may_grow(s))
 		return false;
-	/* operators of l2 return the root of what codes estimate */
-	return distance > (s->metric != BQK_L2 ? bound : (bound > 0.0f ? sqrt(bound) : 0.0));
+	if (s->rescored < s->leastRescored)
+		return true;
+	/* every distance is NaN for a query without direction */
+	return !isnan(nearest) && bound_of_last(s) > bound_of_rest(s);
 }
 
 /* Candidates are rescored together, so that their pages are asked for before they are needed. */
-#define FIRST_BATCH 16
-#define NEXT_BATCH 8
+#define NEXT_BATCH 16
 
-/* Adds rows of the pool's next elements; false if the walk has no more. */
+/* Takes rows of the pool's next elements, as many as are wanted or may be; none if the walk has no more. */
 static int
 next_elements(BqScan *s, BqCandidate *candidates)
 {
-	int n = 0, batch = s->returned == 0 && s->rescorer.n_pending == 0 ? FIRST_BATCH : NEXT_BATCH;
+	float last = bound_of_last(s);
+	int64 batch;
+	int n = 0;
+
+	if (s->bounded)
+		batch = s->rescored == 0 ? Max(s->leastRescored, s->target) : NEXT_BATCH;
+	else
+		batch = wanted_elements(s) - s->rescorer.n_pending;
 
 	while (s->pool.n == 0 || bound_of_unfound(s) < s->pool.entries[0].key)
 	{
@@ -203,18 +267,17 @@ next_elements(BqScan *s, BqCandidate *candidates)
 		else if (s->pool.n == 0)
 			return 0;
 	}
-	for (int elements = 0; elements < batch && s->pool.n > 0; elements++)
+	do
 	{
 		const BqElement *e = BqWalkElement(s->walk, BqQueuePop(&s->pool).element);
 
 		for (int i = e->n_tids - 1; i >= 0; i--)
 			candidates[n++] = (BqCandidate) {e->heap_tids[i], i == e->n_tids - 1};
 		s->rescored++;
-	}
+	} while (--batch > 0 && n + HNSW_HEAPTIDS <= BQ_RESCORE_BATCH && s->pool.n > 0 &&
+			 (!s->bounded || s->rescored < s->leastRescored || s->pool.entries[0].key < last));
 	return n;
 }
-
-StaticAssertDecl(FIRST_BATCH * HNSW_HEAPTIDS <= BQ_RESCORE_BATCH, "rows of a batch of elements");
 
 /* ---- candidates of pgvector's scan ---- */
 
@@ -265,14 +328,6 @@ begin_inner(IndexScanDesc scan, BqScan *s, ScanKey orderby)
 
 /* ---- rows ---- */
 
-static int64
-wanted_elements(const BqScan *s)
-{
-	if (s->iterative == BQ_ITERATIVE_OFF)
-		return s->ahead + (s->slope - 1) * s->returned;
-	return s->returned == 0 ? s->ahead : Max(s->floor, (int64) (s->growth * s->returned));
-}
-
 /* Fetches and rescores some candidates, or finds that there are none. */
 static void
 rescore_some(IndexScanDesc scan, BqScan *s)
@@ -318,7 +373,7 @@ start(IndexScanDesc scan, BqScan *s)
 	s->bounded = false;
 	s->exhausted = false;
 	s->last = -get_float8_infinity();
-	s->returned = s->rescored = 0;
+	s->returned = s->rows = s->rescored = 0;
 	s->late = pairingheap_allocate(BqNearestFirst, NULL);
 	if (orderby.sk_flags & SK_ISNULL)
 		bits = BqModelGet(scan->indexRelation)->bits;
@@ -337,21 +392,23 @@ start(IndexScanDesc scan, BqScan *s)
 		s->metric = info->metric;
 	}
 	set_window(s, bits);
+	if (!s->rescoring)
+	{
+		/* lives as long as the scan, whatever context the executor calls from */
+		MemoryContextSwitchTo(s->scanCtx);
+		BqRescorerBegin(&s->rescorer, scan->heapRelation, scan->indexRelation, scan->orderByData);
+		MemoryContextSwitchTo(s->ctx);
+		BqScanNodeBegin(&s->rescorer.node, scan);
+		s->rescoring = true;
+	}
+	s->limit = BqScanNodeRows(&s->rescorer.node);
+	set_target(s, s->limit > 0 ? s->limit : EXPECTED_ROWS);
 	if (bq_own_walk && prepared)
 		begin_walk(scan, s, prepared);
 	MemoryContextSwitchTo(old);
 
 	if (s->walk == NULL)
 		begin_inner(scan, s, &orderby);
-	if (!s->rescoring)
-	{
-		/* lives as long as the scan, whatever context the executor calls from */
-		old = MemoryContextSwitchTo(s->scanCtx);
-		BqRescorerBegin(&s->rescorer, scan->heapRelation, scan->indexRelation, scan->orderByData);
-		MemoryContextSwitchTo(old);
-		BqFilterBegin(&s->rescorer.filter, scan);
-		s->rescoring = true;
-	}
 	s->rescorer.column = columnModel ? BqRescoreAttribute(scan->heapRelation, scan->indexRelation) : 0;
 	if (columnModel)
 		s->rescorer.query = query;
@@ -360,12 +417,14 @@ start(IndexScanDesc scan, BqScan *s)
 
 /* Whether the nearest row that waits, NULL if none does, has to wait for more candidates. */
 static bool
-has_to_wait(const BqScan *s, const BqRow *row)
+has_to_wait(BqScan *s, const BqRow *row)
 {
 	if (s->exhausted)
 		return false;
 	if (row == NULL)
 		return true;
+	if (s->rows >= s->target)
+		set_target(s, 2 * s->target);
 	return s->bounded ? wants_candidates(s, row->distance) : s->rescorer.n_pending < wanted_elements(s);
 }
 
@@ -412,7 +471,8 @@ BqGetTuple(IndexScanDesc scan, ScanDirection dir)
 		return false;
 	s->last = Max(s->last, row->distance);
 	s->returned += row->counts;
-	if (s->iterative == BQ_ITERATIVE_OFF && s->bounded && s->returned >= s->ef_search)
+	s->rows++;
+	if (s->iterative == BQ_ITERATIVE_OFF && s->bounded && s->returned >= s->ef_search && s->rows >= s->limit)
 		s->exhausted = true;
 	scan->xs_heaptid = row->tid;
 	scan->xs_recheck = false;
@@ -428,7 +488,7 @@ BqEndScan(IndexScanDesc scan)
 
 	if (s->rescoring)
 	{
-		BqFilterEnd(&s->rescorer.filter);
+		BqScanNodeEnd(&s->rescorer.node);
 		BqRescorerEnd(&s->rescorer);
 	}
 	if (s->inner)
