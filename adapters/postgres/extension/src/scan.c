@@ -25,7 +25,8 @@
 
 #define WALK_LIMIT 10
 #define EXPECTED_ROWS 10
-#define START_LIMIT 1000 /* pgvector's largest hnsw.ef_search */
+#define ITERATIVE_EPSILON 2.0 /* who asks for iterative scans wants rows more than time */
+#define START_LIMIT 1000      /* pgvector's largest hnsw.ef_search */
 
 typedef struct BqScan
 {
@@ -38,6 +39,7 @@ typedef struct BqScan
 	bool exhausted; /* no candidates are to come */
 	bool bounded;   /* bounds decide what is rescored, not numbers */
 	BqIterative iterative;
+	float epsilon; /* deviations by which a distance may lie below its estimate */
 	int metric;
 	uint32 ef_search, walkLimit;
 	Size memoryLimit; /* of an iterative walk */
@@ -133,7 +135,7 @@ pool_elements(BqScan *s)
 	{
 		const BqElement *e = BqWalkElement(s->walk, (uint32) number);
 
-		BqQueuePush(&s->pool, e->distance - (float) bq_epsilon * e->error, (uint32) number);
+		BqQueuePush(&s->pool, e->distance - s->epsilon * e->error, (uint32) number);
 	}
 }
 
@@ -160,6 +162,7 @@ begin_walk(IndexScanDesc scan, BqScan *s, const BqQuery *query)
 		elog(ERROR, "bqhnsw needs an MVCC snapshot");
 	s->memoryLimit = (Size) (BqScanMemMultiplier() * work_mem * 1024.0);
 	s->bounded = bq_rescore < 0;
+	s->epsilon = (float) (s->iterative == BQ_ITERATIVE_OFF ? bq_epsilon : ITERATIVE_EPSILON * bq_epsilon);
 	/* the bound is that of most candidates, not of all: hnsw.ef_search goes on to raise recall beyond it */
 	s->leastRescored = s->ef_search / BqBits(&query->h);
 	ef = s->bounded ? Min(s->target * walk_per_row(BqBits(&query->h)), START_LIMIT) : 0.0;
@@ -184,7 +187,7 @@ walk_may_grow(const BqScan *s)
 static float
 bound_of_unfound(const BqScan *s)
 {
-	return walk_may_grow(s) ? BqWalkReach(s->walk) - (float) bq_epsilon * BqWalkError(s->walk) : INFINITY;
+	return walk_may_grow(s) ? BqWalkReach(s->walk) - s->epsilon * BqWalkError(s->walk) : INFINITY;
 }
 
 static void
