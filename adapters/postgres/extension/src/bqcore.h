@@ -15,7 +15,7 @@
 
 #define BQCORE_VERSION "0.3.0"
 #define BQ_DEFAULT_BITS 1
-#define BQ_DEFAULT_EPSILON 1.0
+#define BQ_DEFAULT_EPSILON 1.25
 #define BQ_DEFAULT_M 16 /* pgvector's own */
 #define BQ_EF_CONSTRUCTION_UNSET 0
 

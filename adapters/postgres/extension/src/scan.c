@@ -25,7 +25,7 @@
 
 #define WALK_LIMIT 10
 #define EXPECTED_ROWS 10
-#define ITERATIVE_EPSILON 2.0 /* who asks for iterative scans wants rows more than time */
+#define ITERATIVE_EPSILON 1.6 /* who asks for iterative scans wants rows more than time */
 #define START_LIMIT 1000      /* pgvector's largest hnsw.ef_search */
 
 typedef struct BqScan
