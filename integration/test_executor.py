@@ -125,6 +125,7 @@ def test_rescans_in_a_nested_loop_equal_separate_queries(
     session: Connection, corpus: Corpus, metric: str, bits: int, mode: str
 ) -> None:
     configure(session, hnsw_iterative_scan=mode)
+    force_index(session)
     create_table(session, corpus.queries, "queries", kind="TEMP")
     table = f"{metric}_{bits}"
     text = (
@@ -199,6 +200,7 @@ def test_partitions_with_different_bits_merge_in_exact_order(conn: Connection) -
 
 def test_two_cursors_fetched_in_turn_equal_two_queries(session: Connection, corpus: Corpus) -> None:
     go_on_until_the_limit(session)
+    force_index(session)
     q = corpus.queries[1]
     cursors = {"a": ("l2", "l2_1"), "b": ("l2", "l2_4"), "c": ("cosine", "cosine_4")}
     got: dict[str, list[Any]] = {name: [] for name in cursors}

@@ -24,10 +24,7 @@ typedef struct BqScan
 	BqIterative iterative;
 	double last; /* distance of the last row returned */
 	int64 returned;
-	int ahead;
-	int slope;
-	int floor;             /* an iterative scan fetches more when fewer rows than this wait, */
-	double growth;         /* or fewer than this times the rows returned */
+	BqWindow window;
 	MemoryContext ctx;     /* one rescan */
 	MemoryContext scanCtx; /* the whole scan */
 } BqScan;
@@ -62,28 +59,19 @@ BqRescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int nord
 
 /* Estimates decide which candidates are seen at all; how many are worth an exact distance follows their error:
  * at 1 bit all that the graph walk kept, at 4 bits a few per row. */
-static void
-set_window(BqScan *s, int bits)
+BqWindow
+BqScanWindow(int bits)
 {
 	int ef_search = BqEfSearch();
+	BqWindow w = {.ahead = bits == 2 ? 40 : (bits == 4 ? 12 : 10), .slope = bits == 2 ? 3 : (bits == 4 ? 2 : 1)};
 
 	if (bq_rescore >= 0)
-	{
-		s->ahead = Max(bq_rescore, 1);
-		s->slope = 1;
-	}
+		w = (BqWindow) {.ahead = Max(bq_rescore, 1), .slope = 1};
 	else if (bits == 1)
-	{
-		s->ahead = ef_search;
-		s->slope = 1;
-	}
-	else
-	{
-		s->ahead = bits == 2 ? 40 : (bits == 4 ? 12 : 10);
-		s->slope = bits == 2 ? 3 : (bits == 4 ? 2 : 1);
-	}
-	s->floor = Max(Min(ef_search / 2, s->ahead), 1);
-	s->growth = bq_rescore >= 0 ? 0.0 : 2.0 / bits;
+		w = (BqWindow) {.ahead = ef_search, .slope = 1};
+	w.floor = Max(Min(ef_search / 2, w.ahead), 1);
+	w.growth = bq_rescore >= 0 ? 0.0 : 2.0 / bits;
+	return w;
 }
 
 static BqWalk *
@@ -115,7 +103,7 @@ start(IndexScanDesc scan, BqScan *s)
 	orderby = scan->orderByData[0];
 	if (orderby.sk_flags & SK_ISNULL)
 	{
-		set_window(s, BqModelGet(scan->indexRelation)->bits);
+		s->window = BqScanWindow(BqModelGet(scan->indexRelation)->bits);
 	}
 	else
 	{
@@ -126,7 +114,7 @@ start(IndexScanDesc scan, BqScan *s)
 		if (columnModel)
 			query = BqPrepareFloat(BqModelOf(columnModel), vec, type);
 		model = BqModelGet(scan->indexRelation);
-		set_window(s, model->bits);
+		s->window = BqScanWindow(model->bits);
 		prepared = BqPrepare(model, vec, type);
 		orderby.sk_argument = PointerGetDatum(prepared);
 	}
@@ -227,11 +215,11 @@ BqGetTuple(IndexScanDesc scan, ScanDirection dir)
 	for (;;)
 	{
 		if (s->iterative == BQ_ITERATIVE_OFF)
-			refill(scan, s, s->ahead + (s->slope - 1) * s->returned);
+			refill(scan, s, s->window.ahead + (s->window.slope - 1) * s->returned);
 		else if (s->returned == 0)
-			refill(scan, s, s->ahead);
+			refill(scan, s, s->window.ahead);
 		else
-			refill(scan, s, Max(s->floor, (int64) (s->growth * s->returned)));
+			refill(scan, s, Max(s->window.floor, (int64) (s->window.growth * s->returned)));
 		if (!BqRescorerNext(&s->rescorer, scan->xs_snapshot, s->exhausted, &scan->xs_heaptid, &distance))
 			return false;
 		if (distance < s->last && s->iterative != BQ_ITERATIVE_RELAXED)
