@@ -7,6 +7,7 @@
  *
  * A scan that ends before the rows that are asked for are found is no plan, see deliver.c. */
 #include "deliver.h"
+#include "hnsw_pages.h"
 
 #include <math.h>
 
@@ -112,11 +113,14 @@ estimate(const PlannerInfo *root, const IndexOptInfo *info)
 	};
 	double bytes = e.dimensions * (BqGetTypeInfo(index)->type == BQ_VECTOR ? sizeof(float) : sizeof(uint16));
 	bool toasted;
-	double nulls;
+	double nulls, element;
 
 	index_close(index, NoLock);
 	look_at_column(root, info, bytes, &toasted, &nulls);
-	e.indexed = Max(info->tuples * (1.0 - nulls), 1.0);
+	/* where statistics are older than the rows, pages tell; vacuum leaves them half empty, or worse */
+	element = BQ_CODE_SIZE(e.dimensions, e.bits) + offsetof(HnswElement, code) + offsetof(HnswNeighbours, links) +
+			  2 * e.m * sizeof(ItemPointerData);
+	e.indexed = Max(Max(info->tuples * (1.0 - nulls), info->pages * (double) BLCKSZ / element / 4.0), 1.0);
 	e.vector_us = DISTANCE_US + DIMENSION_US * e.dimensions;
 	e.toast_us = toasted ? TOAST_US + TOAST_BYTE_US * bytes : 0.0;
 	return e;

@@ -10,6 +10,8 @@
 #include "optimizer/pathnode.h"
 #include "optimizer/paths.h"
 #include "optimizer/restrictinfo.h"
+#include "parser/parsetree.h"
+#include "pgstat.h"
 #include "utils/float.h"
 #include "utils/fmgroids.h"
 
@@ -150,22 +152,35 @@ joined_share(PlannerInfo *root, RelOptInfo *rel)
 	return share;
 }
 
-/* `indexed` rows are in the index. */
+/* The share of what an index points to that is not dead. Vacuum removes what is dead from a fifth of the table on by
+ * default, and updated rows that the index still finds are counted with it: less than a quarter is not looked at. */
+static double
+live_share(const PlannerInfo *root, const RelOptInfo *rel)
+{
+	const PgStat_StatTabEntry *counts = pgstat_fetch_stat_tabentry(planner_rt_fetch(rel->relid, root)->relid);
+	double dead = counts ? (double) counts->dead_tuples : 0.0;
+	/* counts of other sessions arrive late, and those of ANALYZE may be subtracted once more */
+	double live = Max(counts ? (double) counts->live_tuples : 0.0, rel->tuples);
+
+	return dead > 0.0 && dead > live / 3.0 ? live / (live + dead) : 1.0;
+}
+
+/* `indexed` live rows are in the index. */
 BqDelivery
 BqDelivers(PlannerInfo *root, const IndexOptInfo *index, double indexed, int bits)
 {
 	RelOptInfo *rel = index->rel;
-	double most = BqDeliverable(bits, indexed);
+	double live = live_share(root, rel), entries = indexed / Max(live, 1e-6), most = BqDeliverable(bits, entries);
 	/* conditions that a partial index's predicate implies are not among these */
 	double share = clauselist_selectivity(root, index->indrestrictinfo, 0, JOIN_INNER, NULL) * joined_share(root, rel);
 	/* of a table whose vectors are NULL in part, the other plans return those rows too */
 	double rows = (index->indpred ? indexed : Max(rel->tuples, indexed)) * share;
-	double wanted = Min(limit_of(root), rows), found = most * share;
+	double wanted = Min(limit_of(root), rows), found = most * live * share;
 	/* a draw without replacement: nothing is left to chance where the scan reaches all */
-	double deviation = sqrt(found * (1.0 - share) * (1.0 - most / indexed));
+	double deviation = sqrt(found * (1.0 - live * share) * (1.0 - most / entries));
 
 	return (BqDelivery) {
 		.enough = found - DEVIATIONS * deviation >= wanted * (1.0 - 1e-6),
-		.rows = share > 0.0 ? Min(wanted / share, most) : most,
+		.rows = Min(wanted / Max(share, 1e-9), most),
 	};
 }
