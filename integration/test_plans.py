@@ -129,8 +129,14 @@ def test_ordinary_searches_use_the_index(planner: Connection, rows: int, dim: in
         assert uses_index(planner, f"SELECT id FROM {table} ORDER BY embedding <-> {vector(dim)} LIMIT 100")
         if has_iterative_scan(planner):
             configure(planner, hnsw_ef_search=40, hnsw_iterative_scan="strict_order")
-            text = f"SELECT id FROM {table} WHERE u < .5 ORDER BY embedding <-> {vector(dim)} LIMIT 10"
-            assert uses_index(planner, text), plan(planner, text)
+            for share, limit in ((0.3, 10), (1.0, 60)):
+                text = f"SELECT id FROM {table} WHERE u < {share} ORDER BY embedding <-> {vector(dim)}"
+                assert uses_index(planner, f"{text} LIMIT {limit}"), (share, plan(planner, text))
+                # pgvector's own limits of an iterative scan
+                for setting in ("hnsw.max_scan_tuples = 50", "work_mem = '64kB'"):
+                    with planner.transaction(force_rollback=True):
+                        execute(planner, f"SET LOCAL {setting}")
+                        assert not uses_index(planner, f"{text} LIMIT 300")
 
 
 def test_a_small_table_is_read_whole(planner: Connection) -> None:

@@ -260,11 +260,12 @@ BqEfSearch(void)
 double
 BqMaxScanTuples(void)
 {
-	const char *tuples = GetConfigOption("hnsw.max_scan_tuples", true, false);
-	const char *multiplier = GetConfigOption("hnsw.scan_mem_multiplier", true, false);
-	double memory = work_mem * 1024.0 * (multiplier ? atof(multiplier) : 1.0);
+	/* each call writes its number over that of the one before */
+	const char *value = GetConfigOption("hnsw.max_scan_tuples", true, false);
+	double tuples = value ? atof(value) : 20000.0;
 
-	return Min(tuples ? atof(tuples) : 20000.0, memory / BYTES_PER_TUPLE);
+	value = GetConfigOption("hnsw.scan_mem_multiplier", true, false);
+	return Min(tuples, work_mem * 1024.0 * (value ? atof(value) : 1.0) / BYTES_PER_TUPLE);
 }
 
 BqIterative
