@@ -3,7 +3,7 @@
  * The planner's estimate of the other plan, a sequential scan and a sort, leaves out what that mostly spends: reading
  * vectors out of line and computing distances. So both are estimated here in microseconds, and the index scan costs
  * what the planner takes the other one to cost, times their ratio. Microseconds are of one core with all pages in
- * memory; only ratios count. Measured on 2,000 to 40,000 rows of 24 to 1,536 dimensions (docs/postgres.md).
+ * memory; only ratios count. Measured on 2,000 to 40,000 rows of 24 to 1,536 dimensions.
  *
  * A scan that ends before the rows that are asked for are found is no plan, see deliver.c. */
 #include "deliver.h"
@@ -51,7 +51,6 @@ typedef struct Estimate
 	int bits, m;
 	bool coded; /* rescored from a column of codes */
 	double dimensions;
-	double vector_bytes;
 	double indexed;   /* rows in the index */
 	double vector_us; /* of a vector's distance, in line */
 	double toast_us;  /* of reading it, where it lies out of line */
@@ -126,7 +125,8 @@ estimate(const PlannerInfo *root, const IndexOptInfo *info)
 	return e;
 }
 
-/* Of a scan that returns so many rows, and computes the distances of what it returns once more for ORDER BY. */
+/* Of a scan that returns so many rows: the query, the walk, rescoring, and the distances of what is returned, which
+ * ORDER BY computes once more. What a scan reads beside the graph belongs into this sum. */
 static double
 scan_us(const Estimate *e, double rows)
 {
