@@ -24,7 +24,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_CASES ?= 100000
 # What runs on both embedded servers.
 BOTH_SERVERS := $(addprefix integration/test_,types.py type_dump.py type_fuzz.py code_index.py rescore_column.py upgrade.py \
-	sql_mode.py sql_codes.py sql_security.py check.py adopt.py client_types.py)
+	sql_mode.py sql_codes.py sql_security.py check.py adopt.py client_types.py plans.py)
 
 .PHONY: demo test test-pg16 test-pgvector test-faults memory-postgres fuzz-postgres bench bench-advice bench-sql bench-qdrant \
 	bench-scan bench-check fuzz eval lint format native-test native-test-neon docker-image integration clean help

@@ -125,6 +125,7 @@ def test_rescans_in_a_nested_loop_equal_separate_queries(
     session: Connection, corpus: Corpus, metric: str, bits: int, mode: str
 ) -> None:
     configure(session, hnsw_iterative_scan=mode)
+    force_index(session)
     create_table(session, corpus.queries, "queries", kind="TEMP")
     table = f"{metric}_{bits}"
     text = (

@@ -59,6 +59,7 @@ def test_rows_come_once_and_in_exact_order(
     session: Connection, corpus: Corpus, metric: str, bits: int, mode: str
 ) -> None:
     configure(session, hnsw_iterative_scan=mode)
+    force_index(session)
     for ef_search in (40, 100, 200):
         configure(session, hnsw_ef_search=ef_search)
         for limit in (1, 10, 100):

@@ -184,17 +184,20 @@ extern bool BqIsModelPage(const char *page);
 extern AttrNumber BqRescoreAttribute(Relation heap, Relation index);
 extern const struct varlena *BqRescoreModel(Relation heap, Relation index, AttrNumber attnum);
 
-/* build.c, insert.c, scan.c */
+/* build.c, insert.c */
 extern IndexBuildResult *BqBuild(Relation heap, Relation index, IndexInfo *indexInfo);
 extern void BqBuildEmpty(Relation index);
 extern bool BqInsert(Relation index, Datum *values, bool *isnull, ItemPointer tid, Relation heap,
 					 IndexUniqueCheck checkUnique, bool indexUnchanged, IndexInfo *indexInfo);
-/* policies.c */
+/* policies.c, cost.c */
 struct PlannerInfo;
+struct IndexOptInfo;
 struct IndexPath;
+extern bool BqMayTell(const struct PlannerInfo *root, const struct IndexOptInfo *index);
 extern void BqCostEstimate(struct PlannerInfo *root, struct IndexPath *path, double loopCount, Cost *startup,
 						   Cost *total, Selectivity *selectivity, double *correlation, double *pages);
 
+/* scan.c */
 extern IndexScanDesc BqBeginScan(Relation index, int nkeys, int norderbys);
 extern void BqRescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int norderbys);
 extern bool BqGetTuple(IndexScanDesc scan, ScanDirection dir);

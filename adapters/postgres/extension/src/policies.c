@@ -12,7 +12,6 @@
 #include "commands/extension.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/pathnodes.h"
-#include "utils/float.h"
 #include "utils/lsyscache.h"
 
 static bool
@@ -39,18 +38,10 @@ tells(Node *node, void *context)
 	return expression_tree_walker(node, tells, context);
 }
 
-/* pgvector's estimate; for an index that might tell of hidden rows, pgvector's way to say never. */
-void
-BqCostEstimate(struct PlannerInfo *root, struct IndexPath *path, double loopCount, Cost *startup, Cost *total,
-			   Selectivity *selectivity, double *correlation, double *pages)
+/* Whether scans of an index might tell of rows that a policy hides from this user. */
+bool
+BqMayTell(const PlannerInfo *root, const IndexOptInfo *index)
 {
-	BqInner()->amcostestimate(root, path, loopCount, startup, total, selectivity, correlation, pages);
 	/* above 0 where any table of the query has policies for this user */
-	if (root->qual_security_level > 0 && tells((Node *) path->indexinfo->indexprs, NULL))
-	{
-		*startup = *total = get_float8_infinity();
-#if PG_VERSION_NUM >= 180000
-		path->path.disabled_nodes = 2;
-#endif
-	}
+	return root->qual_security_level > 0 && tells((Node *) index->indexprs, NULL);
 }

@@ -4,13 +4,14 @@
  * deviations. Rows are returned as soon as all that are wanted, LIMIT of them, have an exact distance below that bound
  * of all candidates that have not been rescored, and of all elements that the walk may find yet: where bounds overlap
  * more, the walk goes further. If no LIMIT is known, EXPECTED_ROWS are wanted, and twice as many each time they are not
- * enough. Without iterative scans the walk ends with WALK_LIMIT times hnsw.ef_search elements, or when as many rows as
- * are wanted, or as hnsw.ef_search elements have, have been returned.
+ * enough. Without iterative scans the walk ends with ten times hnsw.ef_search elements, or when as many rows as are
+ * wanted, or as hnsw.ef_search elements have, have been returned.
  *
  * A row may all the same turn up after one that is further. Under strict_order it is left out, under relaxed_order
  * returned as it comes, and without iterative scans kept and returned last.
  *
- * With bqcore.rescore set, or without a walk of our own, a number of rows decides instead: see set_window. */
+ * With bqcore.rescore set, or without a walk of our own, a number of elements decides instead: see budget.h. */
+#include "budget.h"
 #include "rescore.h"
 #include "walk.h"
 #include "walk_sets.h"
@@ -23,10 +24,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-#define WALK_LIMIT 10
 #define EXPECTED_ROWS 10
-#define ITERATIVE_EPSILON 1.6 /* who asks for iterative scans wants rows more than time */
-#define START_LIMIT 1000      /* pgvector's largest hnsw.ef_search */
 
 typedef struct BqScan
 {
@@ -53,10 +51,7 @@ typedef struct BqScan
 	int64 rescored;   /* elements, of the walk */
 	int64 leastRescored;
 	pairingheap *late; /* rows nearer than ones that had been returned before they were found */
-	int64 ahead;       /* see set_window */
-	int64 slope;
-	int64 floor;
-	double growth;
+	BqWindow window;
 	MemoryContext ctx;     /* one rescan */
 	MemoryContext scanCtx; /* the whole scan */
 } BqScan;
@@ -88,39 +83,13 @@ BqRescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int nord
 	s->first = true;
 }
 
-/* Elements that are rescored before a row is returned where numbers decide: `ahead` and slope - 1 more for each one
- * returned. Iterative scans start alike and then let those that wait fall to `floor`, or `growth` times those returned,
- * because each batch costs pgvector another walk. The numbers follow the error of estimates: at 1 bit all that
- * pgvector's walk kept, at 4 bits a few per row. */
-static void
-set_window(BqScan *s, int bits)
-{
-	if (bq_rescore >= 0)
-	{
-		s->ahead = Max(bq_rescore, 1);
-		s->slope = 1;
-	}
-	else if (bits == 1)
-	{
-		s->ahead = s->ef_search;
-		s->slope = 1;
-	}
-	else
-	{
-		s->ahead = bits == 2 ? 40 : (bits == 4 ? 12 : 10);
-		s->slope = bits == 2 ? 3 : (bits == 4 ? 2 : 1);
-	}
-	s->floor = Max(Min(s->ef_search / 2, s->ahead), 1);
-	s->growth = bq_rescore >= 0 ? 0.0 : 2.0 / bits;
-}
-
 /* How many elements are to wait for a row to be returned, where numbers decide. */
 static int64
 wanted_elements(const BqScan *s)
 {
 	if (s->iterative == BQ_ITERATIVE_OFF)
-		return s->ahead + (s->slope - 1) * s->returned;
-	return s->returned == 0 ? s->ahead : Max(s->floor, (int64) (s->growth * s->returned));
+		return s->window.ahead + (s->window.slope - 1) * s->returned;
+	return s->returned == 0 ? s->window.ahead : Max(s->window.floor, (int64) (s->window.growth * s->returned));
 }
 
 /* ---- candidates of our own walk ---- */
@@ -139,18 +108,11 @@ pool_elements(BqScan *s)
 	}
 }
 
-/* Elements that it mostly takes to have a row that is wanted among them. */
-static double
-walk_per_row(int bits)
-{
-	return bits == 1 ? 2.5 : (bits == 2 ? 1.5 : 1.2);
-}
-
 static void
 begin_walk(IndexScanDesc scan, BqScan *s, const BqQuery *query)
 {
 	int64 most = s->iterative == BQ_ITERATIVE_OFF ? PG_INT64_MAX : BqMaxScanTuples();
-	double ef;
+	int bits = BqBits(&query->h);
 
 	pgstat_count_index_scan(scan->indexRelation);
 #if PG_VERSION_NUM >= 180000
@@ -161,17 +123,11 @@ begin_walk(IndexScanDesc scan, BqScan *s, const BqQuery *query)
 	if (!IsMVCCSnapshot(scan->xs_snapshot))
 		elog(ERROR, "bqhnsw needs an MVCC snapshot");
 	s->memoryLimit = (Size) (BqScanMemMultiplier() * work_mem * 1024.0);
-	s->bounded = bq_rescore < 0;
-	s->epsilon = (float) (s->iterative == BQ_ITERATIVE_OFF ? bq_epsilon : ITERATIVE_EPSILON * bq_epsilon);
-	/* the bound is that of most candidates, not of all: hnsw.ef_search goes on to raise recall beyond it */
-	s->leastRescored = s->ef_search / BqBits(&query->h);
-	ef = s->bounded ? Min(s->target * walk_per_row(BqBits(&query->h)), START_LIMIT) : 0.0;
-	if (s->iterative != BQ_ITERATIVE_OFF)
-		s->walkLimit = PG_INT32_MAX;
-	else
-		s->walkLimit = s->bounded ? WALK_LIMIT * s->ef_search : s->ef_search;
-	s->walk = BqWalkBegin(scan->indexRelation, query, BqBits(&query->h),
-						  Max((uint32) Min(ef, s->walkLimit), s->ef_search), most);
+	s->bounded = BqBounded();
+	s->epsilon = BqEpsilon();
+	s->leastRescored = BqLeastRescored(bits);
+	s->walkLimit = BqWalkMost();
+	s->walk = BqWalkBegin(scan->indexRelation, query, bits, BqWalkStart(bits, (double) s->target), most);
 	BqQueueInit(&s->pool, 2 * s->ef_search);
 	BqQueueInit(&s->nearest, 64);
 	pool_elements(s);
@@ -394,7 +350,7 @@ start(IndexScanDesc scan, BqScan *s)
 		orderby.sk_argument = PointerGetDatum(prepared);
 		s->metric = info->metric;
 	}
-	set_window(s, bits);
+	s->window = BqScanWindow(bits);
 	if (!s->rescoring)
 	{
 		/* lives as long as the scan, whatever context the executor calls from */
