@@ -199,6 +199,5 @@ extern void BqEndScan(IndexScanDesc scan);
 /* handler.c */
 extern void BqInitOptions(void);
 extern Relation BqOpenIndex(Oid indexOid, LOCKMODE lockmode);
-extern void BqCheckReadable(Relation index);
 
 #endif

@@ -1,13 +1,13 @@
 /* bqcore_check, the table: every row that the index names is there, and every row that has to be in the index is,
  * under the code of its vector. */
 #include "check.h"
+#include "privileges.h"
 
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/tableam.h"
 #include "catalog/index.h"
 #include "miscadmin.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 
 typedef struct HeapCheck
@@ -129,9 +129,8 @@ void
 BqCheckHeap(BqCheck *c, Snapshot snapshot)
 {
 	HeapCheck h = {.c = c, .type = BqGetTypeInfo(c->index)->type};
-	IndexInfo *indexInfo = BuildIndexInfo(c->index);
-	Oid user;
-	int security, nest;
+	IndexInfo *indexInfo;
+	BqCaller caller;
 
 	if (c->heap->rd_tableam == GetHeapamTableAmRoutine())
 		check_heap_items(c);
@@ -140,19 +139,13 @@ BqCheckHeap(BqCheck *c, Snapshot snapshot)
 	c->strategy = NULL;
 	h.tmp = AllocSetContextCreate(CurrentMemoryContext, "bqcore_check row", ALLOCSET_DEFAULT_SIZES);
 
-	/* Expressions and predicates of the index run as its owner and can do no lasting harm, as in CREATE INDEX. */
-	GetUserIdAndSecContext(&user, &security);
-	SetUserIdAndSecContext(c->heap->rd_rel->relowner, security | SECURITY_RESTRICTED_OPERATION);
-	nest = NewGUCNestLevel();
-#if PG_VERSION_NUM >= 170000
-	RestrictSearchPath();
-#endif
+	caller = BqRunAsOwner(c->heap, c->index);
+	indexInfo = BqIndexInfo(c->index);
 	/* a scan that sees what the snapshot sees */
 	indexInfo->ii_Concurrent = true;
 	indexInfo->ii_Unique = false;
 	table_index_build_scan(c->heap, c->index, indexInfo, true, false, check_row, &h,
 						   table_beginscan_strat(c->heap, snapshot, 0, NULL, true, true));
-	AtEOXact_GUC(false, nest);
-	SetUserIdAndSecContext(user, security);
+	BqRunAsCaller(&caller);
 	MemoryContextDelete(h.tmp);
 }

@@ -4,10 +4,6 @@
 #include "access/reloptions.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
-#include "miscadmin.h"
-#include "utils/acl.h"
-#include "utils/lsyscache.h"
-#include "utils/rls.h"
 #include "utils/syscache.h"
 
 static relopt_kind bq_relopt_kind;
@@ -83,20 +79,4 @@ BqOpenIndex(Oid indexOid, LOCKMODE lockmode)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("index \"%s\" is not valid", RelationGetRelationName(index)), errhint("REINDEX or drop it.")));
 	return index;
-}
-
-/* What a model or a recall tells is drawn from all rows of the table: it is for those who may read them all. */
-void
-BqCheckReadable(Relation index)
-{
-	Oid heap = index->rd_index->indrelid;
-	AclResult result = pg_class_aclcheck(heap, GetUserId(), ACL_SELECT);
-
-	if (result != ACLCHECK_OK)
-		aclcheck_error(result, OBJECT_TABLE, get_rel_name(heap));
-	if (check_enable_rls(heap, InvalidOid, true) == RLS_ENABLED)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("index \"%s\" tells of all rows of table \"%s\", and row-level security applies to this user",
-						RelationGetRelationName(index), get_rel_name(heap))));
 }

@@ -1,4 +1,5 @@
 /* bqcore_recall: an index against exact search, on the table's own rows. */
+#include "privileges.h"
 #include "rescore.h"
 
 #include <math.h>
@@ -12,7 +13,6 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/datum.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -162,8 +162,8 @@ bqcore_recall(PG_FUNCTION_ARGS)
 	FmgrInfo distance;
 	Sampled *queries;
 	int64 hits = 0, possible = 0;
-	Oid op, collation, type, user;
-	int security, nest;
+	Oid op, collation, type;
+	BqCaller caller;
 	const BqTypeInfo *info;
 
 	if (k < 1 || k > MAX_K)
@@ -176,14 +176,7 @@ bqcore_recall(PG_FUNCTION_ARGS)
 	heap = table_open(index->rd_index->indrelid, AccessShareLock);
 	BqCheckReadable(index);
 
-	/* Expressions and predicates of the index run as its owner and can do no lasting harm, as in CREATE INDEX. */
-	GetUserIdAndSecContext(&user, &security);
-	SetUserIdAndSecContext(heap->rd_rel->relowner, security | SECURITY_RESTRICTED_OPERATION);
-	nest = NewGUCNestLevel();
-#if PG_VERSION_NUM >= 170000
-	RestrictSearchPath();
-#endif
-
+	caller = BqRunAsOwner(heap, index);
 	collation = index->rd_indcollation[0];
 	type = index->rd_opcintype[0];
 	op = get_opfamily_member(index->rd_opfamily[0], type, type, 1);
@@ -210,8 +203,7 @@ bqcore_recall(PG_FUNCTION_ARGS)
 	BqReaderEnd(&reader);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(MemoryContextGetParent(tmp));
-	AtEOXact_GUC(false, nest);
-	SetUserIdAndSecContext(user, security);
+	BqRunAsCaller(&caller);
 	table_close(heap, AccessShareLock);
 	index_close(index, AccessShareLock);
 	if (possible == 0)

@@ -3,6 +3,7 @@
  * With a code column all candidates get a lower bound of their distance from their codes, and only those that come to
  * the front by it are rescored: where vectors are toasted, reading one costs more than all the rest of a candidate. */
 #include "rescore.h"
+#include "privileges.h"
 
 #include <math.h>
 
@@ -50,7 +51,7 @@ BqReaderBegin(BqReader *r, Relation heap, Relation index, bool predicate)
 	r->predicate = NULL;
 	if (r->attnum != 0 && !predicate)
 		return;
-	r->indexInfo = BuildIndexInfo(index);
+	r->indexInfo = BqIndexInfo(index);
 	r->estate = CreateExecutorState();
 	GetPerTupleExprContext(r->estate)->ecxt_scantuple = r->slot;
 	if (predicate)
