@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import psycopg
 import pytest
@@ -24,9 +28,11 @@ from support import (
     value,
 )
 
+import bqcore
 from bqcore import RaBitQ
 from bqcore.datasets import clustered, gaussian
 from bqcore.evaluation import exact_search
+from bqcore_postgres import source_dir
 
 pytestmark = pytest.mark.postgres
 
@@ -153,6 +159,105 @@ def test_only_rows_of_a_partial_index_are_trained_on(conn: Connection) -> None:
     np.testing.assert_allclose(
         RaBitQ.from_bytes(model(conn)).centroid_, DATA.base[:900:3].mean(axis=0), atol=1e-6
     )
+
+
+def blocks_read(conn: Connection) -> int:
+    """Blocks of items that were asked for so far, by all sessions."""
+    conn.execute("SELECT pg_stat_force_next_flush()")
+    return int(
+        value(
+            conn, "SELECT heap_blks_read + heap_blks_hit FROM pg_statio_user_tables WHERE relname = 'items'"
+        )
+    )
+
+
+def test_a_sample_of_few_indexed_rows_ends(conn: Connection) -> None:
+    """Where the index holds few rows, looking for 10,000 of them must not read the whole table first."""
+    conn.execute("CREATE UNLOGGED TABLE items (id int, embedding vector(2)) WITH (fillfactor = 10)")
+    conn.execute("INSERT INTO items SELECT i, ARRAY[i, -i]::vector FROM generate_series(1, 400000) i")
+    conn.execute("VACUUM ANALYZE items")
+    blocks = value(conn, "SELECT pg_relation_size('items') / 8192")
+    assert blocks > 20_000
+    before = blocks_read(conn)
+    execute(
+        conn,
+        "CREATE INDEX items_bq ON items USING bqhnsw (embedding vector_l2_ops) WHERE id % 1000 = 0",
+    )
+    # one scan is the build's own
+    sampled = blocks_read(conn) - before - blocks
+    per_block = 400_000 / blocks
+    assert sampled <= max(10_000, 30 * 10_000 / per_block) * 1.05 + 100
+    rows = trained_rows(conn)
+    assert 400 * sampled / blocks * 0.8 <= rows <= 400
+    # from all of the table, whose mean is at 200,000
+    centroid = RaBitQ.from_bytes(model(conn)).centroid_
+    np.testing.assert_allclose(centroid, [200_000, -200_000], atol=40_000)
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("kind", ["vector", "halfvec"])
+def test_a_damaged_vector_is_not_read_beyond_its_end(conn: Connection, kind: str, metric: str) -> None:
+    """Of the 24 coordinates that it claims to have the datum holds two."""
+    zeros = 2 * (4 if kind == "vector" else 2)
+    execute(conn, f"CREATE CAST (bytea AS {kind}) WITHOUT FUNCTION")
+    damaged = f"'\\x18000000{'00' * zeros}'::bytea::{kind}"
+    execute(conn, f"CREATE TABLE items (id int, embedding {kind}(24))")
+    message = f"invalid {kind} datum of {8 + zeros} bytes"
+    create_index(conn, 4, metric, type_name=kind)
+    with pytest.raises(psycopg.errors.DataCorrupted, match=message):
+        execute(conn, f"INSERT INTO items VALUES (1, {damaged})")
+    conn.execute("DROP INDEX items_bq")
+    execute(conn, f"INSERT INTO items VALUES (1, {damaged})")
+    with pytest.raises(psycopg.errors.DataCorrupted, match=message):
+        create_index(conn, 4, metric, type_name=kind)
+    conn.execute("TRUNCATE items")
+    create_index(conn, 4, metric, type_name=kind)
+    for call in ("recall('items_bq')", "check('items_bq', true)"):
+        conn.execute("BEGIN")
+        # as damage does, past the index
+        conn.execute("UPDATE pg_index SET indisready = false WHERE indexrelid = 'items_bq'::regclass")
+        execute(conn, f"INSERT INTO items VALUES (1, {damaged})")
+        conn.execute("UPDATE pg_index SET indisready = true WHERE indexrelid = 'items_bq'::regclass")
+        with pytest.raises(psycopg.errors.DataCorrupted, match=message):
+            execute(conn, f"SELECT bqcore_{call}")
+        conn.execute("ROLLBACK")
+
+
+def test_the_library_tells_its_version(conn: Connection) -> None:
+    if conn.info.server_version < 180000:
+        pytest.skip("before Postgres 18 a library does not tell its version")
+    conn.execute("LOAD 'bqcore'")
+    told = execute(conn, "SELECT module_name, version FROM pg_get_loaded_modules()").fetchall()
+    assert ("bqcore", bqcore.__version__) in told
+
+
+def test_versions_of_postgres_are_asked_for_in_one_file() -> None:
+    """A new version of Postgres is then a matter of that file, which refuses those that were not tried."""
+    try:
+        sources = sorted((source_dir()[1] / "src").iterdir())
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    asking = [path.name for path in sources if re.search(r"PG_VERSION_NUM|PG_MAJORVERSION", path.read_text())]
+    assert asking == ["pg_compat.h"]
+
+
+@pytest.mark.parametrize(
+    ("version", "accepted"), [(150010, False), (160000, True), (180004, True), (190000, False)]
+)
+def test_a_postgres_that_was_not_tried_is_refused_by_the_compiler(
+    tmp_path: Path, version: int, accepted: bool
+) -> None:
+    try:
+        header = (source_dir()[1] / "src" / "pg_compat.h").read_text()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    refusal = header[header.index("#if PG_VERSION_NUM <") : header.index("#endif") + len("#endif")]
+    (tmp_path / "guard.c").write_text(f"#define PG_VERSION_NUM {version}\n{refusal}\n")
+    done = subprocess.run(
+        ["cc", "-fsyntax-only", str(tmp_path / "guard.c")], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode == 0) == accepted
+    assert accepted or "bqcore needs Postgres 16, 17 or 18" in done.stderr
 
 
 @both_bits

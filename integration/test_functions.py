@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import time
 from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
-from pgvector import HalfVector
+from conftest import Server
+from pgvector import HalfVector, Vector
 from support import (
     BITS,
     METRICS,
@@ -135,6 +138,110 @@ def test_recall_of_an_expression_index(conn: Connection) -> None:
     create_index(conn, 4, target="(subvector(embedding, 1, 12)::vector(12))")
     configure(conn, hnsw_ef_search=200)
     assert value(conn, "SELECT bqcore_recall('items_bq', 10, 50)") >= 0.97
+
+
+def queries_recall(conn: Connection, X: FloatArray, queries: FloatArray, metric: str, k: int) -> float:
+    """Recall@k of searches for queries that are no rows; ties are hits."""
+    found = possible = 0
+    distances = exact_distances(X, queries, np.tile(np.arange(len(X)), (len(queries), 1)), metric)
+    for q, exact in zip(queries, distances, strict=True):
+        n = min(k, len(X))
+        kth = np.sort(exact)[n - 1]
+        found += sum(exact[j] <= kth + 1e-6 * abs(kth) for j in search_ids(conn, q, k, metric))
+        possible += n
+    return found / possible
+
+
+@both_bits
+@pytest.mark.parametrize("metric", OPERATORS)
+def test_recall_of_given_queries_follows_its_definition(conn: Connection, metric: str, bits: int) -> None:
+    create_table(conn, DATA.base[:400])
+    create_index(conn, bits, metric, options=", m = 4, ef_construction = 16")
+    force_index(conn)
+    configure(conn, hnsw_ef_search=15)
+    queries = [Vector(q) for q in DATA.queries]
+    for k in (1, 10):
+        measured = value(conn, "SELECT bqcore_recall('items_bq', %s, 100, %s)", [k, queries])
+        expected = queries_recall(conn, DATA.base[:400], DATA.queries, metric, k)
+        assert measured == pytest.approx(expected, abs=0.005)
+    by_name = "SELECT bqcore_recall('items_bq', k => 10, queries => %s)"
+    assert value(conn, by_name, [queries]) == measured
+    assert value(conn, "SELECT bqcore_recall('items_bq', 10, 100, NULL)") == value(
+        conn, "SELECT bqcore_recall('items_bq')"
+    )
+
+
+def test_rows_are_neighbours_of_given_queries_that_equal_them(conn: Connection) -> None:
+    create_table(conn, DATA.base[:20])
+    create_index(conn, 4)
+    rows = [Vector(x) for x in DATA.base[:20]]
+    # a table of one row has a neighbour for a query and none for itself
+    conn.execute("DELETE FROM items WHERE id > 0")
+    assert value(conn, "SELECT bqcore_recall('items_bq')") is None
+    assert value(conn, "SELECT bqcore_recall('items_bq', queries => %s)", [rows]) == 1
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_given_queries_are_cast_to_the_type_of_the_index(conn: Connection, metric: str) -> None:
+    create_table(conn, DATA.base)
+    conn.execute("ALTER TABLE items ALTER embedding TYPE halfvec(24)")
+    create_index(conn, 4, metric, type_name="halfvec")
+    create_index(conn, 4, metric, name="cast_bq", target="(embedding::vector(24))")
+    configure(conn, hnsw_ef_search=400)
+    queries = [Vector(q) for q in DATA.queries]
+    for name in ("items_bq", "cast_bq"):
+        assert value(conn, "SELECT bqcore_recall(%s::regclass, 10, 1, %s)", [name, queries]) >= 0.99
+    with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="halfvec"):
+        value(conn, "SELECT bqcore_recall('items_bq', queries => %s)", [[Vector([1e6] * 24)]])
+
+
+@pytest.mark.parametrize(
+    ("queries", "error", "message"),
+    [
+        ("ARRAY[]::vector[]", psycopg.errors.InvalidParameterValue, "between 1 and 10000 vectors, not 0"),
+        ("'{NULL}'::vector[]", psycopg.errors.NullValueNotAllowed, "number 1 of 1 is"),
+        ("array_fill('[1]'::vector, ARRAY[10001])", psycopg.errors.InvalidParameterValue, "not 10001"),
+        (
+            "(SELECT array_agg(embedding) || '[1,2]'::vector FROM l2_1 WHERE id < 2)",
+            psycopg.errors.DataException,
+            "expected 100 dimensions, not 2, in query 3 of 3",
+        ),
+    ],
+)
+def test_given_queries_are_checked(
+    session: Connection, queries: str, error: type[psycopg.Error], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        execute(session, f"SELECT bqcore_recall('l2_1_bq', queries => {queries})")
+
+
+def test_a_zero_query_has_no_neighbours_under_cosine(conn: Connection) -> None:
+    create_table(conn, DATA.base)
+    create_index(conn, 4, "cosine")
+    zero = Vector(np.zeros(24))
+    assert value(conn, "SELECT bqcore_recall('items_bq', queries => %s)", [[zero]]) is None
+    with_others = [zero, *(Vector(q) for q in DATA.queries)]
+    assert value(conn, "SELECT bqcore_recall('items_bq', queries => %s)", [with_others]) == value(
+        conn, "SELECT bqcore_recall('items_bq', queries => %s)", [with_others[1:]]
+    )
+
+
+def test_recall_locks_the_table_before_the_index(server: Server, conn: Connection, database: str) -> None:
+    """As TRUNCATE does: the other order would be a deadlock."""
+    create_table(conn, DATA.base[:50])
+    create_index(conn)
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    with server.connect(database) as other, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with conn.transaction():
+            conn.execute("LOCK TABLE items IN ACCESS EXCLUSIVE MODE")
+            running = pool.submit(value, other, "SELECT bqcore_recall('items_bq')")
+            until = time.monotonic() + 20
+            while not value(conn, waiting):
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            held = value(conn, "SELECT count(*) FROM pg_locks WHERE relation = 'items_bq'::regclass")
+        assert running.result() > 0.9
+    assert held == 0
 
 
 @pytest.mark.parametrize("rows", [0, 1])

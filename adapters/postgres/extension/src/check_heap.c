@@ -18,7 +18,7 @@ typedef struct HeapCheck
 } HeapCheck;
 
 static int
-by_row(const void *a, const void *b)
+by_row(const void *a, const void *b, void *unused)
 {
 	return ItemPointerCompare((ItemPointer) & ((const BqIndexRow *) a)->tid,
 							  (ItemPointer) & ((const BqIndexRow *) b)->tid);
@@ -28,9 +28,9 @@ by_row(const void *a, const void *b)
 void
 BqCheckRows(BqCheck *c)
 {
-	qsort(c->rows, c->n_rows, sizeof(BqIndexRow), by_row);
+	qsort_interruptible(c->rows, c->n_rows, sizeof(BqIndexRow), by_row, NULL);
 	for (uint64 i = 1; i < c->n_rows; i++)
-		if (by_row(&c->rows[i - 1], &c->rows[i]) == 0)
+		if (by_row(&c->rows[i - 1], &c->rows[i], NULL) == 0)
 			BqDamaged(c, ItemPointerGetBlockNumberNoCheck(&c->rows[i].element),
 					  ItemPointerGetOffsetNumberNoCheck(&c->rows[i].element), "row (%u,%u) is in element (%u,%u) too",
 					  ItemPointerGetBlockNumberNoCheck(&c->rows[i].tid),
@@ -99,20 +99,23 @@ check_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool ali
 		return;
 	old = MemoryContextSwitchTo(h->tmp);
 	vec = (const BqVector *) PG_DETOAST_DATUM(values[0]);
-	if (c->metric != BQK_COSINE || !BqIsZero(vec, h->type))
+	if (BqHasCode(c->metric, vec, h->type))
 	{
 		const BqCode *code = BqEncode(BqModelGet(index), vec, h->type);
 		BlockNumber block;
 		OffsetNumber offset;
 		PGAlignedBlock copy;
 
-		row = bsearch(&key, c->rows, c->n_rows, sizeof(BqIndexRow), by_row);
+		row = bsearch_arg(&key, c->rows, c->n_rows, sizeof(BqIndexRow), by_row, NULL);
 		if (row == NULL)
+		{
+			BqCheckReplay(c);
 			ereport(ERROR, (errcode(ERRCODE_INDEX_CORRUPTED),
 							errmsg("index \"%s\" is damaged: row (%u,%u) of table \"%s\" is not in it",
 								   RelationGetRelationName(index), ItemPointerGetBlockNumber(tid),
 								   ItemPointerGetOffsetNumber(tid), RelationGetRelationName(c->heap)),
 							errhint("REINDEX INDEX %s.", RelationGetRelationName(index))));
+		}
 		block = ItemPointerGetBlockNumberNoCheck(&row->element);
 		offset = ItemPointerGetOffsetNumberNoCheck(&row->element);
 		if (memcmp(&BqElementAt(BqCopyPage(c, block, &copy), offset)->code, code, BQ_CODE_SIZE(c->dim, c->bits)) != 0)

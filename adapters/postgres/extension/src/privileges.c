@@ -31,13 +31,19 @@ stored_node(Relation index, AttrNumber attnum)
 	return isnull ? NULL : stringToNode(TextDatumGetCString(stored));
 }
 
+List *
+BqStoredExpressions(Relation index)
+{
+	return (List *) stored_node(index, Anum_pg_index_indexprs);
+}
+
 IndexInfo *
 BqIndexInfo(Relation index)
 {
 	IndexInfo *info = BuildIndexInfo(index);
 	Node *predicate = stored_node(index, Anum_pg_index_indpred);
 
-	info->ii_Expressions = (List *) stored_node(index, Anum_pg_index_indexprs);
+	info->ii_Expressions = BqStoredExpressions(index);
 	info->ii_Predicate = predicate ? make_ands_implicit((Expr *) predicate) : NIL;
 	return info;
 }

@@ -16,6 +16,8 @@ typedef struct BqCaller
  * error the (sub)transaction's end restores the caller. */
 extern BqCaller BqRunAsOwner(Relation heap, Relation index);
 extern void BqRunAsCaller(const BqCaller *caller);
+/* The index's expressions before functions are put in or evaluated, NIL for a column. */
+extern List *BqStoredExpressions(Relation index);
 /* As BuildIndexInfo, but names in the index's functions are looked up now, under the present search_path. */
 extern IndexInfo *BqIndexInfo(Relation index);
 /* What a model or a recall tells is drawn from all rows of the table: it is for those who may read them all. */

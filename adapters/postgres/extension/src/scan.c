@@ -5,6 +5,7 @@
  * Iterative scans start alike and then let the waiting rows fall to half of hnsw.ef_search, or growth times the rows
  * returned, because each batch costs pgvector another walk. A row that turns up later but belongs before one already
  * returned is left out, except under relaxed_order: what is returned is always in exact order. */
+#include "pg_compat.h"
 #include "rescore.h"
 #include "walk.h"
 
@@ -90,10 +91,7 @@ static BqWalk *
 walk(IndexScanDesc scan, const BqQuery *query)
 {
 	pgstat_count_index_scan(scan->indexRelation);
-#if PG_VERSION_NUM >= 180000
-	if (scan->instrument)
-		scan->instrument->nsearches++;
-#endif
+	BqCountSearch(scan);
 	/* nothing stays pinned between rows, so that vacuum may remove what other snapshots would still look for */
 	if (!IsMVCCSnapshot(scan->xs_snapshot))
 		elog(ERROR, "bqhnsw needs an MVCC snapshot");
@@ -132,15 +130,13 @@ start(IndexScanDesc scan, BqScan *s)
 	}
 	s->iterative = BqIterativeScan();
 	s->walk = NULL;
-	if (bq_own_walk && prepared && s->iterative == BQ_ITERATIVE_OFF)
+	if (BqMayWalk() && prepared && s->iterative == BQ_ITERATIVE_OFF)
 		s->walk = walk(scan, prepared);
 	MemoryContextSwitchTo(old);
 
 	s->inner->heapRelation = scan->heapRelation;
 	s->inner->xs_snapshot = scan->xs_snapshot;
-#if PG_VERSION_NUM >= 180000
-	s->inner->instrument = scan->instrument;
-#endif
+	BqShareInstrument(s->inner, scan);
 	if (s->walk == NULL)
 		BqInner()->amrescan(s->inner, NULL, 0, &orderby, 1);
 	if (!s->rescoring)
