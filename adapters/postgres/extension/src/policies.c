@@ -5,6 +5,7 @@
  * Trusted are functions marked leakproof and those of Postgres, pgvector and bqcore: they send no notices, and what
  * of theirs is immutable cannot fail on a row that was indexed. */
 #include "bqcore.h"
+#include "pg_compat.h"
 
 #include "access/transam.h"
 #include "catalog/dependency.h"
@@ -49,8 +50,6 @@ BqCostEstimate(struct PlannerInfo *root, struct IndexPath *path, double loopCoun
 	if (root->qual_security_level > 0 && tells((Node *) path->indexinfo->indexprs, NULL))
 	{
 		*startup = *total = get_float8_infinity();
-#if PG_VERSION_NUM >= 180000
-		path->path.disabled_nodes = 2;
-#endif
+		BqDisablePath(&path->path);
 	}
 }

@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "access/genam.h"
+#include "access/tableam.h"
 #include "catalog/index.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
@@ -148,8 +149,12 @@ distance_bounds(BqRescorer *r, double *lower, double *upper)
 static Buffer
 ask_for_page(const BqRescorer *r, const ItemPointerData *tid)
 {
-	Buffer buffer = PrefetchBuffer(r->heap, MAIN_FORKNUM, ItemPointerGetBlockNumber(tid)).recent_buffer;
+	Buffer buffer;
 
+	/* what a block number means elsewhere is not known */
+	if (r->heap->rd_tableam != GetHeapamTableAmRoutine())
+		return InvalidBuffer;
+	buffer = PrefetchBuffer(r->heap, MAIN_FORKNUM, ItemPointerGetBlockNumber(tid)).recent_buffer;
 	if (buffer > 0)
 	{
 		__builtin_prefetch(GetBufferDescriptor(buffer - 1));
