@@ -155,6 +155,68 @@ def test_only_rows_of_a_partial_index_are_trained_on(conn: Connection) -> None:
     )
 
 
+def blocks_read(conn: Connection) -> int:
+    """Blocks of items that were asked for so far, by all sessions."""
+    conn.execute("SELECT pg_stat_force_next_flush()")
+    return int(
+        value(
+            conn, "SELECT heap_blks_read + heap_blks_hit FROM pg_statio_user_tables WHERE relname = 'items'"
+        )
+    )
+
+
+def test_a_sample_of_few_indexed_rows_ends(conn: Connection) -> None:
+    """Where the index holds few rows, looking for 10,000 of them must not read the whole table first."""
+    conn.execute("CREATE UNLOGGED TABLE items (id int, embedding vector(2)) WITH (fillfactor = 10)")
+    conn.execute("INSERT INTO items SELECT i, ARRAY[i, -i]::vector FROM generate_series(1, 400000) i")
+    conn.execute("VACUUM ANALYZE items")
+    blocks = value(conn, "SELECT pg_relation_size('items') / 8192")
+    assert blocks > 20_000
+    before = blocks_read(conn)
+    execute(
+        conn,
+        "CREATE INDEX items_bq ON items USING bqhnsw (embedding vector_l2_ops) WHERE id % 1000 = 0",
+    )
+    # one scan is the build's own
+    sampled = blocks_read(conn) - before - blocks
+    per_block = 400_000 / blocks
+    assert sampled <= max(10_000, 30 * 10_000 / per_block) * 1.05 + 100
+    rows = trained_rows(conn)
+    assert 400 * sampled / blocks * 0.8 <= rows <= 400
+    # from all of the table, whose mean is at 200,000
+    centroid = RaBitQ.from_bytes(model(conn)).centroid_
+    np.testing.assert_allclose(centroid, [200_000, -200_000], atol=40_000)
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("kind", ["vector", "halfvec"])
+def test_a_damaged_vector_is_not_read_beyond_its_end(conn: Connection, kind: str, metric: str) -> None:
+    """Of the 24 coordinates that it claims to have the datum holds two."""
+    zeros = 2 * (4 if kind == "vector" else 2)
+    execute(conn, f"CREATE CAST (bytea AS {kind}) WITHOUT FUNCTION")
+    damaged = f"'\\x18000000{'00' * zeros}'::bytea::{kind}"
+    execute(conn, f"CREATE TABLE items (id int, embedding {kind}(24))")
+    message = f"invalid {kind} datum of {8 + zeros} bytes"
+    create_index(conn, 4, metric, type_name=kind)
+    with pytest.raises(psycopg.errors.DataCorrupted, match=message):
+        execute(conn, f"INSERT INTO items VALUES (1, {damaged})")
+    conn.execute("DROP INDEX items_bq")
+    execute(conn, f"INSERT INTO items VALUES (1, {damaged})")
+    with pytest.raises(psycopg.errors.DataCorrupted, match=message):
+        create_index(conn, 4, metric, type_name=kind)
+    conn.execute("TRUNCATE items")
+    create_index(conn, 4, metric, type_name=kind)
+    for call in ("recall('items_bq')", "check('items_bq', true)"):
+        conn.execute("BEGIN")
+        # as damage does, past the index
+        conn.execute("UPDATE pg_index SET indisready = false WHERE indexrelid = 'items_bq'::regclass")
+        execute(conn, f"INSERT INTO items VALUES (1, {damaged})")
+        conn.execute("UPDATE pg_index SET indisready = true WHERE indexrelid = 'items_bq'::regclass")
+        with pytest.raises(psycopg.errors.DataCorrupted, match=message):
+            execute(conn, f"SELECT bqcore_{call}")
+        conn.execute("ROLLBACK")
+
+
 @both_bits
 def test_a_graph_larger_than_maintenance_work_mem(conn: Connection, bits: int) -> None:
     create_table(conn, DATA.base[:2000])

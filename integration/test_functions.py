@@ -9,8 +9,6 @@ import psycopg
 import pytest
 from pgvector import HalfVector
 from support import (
-    BITS,
-    METRICS,
     OPERATORS,
     WIDTHS,
     Connection,
@@ -23,7 +21,6 @@ from support import (
     force_index,
     insert,
     model,
-    search_ids,
     size,
     value,
 )
@@ -32,12 +29,9 @@ import bqcore
 from bqcore import RaBitQ
 from bqcore._kernels import ISAS
 from bqcore.datasets import clustered, gaussian
-from bqcore.evaluation import exact_distances
 
 pytestmark = pytest.mark.postgres
 
-both_bits = pytest.mark.parametrize("bits", BITS)
-both_metrics = pytest.mark.parametrize("metric", METRICS)
 
 DATA = clustered(600, 24, n_queries=10, random_state=19)
 
@@ -72,90 +66,6 @@ def test_index_info(conn: Connection, metric: str, bits: int) -> None:
         "index_bytes": size(conn, "items_bq"),
     }
     assert info["code_bytes"] == stored.bytes_per_vector
-
-
-def self_recall(conn: Connection, ids: list[int], metric: str, k: int) -> float:
-    """Recall@k with every row of ids as a query that does not count as its own neighbour; ties are hits."""
-    found = possible = 0
-    X = DATA.base[ids]
-    for i, x in zip(ids, X, strict=True):
-        distances = exact_distances(X, x[None], np.arange(len(ids))[None], metric)[0]
-        exact = dict(zip(ids, distances, strict=True))
-        del exact[i]
-        kth = sorted(exact.values())[: min(k, len(exact))][-1]
-        returned = [j for j in search_ids(conn, x, k + 1, metric) if j != i][:k]
-        found += sum(exact[j] <= kth + 1e-6 * abs(kth) for j in returned)
-        possible += min(k, len(exact))
-    return found / possible
-
-
-@both_bits
-@both_metrics
-def test_recall_follows_its_definition(conn: Connection, metric: str, bits: int) -> None:
-    create_table(conn, DATA.base[:400])
-    create_index(conn, bits, metric, options=", m = 4, ef_construction = 16")
-    force_index(conn)
-    configure(conn, hnsw_ef_search=15)
-    measured = {}
-    for k in (1, 5, 10):
-        measured[k] = value(conn, "SELECT bqcore_recall('items_bq', %s, 400)", [k])
-        assert measured[k] == pytest.approx(self_recall(conn, list(range(400)), metric, k), abs=0.005)
-    assert measured[10] < 1
-    assert value(conn, "SELECT bqcore_recall('items_bq', 10, 100)") == pytest.approx(measured[10], abs=0.05)
-    assert value(conn, "SELECT bqcore_recall('items_bq')") == value(conn, "SELECT bqcore_recall('items_bq')")
-    # a scan returns ef_search rows at most
-    assert value(conn, "SELECT bqcore_recall('items_bq', 30, 400)") <= 15 / 30
-    configure(conn, hnsw_ef_search=200)
-    assert value(conn, "SELECT bqcore_recall('items_bq')") > measured[10]
-
-
-def test_recall_counts_what_the_index_holds(conn: Connection) -> None:
-    """Rows that are NULL, zero, deleted or outside the predicate are neither queries nor neighbours."""
-    create_table(conn, DATA.base)
-    create_index(conn, 4, "cosine", where="WHERE id < 200")
-    conn.execute("UPDATE items SET embedding = NULL WHERE id % 10 = 1")
-    execute(conn, "UPDATE items SET embedding = %s WHERE id %% 10 = 2", [np.zeros(24)])
-    conn.execute("DELETE FROM items WHERE id % 10 = 3")
-    kept = [i for i in range(200) if i % 10 not in (1, 2, 3)]
-    configure(conn, hnsw_ef_search=400)
-    assert value(conn, "SELECT bqcore_recall('items_bq', 10, 1000)") >= 0.99
-    # with 139 neighbours wanted and present, every one of them has to be returned
-    assert value(conn, "SELECT bqcore_recall('items_bq', 139, 1000)") >= 0.99
-    assert len(kept) == 140
-
-
-def test_recall_takes_ties_for_hits(conn: Connection) -> None:
-    create_table(conn, np.tile(DATA.base[:1], (300, 1)))
-    create_index(conn)
-    assert value(conn, "SELECT bqcore_recall('items_bq', 5, 50)") == 1
-
-
-def test_recall_of_an_expression_index(conn: Connection) -> None:
-    create_table(conn, DATA.base)
-    create_index(conn, 4, target="(subvector(embedding, 1, 12)::vector(12))")
-    configure(conn, hnsw_ef_search=200)
-    assert value(conn, "SELECT bqcore_recall('items_bq', 10, 50)") >= 0.97
-
-
-@pytest.mark.parametrize("rows", [0, 1])
-def test_recall_without_neighbours_is_null(conn: Connection, rows: int) -> None:
-    create_table(conn, DATA.base[:rows])
-    create_index(conn)
-    assert value(conn, "SELECT bqcore_recall('items_bq')") is None
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("0", "k must be between 1 and 1000, not 0"),
-        ("1001", "k must be between 1 and 1000, not 1001"),
-        ("10, 0", "n_queries must be between 1 and 10000, not 0"),
-        ("10, 10001", "n_queries must be between 1 and 10000, not 10001"),
-    ],
-)
-def test_recall_parameters_out_of_range(session: Connection, arguments: str, message: str) -> None:
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match=message):
-        execute(session, f"SELECT bqcore_recall('l2_1_bq', {arguments})")
 
 
 @pytest.mark.parametrize(

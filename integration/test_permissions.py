@@ -16,6 +16,7 @@ from support import (
     execute,
     force_index,
     go_on_until_the_limit,
+    insert,
     search_ids,
     value,
 )
@@ -137,6 +138,77 @@ def test_recall_does_not_run_the_owners_functions_as_the_caller(
     conn.execute("RESET SESSION AUTHORIZATION")
     assert value(conn, "SELECT bqcore_recall('items_bq')") > 0.9
     assert {row[0] for row in conn.execute("SELECT who FROM seen").fetchall()} <= {role}
+
+
+#: Functions of an index: a name in them may mean what their owner thinks, or what a caller planted.
+PREPARE = {
+    "plpgsql": """LANGUAGE plpgsql AS $$ BEGIN RETURN CASE WHEN length(note) >= 0 THEN v END; END $$""",
+    # what sessions put into the expression in its place, under the search_path of that moment, and keep
+    "sql": """LANGUAGE sql AS $$ SELECT CASE WHEN length(note) >= 0 THEN v END $$""",
+    "table": """LANGUAGE plpgsql AS $$ BEGIN PERFORM FROM lookup; RETURN v; END $$""",
+}
+
+
+@pytest.mark.parametrize("call", ["recall('public.items_bq')", "check('public.items_bq', true)"])
+@pytest.mark.parametrize("where", ["expression", "predicate"])
+@pytest.mark.parametrize("prepare", PREPARE)
+def test_functions_of_an_index_run_nothing_of_the_caller_as_the_owner(
+    server: Server, conn: Connection, database: str, role: str, prepare: str, where: str, call: str
+) -> None:
+    """A caller's schemas and temporary objects must not come before what the owner meant."""
+    conn.execute("CREATE TABLE secret AS SELECT 'hidden' AS s; CREATE TABLE lookup ()")
+    execute(conn, f"CREATE FUNCTION prepare(v vector, note text) RETURNS vector IMMUTABLE {PREPARE[prepare]}")
+    # on an empty table, where names that only the owner's search_path finds are no error
+    create_table(conn, DATA.base[:0], columns=", note text DEFAULT ''")
+    if where == "expression":
+        create_index(conn, target="(prepare(embedding, note)::vector(24))")
+    else:
+        create_index(conn, where="WHERE prepare(embedding, note) IS NOT NULL")
+    insert(conn, "items", range(100), DATA.base[:100])
+    execute(conn, f"GRANT SELECT ON items, lookup TO {role}; GRANT CREATE ON DATABASE {database} TO {role}")
+    execute(conn, f"GRANT EXECUTE ON FUNCTION bqcore_check(regclass, boolean) TO {role}")
+
+    with server.connect(database) as other:
+        execute(other, f"SET SESSION AUTHORIZATION {role}")
+        other.execute("""
+            CREATE SCHEMA mine; GRANT USAGE ON SCHEMA mine TO PUBLIC;
+            CREATE TABLE mine.loot (s text); GRANT ALL ON mine.loot TO PUBLIC;
+            CREATE FUNCTION mine.steal() RETURNS int LANGUAGE plpgsql AS
+            $$ BEGIN INSERT INTO mine.loot SELECT s FROM public.secret; RETURN 1; END $$;
+            CREATE FUNCTION mine.length(text) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+            $$ BEGIN RETURN mine.steal(); END $$;
+            SET search_path = mine, pg_catalog, public""")
+        if prepare == "table":
+            other.execute("CREATE TEMP VIEW lookup AS SELECT mine.steal()")
+            other.execute("GRANT SELECT ON lookup TO PUBLIC")
+        other.execute("EXPLAIN SELECT * FROM items")  # the session reads the index's expressions
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="table secret"):
+            other.execute(
+                "SELECT prepare(embedding, note) FROM items"
+            )  # it works, with the caller's own rights
+        if prepare == "table":
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match="has had temporary objects"):
+                execute(other, f"SELECT bqcore_{call}")
+        else:
+            assert value(other, f"SELECT bqcore_{call}") is not None
+        assert other.execute("SELECT * FROM mine.loot").fetchall() == []
+        assert value(other, "SELECT current_user") == role
+        assert value(other, "SHOW search_path") == "mine, pg_catalog, public"
+
+
+def test_temporary_objects_do_not_matter_to_plain_indexes_and_owners(conn: Connection, role: str) -> None:
+    create_table(conn, DATA.base[:100])
+    create_index(conn)
+    execute(conn, f"GRANT SELECT ON items TO {role}")
+    create_table(conn, DATA.base[:100], "others")
+    create_index(conn, table="others", target="(l2_normalize(embedding)::vector(24))", metric="cosine")
+    execute(conn, f"ALTER TABLE others OWNER TO {role}")
+    execute(conn, f"SET SESSION AUTHORIZATION {role}")
+    conn.execute("CREATE TEMP TABLE mine (x int)")
+    assert value(conn, "SELECT bqcore_recall('items_bq')") > 0.9
+    assert value(conn, "SELECT bqcore_recall('others_bq')") > 0.9
+    conn.execute("RESET SESSION AUTHORIZATION")
+    assert value(conn, "SELECT bqcore_recall('others_bq')") > 0.9
 
 
 def test_nobody_sets_the_segment_of_a_parallel_build(conn: Connection) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from conftest import Server
 from pgvector.psycopg import register_vector
 from releases import PGVECTOR, release_tree
 from support import (
@@ -83,6 +84,15 @@ def notices(conn: Connection) -> list[str]:
     return said
 
 
+def diagnostics(conn: Connection) -> list[tuple[str, str, str]]:
+    """Return a list that receives severity, message and detail of what the server says."""
+    said: list[tuple[str, str, str]] = []
+    conn.add_notice_handler(
+        lambda d: said.append((d.severity or "", d.message_primary or "", d.message_detail or ""))
+    )
+    return said
+
+
 def recall(conn: Connection, index: str = "items_bq") -> float:
     configure(conn, hnsw_ef_search=100)
     return float(value(conn, "SELECT bqcore_recall(%s::regclass, 10, 50)", [index]))
@@ -124,7 +134,9 @@ def test_builds(scratch: Connection, workers: int, memory: str) -> None:
     configure(scratch, client_min_messages="debug1")
     said = notices(scratch)
     create_index(scratch, 4, "cosine")
-    assert any("using 2 parallel workers" in notice for notice in said) == (workers == 2)
+    # CVE-2026-3172: before 0.8.2 a parallel build may leave its memory
+    assert not any("parallel workers" in notice for notice in said)
+    assert value(scratch, "SHOW max_parallel_maintenance_workers") == str(workers)
     assert any("no longer fits into maintenance_work_mem" in notice for notice in said) == (memory == "1MB")
     assert recall(scratch) >= floor(4)
 
@@ -257,10 +269,73 @@ def test_postgres_18_knows_the_version_of_the_library(conn: Connection, claimed:
         assert said == [message]
 
 
+def test_known_faults_are_a_warning_at_create_index_only(scratch: Connection) -> None:
+    create_table(scratch, DATA.base[:50])
+    told = diagnostics(scratch)
+    create_index(scratch)
+    version = value(scratch, "SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+    [(severity, message, detail)] = told
+    assert (severity, message) == ("WARNING", f"pgvector {version} has faults that indexes on it inherit")
+    assert "CVE-2026-3172" in detail
+    assert "before 0.8.4 its vacuum may damage graphs" in detail
+    told.clear()
+    for statement in ("REINDEX INDEX items_bq", "TRUNCATE items", "VACUUM FULL items"):
+        execute(scratch, statement)
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("claimed", "parallel", "warning"),
+    [
+        ("0.8.1", False, "Before 0.8.2"),
+        ("0.8.2", True, "Before 0.8.4"),
+        ("0.8.3", True, "Before 0.8.4"),
+        ("0.8.4", True, ""),
+        ("0.8.5", True, ""),
+    ],
+)
+def test_rules_of_versions(conn: Connection, claimed: str, parallel: bool, warning: str) -> None:
+    if conn.info.server_version >= 180000:
+        pytest.skip("Postgres 18 asks the library itself")
+    create_table(conn, DATA.base)
+    conn.execute("ALTER TABLE items SET (parallel_workers = 2)")
+    claim(conn, claimed)
+    configure(conn, client_min_messages="debug1", max_parallel_maintenance_workers=2)
+    told = diagnostics(conn)
+    create_index(conn)
+    assert any("using 2 parallel workers" in message for _, message, _ in told) == parallel
+    details = [detail for severity, _, detail in told if severity == "WARNING" and detail]
+    assert [detail[: len(warning)] for detail in details] == ([warning] if warning else [])
+
+
+@pytest.mark.parametrize(("claimed", "own"), [("0.8.9", True), ("0.9.0", False), ("1.0.0", False)])
+def test_pages_of_an_unknown_pgvector_are_walked_by_itself(
+    server: Server, conn: Connection, database: str, claimed: str, own: bool
+) -> None:
+    if not isinstance(server, EmbeddedServer):
+        pytest.skip("reads the server's log")
+    create_table(conn, DATA.base)
+    create_index(conn)
+    force_index(conn)
+    expected = [search(conn, q, 20) for q in DATA.queries]
+    claim(conn, claimed)
+    log = server.data_dir / "server.log"
+    start_of_log = log.stat().st_size
+    with server.connect(database) as other:
+        register_vector(other)
+        force_index(other)
+        assert [search(other, q, 20) for q in DATA.queries] == expected
+    lines = [line for line in log.read_text()[start_of_log:].splitlines() if "leaves walks" in line]
+    assert len(lines) == (0 if own else 1)
+    assert own or f"leaves walks to pgvector {claimed}, whose pages it does not know" in lines[0]
+
+
 FAKE = """
 #include "postgres.h"
 #include "access/amapi.h"
+#include "access/genam.h"
 #include "fmgr.h"
+#include "utils/rel.h"
 #include "varatt.h"
 PG_MODULE_MAGIC;
 
@@ -278,6 +353,11 @@ static inline bytea *options(Size size, int a, int b)
 static inline bytea *wider_options(Datum reloptions, bool validate) { return options(16, 7, 33); }
 static inline bytea *swapped_options(Datum reloptions, bool validate) { return options(12, 33, 7); }
 static inline bytea *no_options(Datum reloptions, bool validate) { return NULL; }
+
+HOOKS
+/* the real library's is called when that is loaded */
+PGDLLEXPORT void _PG_init(void);
+void _PG_init(void) {}
 
 PG_FUNCTION_INFO_V1(HANDLER);
 Datum HANDLER(PG_FUNCTION_ARGS)
@@ -301,8 +381,12 @@ def fake_library(old: EmbeddedServer, tmp_path: Path) -> Iterator[Callable[[str,
 
     def install(handler: str, change: str) -> None:
         source, made = tmp_path / "fake.c", library.with_name("fake.so")
-        source.write_text(FAKE.replace("HANDLER", handler).replace("CHANGE", change))
-        subprocess.run(["cc", "-shared", "-fPIC", f"-I{include}", "-o", made, source], check=True)
+        source.write_text(FAKE.replace("HOOKS", HOOKS).replace("HANDLER", handler).replace("CHANGE", change))
+        # what the fake has not is found in the real one
+        command = ["cc", "-shared", "-fPIC", f"-I{include}", "-o", str(made), str(source)]
+        if handler == "hnswhandler":
+            command += ["-Wl,--no-as-needed", str(real)]
+        subprocess.run(command, check=True)
         made.replace(library)  # sessions keep the file that they have mapped
 
     yield install
@@ -346,6 +430,66 @@ def test_another_interface_is_refused_at_create_index(
         assert value(conn, "SELECT count(*) FROM pg_class WHERE relname = 'items_bq'") == 0
     # the session that has the real library goes on
     scratch.execute(statement)
+
+
+@pytest.mark.parametrize("old", [OLDEST], indirect=True, ids=PGVECTOR.__getitem__)
+@pytest.mark.parametrize("change", ["am->amsupport = 4", "am->amoptions = wider_options"])
+def test_another_interface_under_an_index_is_refused_where_it_would_be_used(
+    old: EmbeddedServer, scratch: Connection, fake_library: Callable[[str, str], None], change: str
+) -> None:
+    """The package may be upgraded under indexes; their tables stay readable, and they can be dropped."""
+    create_table(scratch, DATA.base[:100])
+    create_index(scratch)
+    fake_library("hnswhandler", change)
+    unknown = "does not know the interface of pgvector"
+    with connected(old) as conn:
+        assert value(conn, "SELECT count(*) FROM items") == 100
+        near = "SELECT id FROM items ORDER BY embedding <-> %s LIMIT 1"
+        assert execute(conn, near, [DATA.base[7]]).fetchone() == (7,)
+        assert "Seq Scan" in plan(conn, near, [DATA.base[7]])
+        for statement in (
+            "INSERT INTO items SELECT * FROM items LIMIT 1",
+            "VACUUM items",
+            "REINDEX INDEX items_bq",
+        ):
+            with pytest.raises(psycopg.errors.FeatureNotSupported, match=unknown):
+                execute(conn, statement)
+        force_index(conn)
+        if "Index Scan" in plan(conn, near, [DATA.base[7]]):
+            with pytest.raises(psycopg.errors.FeatureNotSupported, match=unknown):
+                execute(conn, near, [DATA.base[7]])
+        conn.execute("DROP INDEX items_bq")
+        conn.execute("INSERT INTO items SELECT * FROM items LIMIT 1")
+
+
+#: A library that looks for eight hooks behind the type info that it knows.
+HOOKS = """
+static inline IndexBuildResult *look(Relation heap, Relation index, struct IndexInfo *info)
+{
+    void *const *hooks = (void *const *)((char *) DatumGetPointer(
+        FunctionCall0Coll(index_getprocinfo(index, 1, 3), InvalidOid)) + 24);
+
+    for (int i = 0; i < 8; i++)
+        if (hooks[i] != NULL)
+            elog(ERROR, "hook %d is %p", i, hooks[i]);
+    elog(ERROR, "no hooks");
+}
+"""
+
+
+@pytest.mark.parametrize("old", [FIRST_ITERATIVE], indirect=True, ids=PGVECTOR.__getitem__)
+def test_a_later_pgvector_finds_no_hooks_behind_type_infos(
+    old: EmbeddedServer, scratch: Connection, fake_library: Callable[[str, str], None]
+) -> None:
+    execute(scratch, "CREATE TABLE items (v vector(3), h halfvec(3), c bqcode(3))")
+    fake_library("hnswhandler", "am->ambuild = look")
+    with connected(old) as conn:
+        for metric in OPERATORS:
+            for column in (f"v vector_{metric}_ops", f"h halfvec_{metric}_ops"):
+                with pytest.raises(psycopg.errors.InternalError, match="no hooks"):
+                    execute(conn, f"CREATE INDEX ON items USING bqhnsw ({column})")
+            with pytest.raises(psycopg.errors.InternalError, match="no hooks"):
+                execute(conn, f"CREATE INDEX ON items USING hnsw (c bqcode_{metric}_ops)")
 
 
 def answers(conn: Connection) -> list[list[tuple[int, float]]]:

@@ -115,7 +115,7 @@ def test_few_vectors_are_read(conn: Connection) -> None:
 
 
 def test_halfvec_and_expression_indexes(items: Connection) -> None:
-    add_codes(items)
+    add_codes(items, source="embedding::halfvec(70)")
     execute(
         items,
         "CREATE INDEX items_bq ON items USING bqhnsw ((embedding::halfvec(70)) halfvec_l2_ops) "
@@ -126,6 +126,61 @@ def test_halfvec_and_expression_indexes(items: Connection) -> None:
     assert "items_bq" in plan(items, search_sql(target=target), {"q": DATA.queries[0]})
     text = f"SELECT id FROM items ORDER BY {target} <-> %s::halfvec LIMIT 1"
     assert column(items, text, [DATA.base[5].tolist()]) == [5]
+
+
+def test_casts_that_keep_coordinates_make_no_difference(items: Connection) -> None:
+    items.execute("ALTER TABLE items ADD half halfvec(70)")
+    items.execute("UPDATE items SET half = embedding")
+    add_codes(items, source="half::vector(70)")
+    create_index(items, 1, options=OPTION, target="half", type_name="halfvec")
+    add_codes(items, source="embedding::vector(70)::vector")
+    create_index(items, 1, options=OPTION, name="plain")
+
+
+def test_codes_of_a_cast_that_changes_coordinates_are_refused(items: Connection) -> None:
+    """Codes of float32 vectors do not bound distances of rounded ones, and a user's cast may do anything."""
+    items.execute("""
+        CREATE TYPE pair AS (v vector(70));
+        CREATE FUNCTION twice(pair) RETURNS vector LANGUAGE sql IMMUTABLE AS
+        'SELECT $1.v OPERATOR(public.+) $1.v';
+        CREATE CAST (pair AS vector) WITH FUNCTION twice(pair);
+        CREATE FUNCTION doubled(vector) RETURNS halfvec LANGUAGE sql IMMUTABLE AS
+        'SELECT ($1 OPERATOR(public.+) $1)::public.halfvec';
+        ALTER TABLE items ADD p pair;
+        UPDATE items SET p = ROW(embedding)""")
+    for source, target, kind in (
+        ("embedding", "(embedding::halfvec(70))", "halfvec"),
+        ("embedding::halfvec::vector", "embedding", "vector"),
+        ("embedding::halfvec", "embedding", "vector"),
+        ("(p).v", "(p::vector(70))", "vector"),
+        ("embedding", "(doubled(embedding)::halfvec(70))", "halfvec"),
+    ):
+        add_codes(items, source=source)
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="encodes something else"):
+            create_index(items, 1, options=OPTION, target=target, type_name=kind)
+
+
+def test_looking_for_the_model_runs_no_function_of_the_table(items: Connection) -> None:
+    """It happens in every scan, as whoever scans."""
+    add_codes(items)
+    create_index(items, options=OPTION)
+    model = str(value(items, "SELECT bq_train(embedding, 8, 'l2')::text FROM items"))
+    items.execute("""
+        CREATE TABLE ran (who text);
+        CREATE FUNCTION note() RETURNS void LANGUAGE sql AS 'INSERT INTO public.ran VALUES (current_user)'""")
+    execute(
+        items,
+        "CREATE FUNCTION a_model(text) RETURNS bqmodel LANGUAGE plpgsql IMMUTABLE AS "
+        f"$$ BEGIN PERFORM public.note(); RETURN '{model}'::public.bqmodel; END $$",
+    )
+    items.execute(
+        "ALTER TABLE items DROP code, "
+        "ADD code bqcode(70) GENERATED ALWAYS AS (bq_encode(embedding, a_model('x'))) STORED"
+    )
+    items.execute("TRUNCATE ran")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="expected a literal as its model"):
+        ids(items, DATA.queries[0])
+    assert value(items, "SELECT count(*) FROM ran") == 0
 
 
 def test_writes_and_rescans(items: Connection) -> None:

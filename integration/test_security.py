@@ -146,6 +146,80 @@ def test_no_function_of_the_extension_is_trusted(conn: Connection) -> None:
     assert [row for row in rows if row[1] or row[2]] == []
 
 
+#: Every function of the extension that PUBLIC may call, by what it reads and as whom it runs.
+PUBLIC_FUNCTIONS = {
+    # its arguments only, as the caller
+    "arguments": """
+        bq_bound(bqcode,bqquery,double precision) bq_decode(bqcode,bqmodel)
+        bq_cosine_distance(bqcode,bqcode) bq_cosine_distance(bqcode,bqquery)
+        bq_cosine_distance(bqquery,bqcode) bq_distance(bqcode,bqcode) bq_distance(bqcode,bqquery)
+        bq_encode(halfvec,bqmodel) bq_encode(vector,bqmodel)
+        bq_eq(bqcode,bqcode) bq_eq(bqmodel,bqmodel) bq_eq(bqquery,bqquery)
+        bq_l2_distance(bqcode,bqcode) bq_l2_distance(bqcode,bqquery) bq_l2_distance(bqquery,bqcode)
+        bq_model_id(bqcode) bq_model_id(bqmodel) bq_model_id(bqquery) bq_model_info(bqmodel)
+        bq_ne(bqcode,bqcode) bq_ne(bqmodel,bqmodel) bq_ne(bqquery,bqquery)
+        bq_negative_inner_product(bqcode,bqquery) bq_negative_inner_product(bqquery,bqcode)
+        bq_query(halfvec,bqmodel) bq_query(vector,bqmodel)
+        bq_train(halfvec,integer,text) bq_train(halfvec,integer,text,bigint)
+        bq_train(vector,integer,text) bq_train(vector,integer,text,bigint)
+        bqcode(bqcode,integer,boolean) bqcode(bytea) bqcode_in(cstring,oid,integer) bqcode_out(bqcode)
+        bqcode_send(bqcode) bqcode_typmod_in(cstring[])
+        bqmodel(bytea) bqmodel_in(cstring) bqmodel_out(bqmodel) bqmodel_send(bqmodel)
+        bqquery(bytea) bqquery_in(cstring) bqquery_out(bqquery) bqquery_send(bqquery)
+        bqcore_version()""",
+    # an argument of type internal: no statement can call it
+    "internal": """
+        bq_train_add(internal,halfvec,integer,text) bq_train_add(internal,halfvec,integer,text,bigint)
+        bq_train_add(internal,vector,integer,text) bq_train_add(internal,vector,integer,text,bigint)
+        bq_train_final(internal)
+        bqcode_cosine_index_distance(internal,internal) bqcode_ip_index_distance(internal,internal)
+        bqcode_l2_index_distance(internal,internal) bqcode_kmeans_distance(internal,internal)
+        bqcode_hnsw_support(internal) bqcode_ivfflat_support(internal)
+        bqcode_recv(internal,oid,integer) bqmodel_recv(internal) bqquery_recv(internal)
+        bqhnsw_distance(internal,internal) bqhnsw_norm(internal) bqhnsw_handler(internal)
+        bqhnsw_halfvec_cosine_support(internal) bqhnsw_halfvec_ip_support(internal)
+        bqhnsw_halfvec_l2_support(internal) bqhnsw_vector_cosine_support(internal)
+        bqhnsw_vector_ip_support(internal) bqhnsw_vector_l2_support(internal)""",
+    # an index's model, as the caller, who needs SELECT on all columns and rows; runs no functions
+    "index": """
+        bqcore_index_encode(regclass,vector) bqcore_index_estimate(regclass,vector,vector)
+        bqcore_index_info(regclass) bqcore_index_model(regclass)""",
+    # a table, with the same needs; functions of the index run as its owner, see test_permissions.py
+    "table": "bqcore_recall(regclass,integer,integer,vector[])",
+}
+#: Those that PUBLIC may not call: they read without asking for SELECT.
+CLOSED_FUNCTIONS = "bqcore_check(regclass,boolean)"
+
+
+def test_every_function_that_public_may_call_is_known(conn: Connection) -> None:
+    """A function that is new here needs a decision, and its kind of test, first."""
+    rows = execute(
+        conn,
+        "SELECT p.oid::regprocedure::text, has_function_privilege('pg_monitor', p.oid, 'EXECUTE'), "
+        "p.proargtypes::oid[] && ARRAY['internal'::regtype::oid] FROM pg_depend d "
+        "JOIN pg_proc p ON p.oid = d.objid JOIN pg_extension e ON e.oid = d.refobjid "
+        "WHERE d.classid = 'pg_proc'::regclass AND d.deptype = 'e' AND e.extname = 'bqcore'",
+    ).fetchall()
+    # signatures hold blanks in "double precision" only
+    known = {
+        kind: set(text.replace("double precision", "double_precision").split())
+        for kind, text in PUBLIC_FUNCTIONS.items()
+    }
+    found = {(name.replace(" ", "_"), public, internal) for name, public, internal in rows}
+    assert {name for name, public, _ in found if public} == set().union(*known.values())
+    assert sum(map(len, known.values())) == len(set().union(*known.values()))
+    assert {name for name, public, _ in found if not public} == {CLOSED_FUNCTIONS}
+    assert {name for name, _, internal in found if internal} == known["internal"]
+
+
+def test_functions_of_arguments_name_no_relation() -> None:
+    """What is classified as reading its arguments cannot name a relation."""
+    for kind in ("arguments", "internal"):
+        assert "regclass" not in PUBLIC_FUNCTIONS[kind]
+    for kind in ("index", "table"):
+        assert all("regclass" in name for name in PUBLIC_FUNCTIONS[kind].split())
+
+
 def test_functions_that_take_internal_cannot_be_called(conn: Connection, role: str) -> None:
     # Postgres 17.12 does not even find them for arguments of unknown type; 18.4 does
     refusals = (psycopg.errors.FeatureNotSupported, psycopg.errors.UndefinedFunction)

@@ -351,3 +351,36 @@ def test_the_cache_of_rotations_may_be_closed(conn: Connection, admin: Connectio
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         execute(admin, "SELECT bqcore.prepare_rotation(24, 99)")
     assert value(admin, "SELECT count(*) FROM bqcore.rotations") == 0
+
+
+#: Functions of SQL mode by as whom they run; all may be called by PUBLIC, and all but `fill` pin search_path.
+AS_CALLER = """
+    add cleanup default_candidates encode encode estimate fill filter_sql is_trigger_function make_model
+    make_trigger model model_id query read_model remove renamed residual rotate rotation_axes rotation_signs
+    search search_as search_sql setup sql_version statement train vector_column widen_search with_suffix
+    wrap64"""
+#: Writes the cache of rotations, whose rows follow from its two numbers: nothing of the caller's.
+AS_OWNER = ["prepare_rotation"]
+#: Commits, which a pinned search_path forbids; names its schemas.
+UNPINNED = ["fill"]
+
+
+def test_every_function_is_known_by_whose_rights_it_has(conn: Connection) -> None:
+    rows = execute(
+        conn,
+        "SELECT proname, prosecdef, proconfig = ARRAY['search_path=pg_catalog, pg_temp'] FROM pg_proc "
+        "WHERE pronamespace = 'bqcore'::regnamespace ORDER BY proname",
+    ).fetchall()
+    assert [name for name, owner, _ in rows if not owner] == sorted(AS_CALLER.split())
+    assert [name for name, owner, _ in rows if owner] == AS_OWNER
+    assert [name for name, _, pinned in rows if not pinned] == UNPINNED
+    # tables of the schema: PUBLIC reads rotations, and writes nothing
+    assert (
+        execute(
+            conn,
+            "SELECT relname FROM pg_class WHERE relnamespace = 'bqcore'::regnamespace "
+            "AND relkind IN ('r', 'v') "
+            "AND has_table_privilege('pg_monitor', oid, 'INSERT, UPDATE, DELETE, TRUNCATE')",
+        ).fetchall()
+        == []
+    )

@@ -193,6 +193,46 @@ def test_an_index_is_checked_on_a_standby_whose_replay_is_paused(
     assert value(conn, check) == 400
 
 
+def test_a_check_on_a_standby_ends_when_replay_goes_on(
+    embedded: EmbeddedServer, standby: EmbeddedServer, database: str, conn: Connection
+) -> None:
+    """Pages that were checked may have changed since, and nothing found in them is damage."""
+    create_table(conn, DATA.base[:300])
+    # called by the check of the table's rows, when the pages of the index have been read
+    conn.execute("""
+        CREATE FUNCTION go_on() RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+        DECLARE before pg_lsn := pg_last_wal_replay_lsn();
+        BEGIN
+            PERFORM pg_wal_replay_resume();
+            FOR i IN 1 .. 3000 LOOP
+                EXIT WHEN pg_last_wal_replay_lsn() > before;
+                PERFORM pg_sleep(0.01);
+            END LOOP;
+            PERFORM pg_wal_replay_pause();
+        END $$;
+        CREATE FUNCTION same(v vector) RETURNS vector LANGUAGE plpgsql IMMUTABLE AS $$
+        BEGIN
+            IF pg_is_in_recovery() AND pg_get_wal_replay_pause_state() = 'paused' THEN
+                PERFORM public.go_on();
+            END IF;
+            RETURN v;
+        END $$""")
+    create_index(conn, 4, target="(same(embedding)::vector(100))")
+    catch_up(embedded, standby)
+    with standby.connect(database) as replica:
+        replica.execute("SELECT pg_wal_replay_pause()")
+        try:
+            deadline = time.monotonic() + 30
+            while value(replica, "SELECT pg_get_wal_replay_pause_state()") != "paused":
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            insert(conn, "items", range(300, 400), DATA.base[300:400])
+            with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="replay went on"):
+                replica.execute("SELECT bqcore_check('items_bq', true)")
+        finally:
+            replica.execute("SELECT pg_wal_replay_resume()")
+
+
 def test_a_promoted_standby_goes_on(embedded: EmbeddedServer, database: str, conn: Connection) -> None:
     create_table(conn, DATA.base[:1000])
     create_index(conn, 4)

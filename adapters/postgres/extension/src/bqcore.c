@@ -5,7 +5,9 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 
-PG_MODULE_MAGIC;
+#include "pg_compat.h"
+
+BQ_MODULE_MAGIC("bqcore", BQCORE_VERSION);
 
 int bq_rescore;
 double bq_epsilon;
@@ -88,7 +90,7 @@ BqGetTypeInfo(Relation index)
 	Datum name(PG_FUNCTION_ARGS)                                                                                       \
 	{                                                                                                                  \
 		static const BqTypeInfo info = {                                                                               \
-			.maxDimensions = BQK_MAX_DIM, .normalize = BqNormalize, .metric = metric_, .type = type_};                 \
+			.hnsw = {.maxDimensions = BQK_MAX_DIM, .normalize = BqNormalize}, .metric = metric_, .type = type_};       \
                                                                                                                        \
 		PG_RETURN_POINTER(&info);                                                                                      \
 	}

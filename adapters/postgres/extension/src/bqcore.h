@@ -80,6 +80,9 @@ typedef struct BqQuery
 
 /* ---- pgvector's side ---- */
 
+/* Words that pgvector may come to read behind its structs. */
+#define BQ_RESERVED 8
+
 /* Prefix of pgvector's HnswOptions, which reads m and ef_construction from rd_options; bits are ours. */
 typedef struct BqOptions
 {
@@ -90,12 +93,20 @@ typedef struct BqOptions
 	int rescoreColumn; /* offset of the name, 0 without */
 } BqOptions;
 
-/* What support function 3 returns: pgvector's HnswTypeInfo (same from 0.7.0 on), then ours. */
-typedef struct BqTypeInfo
+/* pgvector's HnswTypeInfo, the same from 0.7.0 on. A later one may append hooks and would look for them here: zeros say
+ * that there are none. */
+typedef struct BqHnswTypeInfo
 {
 	int maxDimensions;
 	Datum (*normalize)(PG_FUNCTION_ARGS);
 	void (*checkValue)(Pointer v);
+	void *reserved[BQ_RESERVED];
+} BqHnswTypeInfo;
+
+/* What support function 3 returns: pgvector's part, then ours. */
+typedef struct BqTypeInfo
+{
+	BqHnswTypeInfo hnsw;
 	int metric;
 	BqType type;
 } BqTypeInfo;
@@ -105,9 +116,16 @@ typedef struct BqTypeInfo
 #define BQ_TYPE_INFO_PROC 3
 
 /* inner.c */
+/* pgvector's hnsw, refused if its interface is unknown. */
 extern const IndexAmRoutine *BqInner(void);
+/* The same for the handler, which also runs when a table is only read or an index dropped: as it is. */
+extern const IndexAmRoutine *BqLoadInner(void);
+extern bool BqKnowsInner(void);
 extern void BqCheckPgvector(void);
-extern void BqCheckHnsw(void);
+extern void BqWarnOfPgvector(void);
+extern bool BqMayBuildInParallel(void);
+/* Whether scans walk by themselves: bqcore.own_walk is on, and this pgvector's pages are known. */
+extern bool BqMayWalk(void);
 extern void BqCheckIvfflat(void);
 extern const char *BqPgvectorVersion(void);
 extern int BqEfSearch(void);
@@ -137,7 +155,8 @@ extern BqCode *BqEncode(const bqk_model *model, const BqVector *vec, BqType type
 extern BqQuery *BqPrepare(const bqk_model *model, const BqVector *vec, BqType type);
 /* The coordinates as floats: those of the value itself, or converted into buf (dim floats). */
 extern const float *BqCoordinates(const BqVector *vec, uint32 dim, BqType type, float *buf);
-extern bool BqIsZero(const BqVector *vec, BqType type);
+/* Whether a vector is indexed at all: under cosine a zero vector has no direction. */
+extern bool BqHasCode(int metric, const BqVector *vec, BqType type);
 extern void BqCheckStatus(int status);
 extern Datum BqNormalize(PG_FUNCTION_ARGS);
 
@@ -207,6 +226,6 @@ extern void BqEndScan(IndexScanDesc scan);
 extern void BqInitOptions(void);
 extern bool BqIsOurs(Relation index);
 extern Relation BqOpenIndex(Oid indexOid, LOCKMODE lockmode);
-extern void BqCheckReadable(Relation index);
+extern Relation BqOpenWithTable(Oid indexOid, LOCKMODE lockmode, Relation *heap);
 
 #endif

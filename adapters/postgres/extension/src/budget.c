@@ -30,7 +30,7 @@ BqScanWindow(int bits)
 bool
 BqBounded(void)
 {
-	return bq_own_walk && bq_rescore < 0;
+	return BqMayWalk() && bq_rescore < 0;
 }
 
 float

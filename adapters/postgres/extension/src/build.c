@@ -10,6 +10,8 @@
 
 /* A mean of 10,000 rows is off by 1 % of the data's spread. */
 #define SAMPLE_ROWS 10000
+#define MIN_BLOCK_BUDGET 10000
+#define FIRST_PORTION 16
 
 /* Room that pgvector needs on a page beside the value: its element tuple's fields, then header, special space
  * and line pointer of the page. */
@@ -60,24 +62,58 @@ gcd(uint64 a, uint64 b)
 	return a;
 }
 
-/* Mean of a block sample. Blocks come in strides of the golden ratio, so that any first part of the
- * sequence covers the table evenly; the same table always gives the same centroid. */
+static int
+by_block(const void *a, const void *b)
+{
+	BlockNumber x = *(const BlockNumber *) a, y = *(const BlockNumber *) b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* How many blocks may be read: where the index holds few of the table's rows, a sample must not cost more than the
+ * build. Where all rows are indexed a thirtieth of it is enough. */
+static uint64
+block_budget(Relation heap)
+{
+	BlockNumber pages;
+	double rows, visible;
+
+	table_relation_estimate_size(heap, NULL, &pages, &rows, &visible);
+	return (uint64) Max((double) MIN_BLOCK_BUDGET, 30.0 * SAMPLE_ROWS * Max(pages, 1) / Max(rows, pages + 1.0));
+}
+
+/* Mean of a block sample. Blocks come in strides of the golden ratio, so that any first part of the sequence covers the
+ * table evenly; the same table always gives the same centroid. They are read in portions, each in the table's order,
+ * which lets the kernel read ahead, and each as large as the rows found so far let expect that it suffices. */
 static void
 take_centroid(Relation heap, Relation index, IndexInfo *indexInfo, Sample *s)
 {
-	uint64 blocks = RelationGetNumberOfBlocks(heap);
-	uint64 stride = (uint64) (blocks * 0.6180339887) | 1, block = 0;
+	uint64 blocks = RelationGetNumberOfBlocks(heap), budget = Min(blocks, block_budget(heap));
+	uint64 stride = (uint64) (blocks * 0.6180339887) | 1, block = 0, portion = FIRST_PORTION, done = 0;
+	BlockNumber *chosen = palloc(sizeof(BlockNumber) * Max(budget, 1));
 
 	while (blocks > 0 && gcd(stride, blocks) != 1)
 		stride += 2;
-	for (uint64 i = 0; i < blocks && s->sum.rows < SAMPLE_ROWS; i++)
+	while (done < budget && s->sum.rows < SAMPLE_ROWS)
 	{
-		CHECK_FOR_INTERRUPTS();
-		/* a concurrent build scans with a snapshot, which excludes anyvisible */
-		table_index_build_range_scan(heap, index, indexInfo, false, !indexInfo->ii_Concurrent, false,
-									 (BlockNumber) block, 1, add_row, s, NULL);
-		block = (block + stride) % blocks;
+		portion = Min(portion, budget - done);
+		for (uint64 i = 0; i < portion; i++, block = (block + stride) % blocks)
+			chosen[i] = (BlockNumber) block;
+		qsort(chosen, portion, sizeof(BlockNumber), by_block);
+		for (uint64 i = 0; i < portion; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			/* a concurrent build scans with a snapshot, which excludes anyvisible */
+			table_index_build_range_scan(heap, index, indexInfo, false, !indexInfo->ii_Concurrent, false, chosen[i], 1,
+										 add_row, s, NULL);
+		}
+		done += portion;
+		if (s->sum.rows > 0 && s->sum.rows < SAMPLE_ROWS)
+			portion = Min(done, (SAMPLE_ROWS - s->sum.rows) * done / s->sum.rows + 1);
+		else
+			portion = done;
 	}
+	pfree(chosen);
 }
 
 static void
@@ -128,6 +164,7 @@ BqBuild(Relation heap, Relation index, IndexInfo *indexInfo)
 	{
 		AttrNumber column = BqRescoreAttribute(heap, index);
 
+		BqWarnOfPgvector();
 		if (column != 0)
 			BqRescoreModel(heap, index, column);
 	}

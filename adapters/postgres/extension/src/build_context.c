@@ -51,7 +51,8 @@ BqSetBuildContext(BqBuildContext context)
 }
 
 /* Publishes the context to parallel workers until the caller's GUC nest level ends. Returns the segment, for
- * BqUnshareBuildContext; without shared memory to be had it is NULL and the build is serial. */
+ * BqUnshareBuildContext; without shared memory to be had, or with a pgvector whose parallel builds are unsafe, it is
+ * NULL and the build is serial. */
 dsm_segment *
 BqShareBuildContext(const BqBuildContext *context)
 {
@@ -59,7 +60,7 @@ BqShareBuildContext(const BqBuildContext *context)
 	dsm_segment *segment = NULL;
 	Shared *shared;
 
-	if (max_parallel_maintenance_workers > 0)
+	if (max_parallel_maintenance_workers > 0 && BqMayBuildInParallel())
 		segment = dsm_create(offsetof(Shared, model) + nbytes, DSM_CREATE_NULL_IF_MAXSEGMENTS);
 	if (segment == NULL)
 	{
@@ -73,9 +74,16 @@ BqShareBuildContext(const BqBuildContext *context)
 	if (bqk_model_write(context->model, shared->model, nbytes) != BQK_OK)
 		elog(ERROR, "bqhnsw: cannot write the model");
 	sharing = true;
-	(void) set_config_option("bqcore.build_segment", psprintf("%u", dsm_segment_handle(segment)), PGC_USERSET,
-							 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-	sharing = false;
+	PG_TRY();
+	{
+		(void) set_config_option("bqcore.build_segment", psprintf("%u", dsm_segment_handle(segment)), PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	}
+	PG_FINALLY();
+	{
+		sharing = false;
+	}
+	PG_END_TRY();
 	return segment;
 }
 

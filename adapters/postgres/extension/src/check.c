@@ -22,11 +22,25 @@
 #define HnswSpecial(page) ((const HnswOpaque *) PageGetSpecialPointer(page))
 
 void
+BqCheckReplay(const BqCheck *c)
+{
+	if (c->replay == InvalidXLogRecPtr)
+		return;
+	/* the position moves before a record's pages change, and recovery ends before anybody may write */
+	if (!RecoveryInProgress() || GetCurrentReplayRecPtr(NULL) != c->replay)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("replay went on while bqcore_check read index \"%s\"", RelationGetRelationName(c->index)),
+				 errhint("SELECT pg_wal_replay_pause(), and check again.")));
+}
+
+void
 BqDamaged(BqCheck *c, BlockNumber block, OffsetNumber offset, const char *format, ...)
 {
 	char what[256], place[64] = "";
 	va_list args;
 
+	BqCheckReplay(c);
 	va_start(args, format);
 	vsnprintf(what, sizeof(what), format, args);
 	va_end(args);
@@ -46,6 +60,7 @@ BqCopyPage(BqCheck *c, BlockNumber block, PGAlignedBlock *copy)
 	LockBuffer(buf, BUFFER_LOCK_SHARE);
 	memcpy(copy->data, BufferGetPage(buf), BLCKSZ);
 	UnlockReleaseBuffer(buf);
+	BqCheckReplay(c);
 	return (Page) copy->data;
 }
 
@@ -290,14 +305,16 @@ check_model(BqCheck *c)
 /* Writers wait, as for amcheck's bt_index_parent_check: pages have to fit each other. A standby has no such lock, so
  * there its replay has to stand still. */
 static LOCKMODE
-needed_lock(void)
+needed_lock(XLogRecPtr *replay)
 {
+	*replay = InvalidXLogRecPtr;
 	if (!RecoveryInProgress())
 		return ShareLock;
 	if (GetRecoveryPauseState() != RECOVERY_PAUSED)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("bqcore_check on a standby needs a paused replay"),
 						errhint("SELECT pg_wal_replay_pause(), and pg_wal_replay_resume() afterwards.")));
+	*replay = GetCurrentReplayRecPtr(NULL);
 	return AccessShareLock;
 }
 
@@ -324,10 +341,9 @@ PG_FUNCTION_INFO_V1(bqcore_check);
 Datum
 bqcore_check(PG_FUNCTION_ARGS)
 {
-	Oid indexOid = PG_GETARG_OID(0), heapOid = IndexGetRelation(indexOid, true);
 	bool heapAllIndexed = PG_GETARG_BOOL(1);
-	LOCKMODE lock = needed_lock();
 	BqCheck c = {.itemRoom = 1024, .rowRoom = 1024};
+	LOCKMODE lock = needed_lock(&c.replay);
 	MemoryContext ctx, old;
 	Snapshot snapshot;
 	TupleDesc desc;
@@ -339,12 +355,7 @@ bqcore_check(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != lengthof(values))
 		elog(ERROR, "bqcore_check: expected %zu columns; ALTER EXTENSION bqcore UPDATE", lengthof(values));
 	desc = BlessTupleDesc(desc);
-	/* the table first, as all who lock both */
-	c.heap = OidIsValid(heapOid) ? table_open(heapOid, lock) : NULL;
-	c.index = BqOpenIndex(indexOid, lock);
-	if (c.heap == NULL || c.index->rd_index->indrelid != heapOid)
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
-						errmsg("the table of index \"%s\" has just been dropped", RelationGetRelationName(c.index))));
+	c.index = BqOpenWithTable(PG_GETARG_OID(0), lock, &c.heap);
 	/* older than what is read of the index, which therefore has every row that this snapshot sees */
 	snapshot = RegisterSnapshot(GetTransactionSnapshot());
 	check_relations(&c, snapshot);

@@ -4,6 +4,7 @@
 
 #include "hnsw_pages.h"
 
+#include "access/xlogdefs.h"
 #include "storage/bufmgr.h"
 #include "storage/bufpage.h"
 
@@ -37,11 +38,15 @@ typedef struct BqCheck
 	uint64 itemRoom, rowRoom, n_rows;
 	int64 elements, deleted, links, unreachable, heapRows;
 	BufferAccessStrategy strategy;
+	XLogRecPtr replay; /* where a standby's replay stands still; invalid on a primary */
 } BqCheck;
 
 extern void BqDamaged(BqCheck *c, BlockNumber block, OffsetNumber offset, const char *format, ...)
 	__attribute__((format(printf, 4, 5), noreturn));
-/* A copy of a page, so that nothing is locked while it is examined. */
+/* An error if a standby's replay has gone on, or has ended: then nothing that was read need fit together. */
+extern void BqCheckReplay(const BqCheck *c);
+/* A copy of a page, so that nothing is locked while it is examined. Every pass sees the same: writers wait for our
+ * lock, and on a standby for its replay. */
 extern Page BqCopyPage(BqCheck *c, BlockNumber block, PGAlignedBlock *copy);
 /* The element's tuple; its place has been checked. */
 extern const HnswElement *BqElementAt(Page page, OffsetNumber offset);

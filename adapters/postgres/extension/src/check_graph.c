@@ -152,6 +152,9 @@ BqCheckPaths(BqCheck *c, const HnswMeta *meta)
 			if (!ItemPointerIsValid(&neighbours->links[i]))
 				continue;
 			item = item_at(c, &neighbours->links[i]);
+			if (item == NULL || item->type != BQ_ITEM_ELEMENT || n == (uint64) c->elements)
+				BqDamaged(c, ItemPointerGetBlockNumberNoCheck(&list), ItemPointerGetOffsetNumberNoCheck(&list),
+						  "neighbours have changed since they were checked");
 			if (!item->reached)
 			{
 				item->reached = true;

@@ -1,13 +1,13 @@
 /* bqcore_check, the table: every row that the index names is there, and every row that has to be in the index is,
  * under the code of its vector. */
 #include "check.h"
+#include "privileges.h"
 
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/tableam.h"
 #include "catalog/index.h"
 #include "miscadmin.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 
 typedef struct HeapCheck
@@ -18,7 +18,7 @@ typedef struct HeapCheck
 } HeapCheck;
 
 static int
-by_row(const void *a, const void *b)
+by_row(const void *a, const void *b, void *unused)
 {
 	return ItemPointerCompare((ItemPointer) & ((const BqIndexRow *) a)->tid,
 							  (ItemPointer) & ((const BqIndexRow *) b)->tid);
@@ -28,9 +28,9 @@ by_row(const void *a, const void *b)
 void
 BqCheckRows(BqCheck *c)
 {
-	qsort(c->rows, c->n_rows, sizeof(BqIndexRow), by_row);
+	qsort_interruptible(c->rows, c->n_rows, sizeof(BqIndexRow), by_row, NULL);
 	for (uint64 i = 1; i < c->n_rows; i++)
-		if (by_row(&c->rows[i - 1], &c->rows[i]) == 0)
+		if (by_row(&c->rows[i - 1], &c->rows[i], NULL) == 0)
 			BqDamaged(c, ItemPointerGetBlockNumberNoCheck(&c->rows[i].element),
 					  ItemPointerGetOffsetNumberNoCheck(&c->rows[i].element), "row (%u,%u) is in element (%u,%u) too",
 					  ItemPointerGetBlockNumberNoCheck(&c->rows[i].tid),
@@ -99,20 +99,23 @@ check_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool ali
 		return;
 	old = MemoryContextSwitchTo(h->tmp);
 	vec = (const BqVector *) PG_DETOAST_DATUM(values[0]);
-	if (c->metric != BQK_COSINE || !BqIsZero(vec, h->type))
+	if (BqHasCode(c->metric, vec, h->type))
 	{
 		const BqCode *code = BqEncode(BqModelGet(index), vec, h->type);
 		BlockNumber block;
 		OffsetNumber offset;
 		PGAlignedBlock copy;
 
-		row = bsearch(&key, c->rows, c->n_rows, sizeof(BqIndexRow), by_row);
+		row = bsearch_arg(&key, c->rows, c->n_rows, sizeof(BqIndexRow), by_row, NULL);
 		if (row == NULL)
+		{
+			BqCheckReplay(c);
 			ereport(ERROR, (errcode(ERRCODE_INDEX_CORRUPTED),
 							errmsg("index \"%s\" is damaged: row (%u,%u) of table \"%s\" is not in it",
 								   RelationGetRelationName(index), ItemPointerGetBlockNumber(tid),
 								   ItemPointerGetOffsetNumber(tid), RelationGetRelationName(c->heap)),
 							errhint("REINDEX INDEX %s.", RelationGetRelationName(index))));
+		}
 		block = ItemPointerGetBlockNumberNoCheck(&row->element);
 		offset = ItemPointerGetOffsetNumberNoCheck(&row->element);
 		if (memcmp(&BqElementAt(BqCopyPage(c, block, &copy), offset)->code, code, BQ_CODE_SIZE(c->dim, c->bits)) != 0)
@@ -129,9 +132,8 @@ void
 BqCheckHeap(BqCheck *c, Snapshot snapshot)
 {
 	HeapCheck h = {.c = c, .type = BqGetTypeInfo(c->index)->type};
-	IndexInfo *indexInfo = BuildIndexInfo(c->index);
-	Oid user;
-	int security, nest;
+	IndexInfo *indexInfo;
+	BqCaller caller;
 
 	if (c->heap->rd_tableam == GetHeapamTableAmRoutine())
 		check_heap_items(c);
@@ -140,19 +142,13 @@ BqCheckHeap(BqCheck *c, Snapshot snapshot)
 	c->strategy = NULL;
 	h.tmp = AllocSetContextCreate(CurrentMemoryContext, "bqcore_check row", ALLOCSET_DEFAULT_SIZES);
 
-	/* Expressions and predicates of the index run as its owner and can do no lasting harm, as in CREATE INDEX. */
-	GetUserIdAndSecContext(&user, &security);
-	SetUserIdAndSecContext(c->heap->rd_rel->relowner, security | SECURITY_RESTRICTED_OPERATION);
-	nest = NewGUCNestLevel();
-#if PG_VERSION_NUM >= 170000
-	RestrictSearchPath();
-#endif
+	caller = BqRunAsOwner(c->heap, c->index);
+	indexInfo = BqIndexInfo(c->index);
 	/* a scan that sees what the snapshot sees */
 	indexInfo->ii_Concurrent = true;
 	indexInfo->ii_Unique = false;
 	table_index_build_scan(c->heap, c->index, indexInfo, true, false, check_row, &h,
 						   table_beginscan_strat(c->heap, snapshot, 0, NULL, true, true));
-	AtEOXact_GUC(false, nest);
-	SetUserIdAndSecContext(user, security);
+	BqRunAsCaller(&caller);
 	MemoryContextDelete(h.tmp);
 }

@@ -28,7 +28,7 @@ BqEncodeColumn(const BqModel *m, const BqVector *vec, BqType type)
 	uint8 *rest;
 	size_t bad;
 
-	if (m->model.metric == BQK_COSINE && BqIsZero(vec, type))
+	if (!BqHasCode(m->model.metric, vec, type))
 		return NULL;
 	out = new_value(m, BQ_TAG_COLUMN_CODE, BqCodePayload(dim, m->model.bits), &rest);
 	BqCheckStatus(bqk_encode(&m->model, x, 1, rest + sizeof(factors), &factors, work, &bad));

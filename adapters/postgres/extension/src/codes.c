@@ -28,13 +28,21 @@ half_to_float(uint16 h)
 	return out.f;
 }
 
-const float *
-BqCoordinates(const BqVector *vec, uint32 dim, BqType type, float *buf)
+/* A damaged datum must not be read beyond its end. */
+static void
+check_vector(const BqVector *vec, BqType type)
 {
-	if (vec->unused != 0 || vec->dim <= 0 || VARSIZE(vec) != vector_size(vec->dim, type))
+	if (VARSIZE(vec) < offsetof(BqVector, x) || vec->unused != 0 || vec->dim <= 0 ||
+		VARSIZE(vec) != vector_size(vec->dim, type))
 		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
 						errmsg("invalid %s datum of %u bytes", type == BQ_VECTOR ? "vector" : "halfvec",
 							   (unsigned) VARSIZE(vec))));
+}
+
+const float *
+BqCoordinates(const BqVector *vec, uint32 dim, BqType type, float *buf)
+{
+	check_vector(vec, type);
 	if ((uint32) vec->dim != dim)
 		ereport(ERROR, (errcode(ERRCODE_DATA_EXCEPTION), errmsg("expected %u dimensions, not %d", dim, vec->dim)));
 	if (type == BQ_VECTOR)
@@ -45,12 +53,15 @@ BqCoordinates(const BqVector *vec, uint32 dim, BqType type, float *buf)
 }
 
 bool
-BqIsZero(const BqVector *vec, BqType type)
+BqHasCode(int metric, const BqVector *vec, BqType type)
 {
+	check_vector(vec, type);
+	if (metric != BQK_COSINE)
+		return true;
 	for (int i = 0; i < vec->dim; i++)
 		if (type == BQ_VECTOR ? ((const float *) vec->x)[i] != 0.0f : (((const uint16 *) vec->x)[i] & 0x7fff) != 0)
-			return false;
-	return true;
+			return true;
+	return false;
 }
 
 void
@@ -196,7 +207,7 @@ bqhnsw_norm(PG_FUNCTION_ARGS)
 	if (h->tag == BQ_TAG_CODE)
 		PG_RETURN_FLOAT8(1.0);
 	build = BqGetBuildContext();
-	PG_RETURN_FLOAT8(build->model->metric == BQK_COSINE && BqIsZero((const BqVector *) h, build->type) ? 0.0 : 1.0);
+	PG_RETURN_FLOAT8(BqHasCode(build->model->metric, (const BqVector *) h, build->type) ? 1.0 : 0.0);
 }
 
 /* pgvector's hook on values. Scans and inserts hand over what the wrapper has encoded already; only

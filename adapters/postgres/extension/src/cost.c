@@ -9,6 +9,7 @@
 #include "deliver.h"
 #include "budget.h"
 #include "hnsw_pages.h"
+#include "pg_compat.h"
 
 #include <math.h>
 
@@ -152,7 +153,7 @@ scan_us(const Estimate *e, double rows)
 	}
 	else if (!iterative)
 	{
-		walk = (bq_own_walk ? OUR_WALK_US : FIRST_WALK_US) * kept * levels;
+		walk = (BqMayWalk() ? OUR_WALK_US : FIRST_WALK_US) * kept * levels;
 		rescored = Min(kept, window.ahead + window.slope * rows);
 	}
 	else
@@ -209,9 +210,7 @@ BqCostEstimate(struct PlannerInfo *root, struct IndexPath *path, double loopCoun
 	if (BqMayTell(root, index))
 	{
 		*startup = *total = get_float8_infinity();
-#if PG_VERSION_NUM >= 180000
-		path->path.disabled_nodes = 2;
-#endif
+		BqDisablePath(&path->path);
 		return;
 	}
 	e = estimate(root, index);

@@ -2,13 +2,12 @@
 #include "bqcore.h"
 
 #include "access/reloptions.h"
-#include "catalog/pg_am.h"
+#include "access/table.h"
+#include "catalog/index.h"
 #include "catalog/pg_class.h"
-#include "miscadmin.h"
-#include "utils/acl.h"
-#include "utils/lsyscache.h"
-#include "utils/rls.h"
-#include "utils/syscache.h"
+#include "utils/float.h"
+
+#include "pg_compat.h"
 
 static relopt_kind bq_relopt_kind;
 
@@ -45,6 +44,28 @@ BqReadOptions(Datum reloptions, bool validate)
 	return (bytea *) options;
 }
 
+static IndexBulkDeleteResult *
+bulk_delete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats, IndexBulkDeleteCallback callback, void *state)
+{
+	return BqInner()->ambulkdelete(info, stats, callback, state);
+}
+
+static IndexBulkDeleteResult *
+vacuum_cleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats)
+{
+	return BqInner()->amvacuumcleanup(info, stats);
+}
+
+/* With a pgvector of unknown interface the table can be read, if not through the index. */
+static void
+never_cheap(PlannerInfo *root, IndexPath *path, double loopCount, Cost *startup, Cost *total, Selectivity *selectivity,
+			double *correlation, double *pages)
+{
+	*startup = *total = get_float8_infinity();
+	*selectivity = *correlation = *pages = 0;
+	BqDisablePath(&path->path);
+}
+
 PG_FUNCTION_INFO_V1(bqhnsw_handler);
 Datum
 bqhnsw_handler(PG_FUNCTION_ARGS)
@@ -52,11 +73,13 @@ bqhnsw_handler(PG_FUNCTION_ARGS)
 	IndexAmRoutine *am = makeNode(IndexAmRoutine);
 
 	/* The node is copied, so fields that a newer Postgres adds keep pgvector's values. */
-	*am = *BqInner();
+	*am = *BqLoadInner();
 	am->ambuild = BqBuild;
 	am->ambuildempty = BqBuildEmpty;
 	am->aminsert = BqInsert;
-	am->amcostestimate = BqCostEstimate;
+	am->ambulkdelete = bulk_delete;
+	am->amvacuumcleanup = vacuum_cleanup;
+	am->amcostestimate = BqKnowsInner() ? BqCostEstimate : never_cheap;
 	am->amoptions = BqReadOptions;
 	am->ambeginscan = BqBeginScan;
 	am->amrescan = BqRescan;
@@ -76,12 +99,9 @@ Relation
 BqOpenIndex(Oid indexOid, LOCKMODE lockmode)
 {
 	Relation index = index_open(indexOid, lockmode);
-	HeapTuple am = SearchSysCache1(AMOID, ObjectIdGetDatum(index->rd_rel->relam));
-	bool ours = HeapTupleIsValid(am) && strcmp(NameStr(((Form_pg_am) GETSTRUCT(am))->amname), "bqhnsw") == 0;
+	bool ours = index->rd_rel->relkind == RELKIND_INDEX && BqIsOurs(index);
 
-	if (HeapTupleIsValid(am))
-		ReleaseSysCache(am);
-	if (!ours || index->rd_rel->relkind != RELKIND_INDEX)
+	if (!ours)
 		ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
 						errmsg("\"%s\" is not a bqhnsw index", RelationGetRelationName(index))));
 	if (!index->rd_index->indisvalid)
@@ -91,18 +111,17 @@ BqOpenIndex(Oid indexOid, LOCKMODE lockmode)
 	return index;
 }
 
-/* What a model or a recall tells is drawn from all rows of the table: it is for those who may read them all. */
-void
-BqCheckReadable(Relation index)
+/* The table first, as all who lock both. */
+Relation
+BqOpenWithTable(Oid indexOid, LOCKMODE lockmode, Relation *heap)
 {
-	Oid heap = index->rd_index->indrelid;
-	AclResult result = pg_class_aclcheck(heap, GetUserId(), ACL_SELECT);
+	Oid heapOid = IndexGetRelation(indexOid, true);
+	Relation index;
 
-	if (result != ACLCHECK_OK)
-		aclcheck_error(result, OBJECT_TABLE, get_rel_name(heap));
-	if (check_enable_rls(heap, InvalidOid, true) == RLS_ENABLED)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("index \"%s\" tells of all rows of table \"%s\", and row-level security applies to this user",
-						RelationGetRelationName(index), get_rel_name(heap))));
+	*heap = OidIsValid(heapOid) ? table_open(heapOid, lockmode) : NULL;
+	index = BqOpenIndex(indexOid, lockmode);
+	if (*heap == NULL || index->rd_index->indrelid != heapOid)
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+						errmsg("the table of index \"%s\" has just been dropped", RelationGetRelationName(index))));
+	return index;
 }

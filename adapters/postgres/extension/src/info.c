@@ -1,5 +1,5 @@
 /* Functions that tell what an index holds. */
-#include "bqcore.h"
+#include "privileges.h"
 
 #include <math.h>
 

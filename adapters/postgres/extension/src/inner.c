@@ -16,13 +16,44 @@
 #include "utils/guc_tables.h"
 #include "utils/memutils.h"
 
+#include "pg_compat.h"
+
 #define VERSION(major, minor, patch) (((major) * 1000 + (minor)) * 1000 + (patch))
 
-/* The oldest one that was tried, and the first one with hnsw.iterative_scan. */
-#define OLDEST VERSION(0, 7, 4)
-#define OLDEST_TEXT "0.7.4"
+/* The first one with hnsw.iterative_scan. */
 #define FIRST_ITERATIVE VERSION(0, 8, 0)
 #define FIRST_ITERATIVE_TEXT "0.8.0"
+/* The first one whose library tells Postgres 18 its version. */
+#define FIRST_TELLING VERSION(0, 8, 1)
+#define OLDEST_TEXT "0.7.4"
+
+/* What is done with a version of pgvector. */
+typedef struct Rules
+{
+	bool accepted;
+	bool parallel;     /* its builds may use workers */
+	bool walk;         /* its pages are those that our walk reads */
+	const char *fault; /* what CREATE INDEX warns of; NULL if nothing is known */
+} Rules;
+
+static Rules
+rules_of(int version)
+{
+	Rules rules = {
+		.accepted = version >= VERSION(0, 7, 4),
+		/* its shared allocator may leave its memory: CVE-2026-3172 */
+		.parallel = version >= VERSION(0, 8, 2),
+		/* 0.8.6 is the newest whose pages have been compared */
+		.walk = version >= VERSION(0, 7, 4) && version < VERSION(0, 9, 0),
+	};
+
+	if (version < VERSION(0, 8, 2))
+		rules.fault = "Before 0.8.2 its parallel builds may read and write beyond their memory (CVE-2026-3172), so "
+					  "this build is serial; before 0.8.4 its vacuum may damage graphs.";
+	else if (version < VERSION(0, 8, 4))
+		rules.fault = "Before 0.8.4 its vacuum may damage graphs.";
+	return rules;
+}
 
 /* Version of the installed extension `vector`, palloc'd; NULL if there is none. */
 const char *
@@ -70,36 +101,26 @@ unknown_interface(const char *detail)
 			 errdetail("%s bqcore %s was made for pgvector %s and later.", detail, BQCORE_VERSION, OLDEST_TEXT)));
 }
 
-/* pgvector reads m and ef_construction through a struct of its own, which ours has to begin with. */
-static void
-check_options(const IndexAmRoutine *am)
+/* What is unknown about pgvector's routine, without a look at catalogs; NULL if nothing is. */
+static const char *
+interface_problem(const IndexAmRoutine *am)
 {
 	Datum text[] = {CStringGetTextDatum("m=7"), CStringGetTextDatum("ef_construction=33")};
-	ArrayType *reloptions = construct_array_builtin(text, lengthof(text), TEXTOID);
-	const BqOptions *options = (const BqOptions *) am->amoptions(PointerGetDatum(reloptions), false);
+	const BqOptions *options;
 
+	if (am->amsupport != 3 || am->amoptsprocnum != 0)
+		return psprintf("Its hnsw has %d support functions and options at number %d, expected 3 and 0.", am->amsupport,
+						am->amoptsprocnum);
+	if (!am->amcanorderbyop || am->amcanmulticol || am->amstorage || am->amoptions == NULL)
+		return "Its hnsw is not an index on one column, ordered by an operator, with options.";
+	/* it reads m and ef_construction through a struct of its own, which ours has to begin with */
+	options = (const BqOptions *) am->amoptions(PointerGetDatum(construct_array_builtin(text, lengthof(text), TEXTOID)),
+												false);
 	if (options == NULL || VARSIZE(options) != offsetof(BqOptions, bits))
-		unknown_interface(psprintf("Its hnsw has options of %zu bytes, expected %zu.",
-								   options ? (Size) VARSIZE(options) : 0, offsetof(BqOptions, bits)));
+		return psprintf("Its hnsw has options of %zu bytes, expected %zu.", options ? (Size) VARSIZE(options) : 0,
+						offsetof(BqOptions, bits));
 	if (options->m != 7 || options->efConstruction != 33)
-		unknown_interface(
-			psprintf("Its hnsw reads m = 7, ef_construction = 33 as %d, %d.", options->m, options->efConstruction));
-}
-
-/* Of the library that this session has loaded; NULL if it does not tell (pgvector before 0.8.1, Postgres before 18). */
-static const char *
-library_version(void)
-{
-#if PG_VERSION_NUM >= 180000
-	for (DynamicFileList *file = get_first_loaded_module(); file; file = get_next_loaded_module(file))
-	{
-		const char *path, *name, *version;
-
-		get_loaded_module_details(file, &path, &name, &version);
-		if (name && strcmp(name, "vector") == 0)
-			return version;
-	}
-#endif
+		return psprintf("Its hnsw reads m = 7, ef_construction = 33 as %d, %d.", options->m, options->efConstruction);
 	return NULL;
 }
 
@@ -125,7 +146,7 @@ iterative_setting(void)
 static void
 check_library(const char *extension)
 {
-	const char *library = library_version();
+	const char *library = BqModuleVersion("vector");
 	bool has_iterative = iterative_setting() != NULL;
 	int version = parse_version(extension);
 	bool older, newer;
@@ -150,37 +171,76 @@ check_library(const char *extension)
 						  errhint("ALTER EXTENSION vector UPDATE.")));
 }
 
-static void
-check_hnsw(const IndexAmRoutine *am)
+/* Of the library that runs, as far as it tells; else of the extension, which is not newer. */
+static int
+running_version(const char *extension)
 {
-	if (am->amsupport != 3 || am->amoptsprocnum != 0)
-		unknown_interface(psprintf("Its hnsw has %d support functions and options at number %d, expected 3 and 0.",
-								   am->amsupport, am->amoptsprocnum));
+	const char *library = BqModuleVersion("vector");
+
+	if (library)
+		return parse_version(library);
+	return BQ_MODULES_TELL_VERSIONS ? Min(parse_version(extension), FIRST_TELLING - 1) : parse_version(extension);
 }
 
 static void
 check_pgvector(const IndexAmRoutine *am)
 {
-	const char *version = BqPgvectorVersion();
+	const char *version = BqPgvectorVersion(), *problem;
 
 	if (version == NULL)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("extension \"vector\" is not installed")));
-	if (parse_version(version) < OLDEST)
+	if (!rules_of(parse_version(version)).accepted)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("bqhnsw needs pgvector %s or later, not %s", OLDEST_TEXT, version),
 						errhint("ALTER EXTENSION vector UPDATE, after installing a newer pgvector.")));
 	check_library(version);
-	check_hnsw(am);
-	if (!am->amcanorderbyop || am->amcanmulticol || am->amstorage || am->amoptions == NULL)
-		unknown_interface("Its hnsw is not an index on one column, ordered by an operator, with options.");
-	check_options(am);
+	problem = interface_problem(am);
+	if (problem)
+		unknown_interface(problem);
 }
 
 /* Refuses a pgvector that is too old, or whose interface is another one than ours. */
 void
 BqCheckPgvector(void)
 {
-	check_pgvector(BqInner());
+	check_pgvector(BqLoadInner());
+}
+
+void
+BqWarnOfPgvector(void)
+{
+	const char *version = BqPgvectorVersion(), *fault = version ? rules_of(running_version(version)).fault : NULL;
+
+	if (fault)
+		ereport(WARNING, (errmsg("pgvector %s has faults that indexes on it inherit", version), errdetail("%s", fault),
+						  errhint("Install pgvector 0.8.4 or later.")));
+}
+
+bool
+BqMayBuildInParallel(void)
+{
+	const char *version = BqPgvectorVersion();
+
+	return version && rules_of(running_version(version)).parallel;
+}
+
+/* Decided once per session: another pgvector needs another library, and a session keeps the one that it has loaded. */
+bool
+BqMayWalk(void)
+{
+	static int known = -1;
+
+	if (bq_own_walk && known < 0)
+	{
+		const char *version = BqPgvectorVersion();
+		int extension = version ? parse_version(version) : -1;
+
+		known = version && rules_of(extension).walk && rules_of(running_version(version)).walk;
+		if (!known)
+			ereport(LOG, (errmsg("bqhnsw leaves walks to pgvector %s, whose pages it does not know",
+								 version ? version : "(not installed)")));
+	}
+	return bq_own_walk && known;
 }
 
 /* The routine of one of pgvector's access methods; it stays for the session. */
@@ -207,7 +267,7 @@ load_handler(const char *name)
 
 /* Loading it also defines pgvector's settings (hnsw.ef_search and others). */
 const IndexAmRoutine *
-BqInner(void)
+BqLoadInner(void)
 {
 	static const IndexAmRoutine *inner = NULL;
 
@@ -221,6 +281,28 @@ BqInner(void)
 		inner = am;
 	}
 	return inner;
+}
+
+bool
+BqKnowsInner(void)
+{
+	static int known = -1;
+
+	if (known < 0)
+		known = interface_problem(BqLoadInner()) == NULL;
+	return known;
+}
+
+/* Called for every row inserted. A library that is upgraded under existing indexes may read what is ours as its own,
+ * or call it. */
+const IndexAmRoutine *
+BqInner(void)
+{
+	const IndexAmRoutine *am = BqLoadInner();
+
+	if (unlikely(!BqKnowsInner()))
+		unknown_interface(interface_problem(am));
+	return am;
 }
 
 /* Refuses an ivfflat whose support functions are others than those that our operator classes have. */
@@ -237,12 +319,6 @@ BqCheckIvfflat(void)
 		unknown_interface(psprintf("Its ivfflat has %d support functions and options at number %d, expected 5 and 0.",
 								   am->amsupport, am->amoptsprocnum));
 	checked = true;
-}
-
-void
-BqCheckHnsw(void)
-{
-	check_hnsw(BqInner());
 }
 
 int

@@ -22,7 +22,7 @@ BqInsert(Relation index, Datum *values, bool *isnull, ItemPointer tid, Relation 
 	vec = (BqVector *) PG_DETOAST_DATUM(values[0]);
 	type = BqGetTypeInfo(index)->type;
 	model = BqModelGet(index);
-	if (model->metric != BQK_COSINE || !BqIsZero(vec, type))
+	if (BqHasCode(model->metric, vec, type))
 	{
 		code = PointerGetDatum(BqEncode(model, vec, type));
 		BqInner()->aminsert(index, &code, isnull, tid, heap, checkUnique, indexUnchanged, indexInfo);

@@ -15,14 +15,7 @@
 StaticAssertDecl(BqCentrePayload(IVFFLAT_MAX_DIM) + LIST_PAGE_REST + MAXIMUM_ALIGNOF <= 8192,
 				 "a centre has to fit a page");
 
-/* pgvector's HnswTypeInfo and IvfflatTypeInfo, the same from 0.7.0 on. */
-typedef struct HnswTypeInfo
-{
-	int maxDimensions;
-	Datum (*normalize)(PG_FUNCTION_ARGS);
-	void (*checkValue)(Pointer v);
-} HnswTypeInfo;
-
+/* pgvector's, the same from 0.7.0 on. */
 typedef struct IvfflatTypeInfo
 {
 	int maxDimensions;
@@ -30,6 +23,7 @@ typedef struct IvfflatTypeInfo
 	Size (*itemSize)(int dimensions);
 	void (*updateCenter)(Pointer v, int dimensions, float *x);
 	void (*sumCenter)(Pointer v, float *x);
+	void *reserved[BQ_RESERVED]; /* as in BqHnswTypeInfo */
 } IvfflatTypeInfo;
 
 /* ---- Euclidean geometry of rotated residuals, whatever the metric ---- */
@@ -209,9 +203,9 @@ PG_FUNCTION_INFO_V1(bqcode_hnsw_support);
 Datum
 bqcode_hnsw_support(PG_FUNCTION_ARGS)
 {
-	static const HnswTypeInfo info = {.maxDimensions = BQK_MAX_DIM};
+	static const BqHnswTypeInfo info = {.maxDimensions = BQK_MAX_DIM};
 
-	BqCheckHnsw();
+	(void) BqInner();
 	PG_RETURN_POINTER(&info);
 }
 

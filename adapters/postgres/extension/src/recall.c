@@ -1,4 +1,5 @@
-/* bqcore_recall: an index against exact search, on the table's own rows. */
+/* bqcore_recall: an index against exact search, for rows of the table or for the caller's own queries. */
+#include "privileges.h"
 #include "rescore.h"
 
 #include <math.h>
@@ -11,24 +12,27 @@
 #include "common/pg_prng.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "parser/parse_coerce.h"
+#include "utils/array.h"
 #include "utils/datum.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+
+#include "pg_compat.h"
 
 #define SEED 42
 #define MAX_QUERIES 10000
 #define MAX_K 1000
 
-/* A row of the table taken as query; it does not count as its own neighbour. */
-typedef struct Sampled
+typedef struct RecallQuery
 {
 	Datum value;
+	bool own; /* a row of the table, which does not count as its own neighbour */
 	ItemPointerData tid;
 	double *nearest; /* k smallest exact distances, ascending */
 	int n;
-} Sampled;
+} RecallQuery;
 
 /* The next row of a sequential scan that the index holds. */
 static bool
@@ -45,7 +49,7 @@ next_row(TableScanDesc scan, BqReader *reader, const BqTypeInfo *info, Datum *va
 		if (isnull)
 			continue;
 		*value = PointerGetDatum(PG_DETOAST_DATUM(*value));
-		if (info->metric == BQK_COSINE && BqIsZero((BqVector *) DatumGetPointer(*value), info->type))
+		if (!BqHasCode(info->metric, (BqVector *) DatumGetPointer(*value), info->type))
 			continue;
 		return true;
 	}
@@ -54,7 +58,8 @@ next_row(TableScanDesc scan, BqReader *reader, const BqTypeInfo *info, Datum *va
 
 /* Reservoir sample (Vitter 1985, algorithm R), the same for the same table. */
 static int
-sample_queries(Relation heap, BqReader *reader, const BqTypeInfo *info, Sampled *queries, int wanted, MemoryContext tmp)
+sample_queries(Relation heap, BqReader *reader, const BqTypeInfo *info, RecallQuery *queries, int wanted,
+			   MemoryContext tmp)
 {
 	TableScanDesc scan = table_beginscan(heap, GetActiveSnapshot(), 0, NULL);
 	MemoryContext out = MemoryContextSwitchTo(tmp);
@@ -75,6 +80,7 @@ sample_queries(Relation heap, BqReader *reader, const BqTypeInfo *info, Sampled 
 				pfree(DatumGetPointer(queries[at].value));
 			queries[at].value = datumCopy(value, false, -1);
 			queries[at].tid = reader->slot->tts_tid;
+			queries[at].own = true;
 		}
 		MemoryContextSwitchTo(tmp);
 		MemoryContextReset(tmp);
@@ -84,8 +90,16 @@ sample_queries(Relation heap, BqReader *reader, const BqTypeInfo *info, Sampled 
 	return (int) Min(seen, (uint64) wanted);
 }
 
+static bool
+is_itself(const RecallQuery *q, ItemPointer row)
+{
+	ItemPointerData tid = q->tid;
+
+	return q->own && ItemPointerEquals(&tid, row);
+}
+
 static void
-keep_nearest(Sampled *q, int k, double distance)
+keep_nearest(RecallQuery *q, int k, double distance)
 {
 	int i;
 
@@ -99,7 +113,7 @@ keep_nearest(Sampled *q, int k, double distance)
 
 static void
 exact_search(Relation heap, BqReader *reader, const BqTypeInfo *info, FmgrInfo *distance, Oid collation,
-			 Sampled *queries, int n, int k, MemoryContext tmp)
+			 RecallQuery *queries, int n, int k, MemoryContext tmp)
 {
 	TableScanDesc scan = table_beginscan(heap, GetActiveSnapshot(), 0, NULL);
 	MemoryContext old = MemoryContextSwitchTo(tmp);
@@ -108,7 +122,7 @@ exact_search(Relation heap, BqReader *reader, const BqTypeInfo *info, FmgrInfo *
 	while (next_row(scan, reader, info, &value))
 	{
 		for (int i = 0; i < n; i++)
-			if (!ItemPointerEquals(&queries[i].tid, &reader->slot->tts_tid))
+			if (!is_itself(&queries[i], &reader->slot->tts_tid))
 				keep_nearest(&queries[i], k,
 							 DatumGetFloat8(FunctionCall2Coll(distance, collation, value, queries[i].value)));
 		MemoryContextReset(tmp);
@@ -119,7 +133,7 @@ exact_search(Relation heap, BqReader *reader, const BqTypeInfo *info, FmgrInfo *
 
 /* Rows among the first k that the index returns whose distance is not above the k-th exact one. */
 static int
-index_hits(Relation heap, Relation index, BqReader *reader, FmgrInfo *distance, Oid collation, Sampled *q, int k)
+index_hits(Relation heap, Relation index, BqReader *reader, FmgrInfo *distance, Oid collation, RecallQuery *q, int k)
 {
 	IndexScanDesc scan;
 	ScanKeyData key;
@@ -128,11 +142,7 @@ index_hits(Relation heap, Relation index, BqReader *reader, FmgrInfo *distance, 
 	if (q->n == 0)
 		return 0;
 	ScanKeyEntryInitializeWithInfo(&key, SK_ORDER_BY, 1, 1, InvalidOid, collation, distance, q->value);
-#if PG_VERSION_NUM >= 180000
-	scan = index_beginscan(heap, index, GetActiveSnapshot(), NULL, 0, 1);
-#else
-	scan = index_beginscan(heap, index, GetActiveSnapshot(), 0, 1);
-#endif
+	scan = BqIndexBeginScan(heap, index, GetActiveSnapshot());
 	index_rescan(scan, NULL, 0, &key, 1);
 	while (returned < k && index_getnext_slot(scan, ForwardScanDirection, reader->slot))
 	{
@@ -140,7 +150,7 @@ index_hits(Relation heap, Relation index, BqReader *reader, FmgrInfo *distance, 
 		Datum value;
 
 		CHECK_FOR_INTERRUPTS();
-		if (ItemPointerEquals(&q->tid, &reader->slot->tts_tid))
+		if (is_itself(q, &reader->slot->tts_tid))
 			continue;
 		value = BqReaderValue(reader, &isnull);
 		returned++;
@@ -151,39 +161,77 @@ index_hits(Relation heap, Relation index, BqReader *reader, FmgrInfo *distance, 
 	return Min(hits, q->n);
 }
 
+/* The caller's queries, a vector[], in the type of the index. */
+static RecallQuery *
+given_queries(ArrayType *array, Relation index, const BqTypeInfo *info, int *n)
+{
+	Oid given = ARR_ELEMTYPE(array), wanted = index->rd_opcintype[0], cast = InvalidOid;
+	int dim = TupleDescAttr(RelationGetDescr(index), 0)->atttypmod;
+	int16 length;
+	bool byval, *nulls;
+	char align;
+	Datum *values;
+	RecallQuery *queries;
+
+	if (given != wanted && find_coercion_pathway(wanted, given, COERCION_EXPLICIT, &cast) != COERCION_PATH_FUNC)
+		elog(ERROR, "no cast of the queries to the type of index \"%s\"", RelationGetRelationName(index));
+	get_typlenbyvalalign(given, &length, &byval, &align);
+	deconstruct_array(array, given, length, byval, align, &values, &nulls, n);
+	if (*n < 1 || *n > MAX_QUERIES)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("queries must hold between 1 and %d vectors, not %d", MAX_QUERIES, *n)));
+	queries = palloc0(sizeof(RecallQuery) * *n);
+	for (int i = 0; i < *n; i++)
+	{
+		BqVector *vec;
+
+		if (nulls[i])
+			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+							errmsg("queries must not be NULL, but number %d of %d is", i + 1, *n)));
+		if (OidIsValid(cast))
+			values[i] = OidFunctionCall3(cast, values[i], Int32GetDatum(-1), BoolGetDatum(true));
+		vec = (BqVector *) PG_DETOAST_DATUM(values[i]);
+		/* checks the datum, too */
+		(void) BqHasCode(info->metric, vec, info->type);
+		if (vec->dim != dim)
+			ereport(ERROR, (errcode(ERRCODE_DATA_EXCEPTION),
+							errmsg("expected %d dimensions, not %d, in query %d of %d", dim, vec->dim, i + 1, *n)));
+		queries[i].value = PointerGetDatum(vec);
+	}
+	return queries;
+}
+
 PG_FUNCTION_INFO_V1(bqcore_recall);
 Datum
 bqcore_recall(PG_FUNCTION_ARGS)
 {
-	int k = PG_GETARG_INT32(1), wanted = PG_GETARG_INT32(2), n;
+	/* the SQL function of versions before 0.3.0 has three arguments */
+	bool given = PG_NARGS() > 3 && !PG_ARGISNULL(3);
+	int k, wanted, n;
 	Relation index, heap;
 	MemoryContext tmp, old;
 	BqReader reader;
 	FmgrInfo distance;
-	Sampled *queries;
+	RecallQuery *queries;
 	int64 hits = 0, possible = 0;
-	Oid op, collation, type, user;
-	int security, nest;
+	Oid op, collation, type;
+	BqCaller caller;
 	const BqTypeInfo *info;
 
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
+		PG_RETURN_NULL();
+	k = PG_GETARG_INT32(1);
+	wanted = PG_GETARG_INT32(2);
 	if (k < 1 || k > MAX_K)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("k must be between 1 and %d, not %d", MAX_K, k)));
 	if (wanted < 1 || wanted > MAX_QUERIES)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("n_queries must be between 1 and %d, not %d", MAX_QUERIES, wanted)));
-	index = BqOpenIndex(PG_GETARG_OID(0), AccessShareLock);
-	heap = table_open(index->rd_index->indrelid, AccessShareLock);
+	index = BqOpenWithTable(PG_GETARG_OID(0), AccessShareLock, &heap);
 	BqCheckReadable(index);
 
-	/* Expressions and predicates of the index run as its owner and can do no lasting harm, as in CREATE INDEX. */
-	GetUserIdAndSecContext(&user, &security);
-	SetUserIdAndSecContext(heap->rd_rel->relowner, security | SECURITY_RESTRICTED_OPERATION);
-	nest = NewGUCNestLevel();
-#if PG_VERSION_NUM >= 170000
-	RestrictSearchPath();
-#endif
-
+	caller = BqRunAsOwner(heap, index);
 	collation = index->rd_indcollation[0];
 	type = index->rd_opcintype[0];
 	op = get_opfamily_member(index->rd_opfamily[0], type, type, 1);
@@ -194,9 +242,14 @@ bqcore_recall(PG_FUNCTION_ARGS)
 
 	old = MemoryContextSwitchTo(AllocSetContextCreate(CurrentMemoryContext, "bqcore_recall", ALLOCSET_DEFAULT_SIZES));
 	tmp = AllocSetContextCreate(CurrentMemoryContext, "bqcore_recall row", ALLOCSET_DEFAULT_SIZES);
-	queries = palloc0(sizeof(Sampled) * wanted);
 	BqReaderBegin(&reader, heap, index, true);
-	n = sample_queries(heap, &reader, info, queries, wanted, tmp);
+	if (given)
+		queries = given_queries(PG_GETARG_ARRAYTYPE_P(3), index, info, &n);
+	else
+	{
+		queries = palloc0(sizeof(RecallQuery) * wanted);
+		n = sample_queries(heap, &reader, info, queries, wanted, tmp);
+	}
 	for (int i = 0; i < n; i++)
 		queries[i].nearest = palloc(sizeof(double) * k);
 	exact_search(heap, &reader, info, &distance, collation, queries, n, k, tmp);
@@ -210,8 +263,7 @@ bqcore_recall(PG_FUNCTION_ARGS)
 	BqReaderEnd(&reader);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(MemoryContextGetParent(tmp));
-	AtEOXact_GUC(false, nest);
-	SetUserIdAndSecContext(user, security);
+	BqRunAsCaller(&caller);
 	table_close(heap, AccessShareLock);
 	index_close(index, AccessShareLock);
 	if (possible == 0)

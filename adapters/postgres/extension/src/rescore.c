@@ -3,11 +3,12 @@
  * With a code column all candidates get a lower bound of their distance from their codes, and only those that come to
  * the front by it are rescored: where vectors are toasted, reading one costs more than all the rest of a candidate. */
 #include "rescore.h"
+#include "privileges.h"
 
 #include <math.h>
 
 #include "access/genam.h"
-#include "access/heapam.h"
+#include "access/tableam.h"
 #include "catalog/index.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
@@ -43,7 +44,7 @@ BqReaderBegin(BqReader *r, Relation heap, Relation index, bool predicate)
 	r->predicate = NULL;
 	if (r->attnum != 0 && !predicate)
 		return;
-	r->indexInfo = BuildIndexInfo(index);
+	r->indexInfo = BqIndexInfo(index);
 	r->estate = CreateExecutorState();
 	GetPerTupleExprContext(r->estate)->ecxt_scantuple = r->slot;
 	if (predicate)
@@ -151,8 +152,10 @@ release_pages(BqRescorer *r)
 static Buffer
 ask_for_page(const BqRescorer *r, const ItemPointerData *tid)
 {
-	Buffer buffer = PrefetchBuffer(r->heap, MAIN_FORKNUM, ItemPointerGetBlockNumber(tid)).recent_buffer;
+	Buffer buffer;
 
+	/* what a block number means elsewhere is not known */
+	buffer = PrefetchBuffer(r->heap, MAIN_FORKNUM, ItemPointerGetBlockNumber(tid)).recent_buffer;
 	if (buffer > 0)
 	{
 		__builtin_prefetch(GetBufferDescriptor(buffer - 1));

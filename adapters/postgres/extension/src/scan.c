@@ -12,6 +12,7 @@
  *
  * With bqcore.rescore set, or without a walk of our own, a number of elements decides instead: see budget.h. */
 #include "budget.h"
+#include "pg_compat.h"
 #include "rescore.h"
 #include "walk.h"
 #include "walk_sets.h"
@@ -115,10 +116,7 @@ begin_walk(IndexScanDesc scan, BqScan *s, const BqQuery *query)
 	int bits = BqBits(&query->h);
 
 	pgstat_count_index_scan(scan->indexRelation);
-#if PG_VERSION_NUM >= 180000
-	if (scan->instrument)
-		scan->instrument->nsearches++;
-#endif
+	BqCountSearch(scan);
 	/* nothing stays pinned between rows, so that vacuum may remove what other snapshots would still look for */
 	if (!IsMVCCSnapshot(scan->xs_snapshot))
 		elog(ERROR, "bqhnsw needs an MVCC snapshot");
@@ -279,9 +277,7 @@ begin_inner(IndexScanDesc scan, BqScan *s, ScanKey orderby)
 	}
 	s->inner->heapRelation = scan->heapRelation;
 	s->inner->xs_snapshot = scan->xs_snapshot;
-#if PG_VERSION_NUM >= 180000
-	s->inner->instrument = scan->instrument;
-#endif
+	BqShareInstrument(s->inner, scan);
 	BqInner()->amrescan(s->inner, NULL, 0, orderby, 1);
 }
 
@@ -321,11 +317,13 @@ start(IndexScanDesc scan, BqScan *s)
 	BqQuery *prepared = NULL;
 	ScanKeyData orderby;
 	BqView query;
+	bool mayWalk;
 	int bits;
 
 	if (scan->orderByData == NULL)
 		elog(ERROR, "cannot scan bqhnsw index without order");
 	orderby = scan->orderByData[0];
+	mayWalk = BqMayWalk();
 	s->ef_search = (uint32) BqEfSearch();
 	s->iterative = BqIterativeScan();
 	s->walk = NULL;
@@ -362,7 +360,7 @@ start(IndexScanDesc scan, BqScan *s)
 	}
 	s->limit = BqScanNodeRows(&s->rescorer.node);
 	set_target(s, s->limit > 0 ? s->limit : EXPECTED_ROWS);
-	if (bq_own_walk && prepared)
+	if (mayWalk && prepared)
 		begin_walk(scan, s, prepared);
 	MemoryContextSwitchTo(old);
 
