@@ -104,13 +104,12 @@ test: lint native-test
 	  else echo 'native-test-neon skipped: it needs $(NEON_CC) and $(NEON_RUN) (Debian: $(NEON_PACKAGES))'; fi
 	$(BIN)/pytest tests --numprocesses 2 -m '$(SHORT)'
 	$(BIN)/pytest integration $(WORKERS) -m '$(SHORT)'
-	BQCORE_TEST_PG=16 $(BIN)/pytest $(BOTH_SERVERS) $(WORKERS) -m '$(SHORT)'
+	BQCORE_TEST_PG=16 $(BIN)/pytest $(BOTH_SERVERS) $(WORKERS) -m 'not slow'
 
 # What make test leaves out; .ci/run runs both.
 test-long: $(READY)
 	$(BIN)/pytest tests --numprocesses 2 -m '$(LONG)'
 	$(BIN)/pytest integration $(WORKERS) -m '$(LONG)'
-	BQCORE_TEST_PG=16 $(BIN)/pytest $(BOTH_SERVERS) $(WORKERS) -m '$(LONG)'
 
 # The server tests on the older embedded server.
 test-pg16: $(READY)

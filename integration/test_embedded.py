@@ -397,6 +397,7 @@ def test_pgvector_indexes_are_measured(plain: EmbeddedServer, metric: str) -> No
     assert average(results) == results
 
 
+@pytest.mark.long
 def test_tuned_settings_keep_the_build_in_memory() -> None:
     rng = np.random.default_rng(8)
     base = rng.standard_normal((3000, 256)).astype(np.float32)

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.postgres
 
 ROUNDS = int(os.environ.get("BQCORE_FAULT_ROUNDS", "10"))
 SEED = int(os.environ.get("BQCORE_FAULT_SEED", "0"))
-#: What make test runs; the others are among the random ones.
-SHORT = ("kill", "stop-build", "stop-vacuum", "disk-insert", "promote")
+#: What make test and make test-long run; the others are among the random ones.
+SHORT, LONG = ("kill",), ("stop-build", "stop-vacuum", "disk-insert", "promote")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def places() -> Iterator[Places]:
         yield Places(stack)
 
 
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", [*SHORT, *(pytest.param(name, marks=pytest.mark.long) for name in LONG)])
 def test_one_run_of_a_fault(places: Places, name: str) -> None:
     try:
         run = runners(places)[name](np.random.default_rng(SEED), Pace(0.3))

@@ -65,6 +65,7 @@ def test_recall_after_a_build(conn: Connection, bits: int, metric: str, workers:
     assert recall(conn, metric) >= FLOOR[bits]
 
 
+@pytest.mark.long
 @every_width
 def test_recall_after_concurrent_inserts(server: Server, database: str, conn: Connection, bits: int) -> None:
     # an index that is made on an empty table has no centroid
@@ -85,6 +86,7 @@ def test_recall_after_concurrent_inserts(server: Server, database: str, conn: Co
     assert recall(conn) >= FLOOR[bits]
 
 
+@pytest.mark.long
 @every_width
 def test_recall_while_most_rows_are_dead_and_after_vacuum(conn: Connection, bits: int) -> None:
     execute(
@@ -120,6 +122,7 @@ def test_duplicates_share_elements(conn: Connection, bits: int) -> None:
     assert sorted(search_ids(conn, one, None)) == list(range(20))
 
 
+@pytest.mark.long
 @every_width
 def test_rows_of_many_dimensions(conn: Connection, bits: int) -> None:
     """Lists of neighbours lie beside their elements or on pages of their own, as the code leaves room."""
@@ -152,6 +155,7 @@ def test_the_planner_weighs_filters(filtered: Connection, where: str, by_index: 
     assert ("Index Scan using items_bq" in found) == by_index
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["strict_order", "relaxed_order"])
 @every_width
 def test_recall_of_iterative_scans(conn: Connection, bits: int, mode: str) -> None:
@@ -167,6 +171,7 @@ def test_recall_of_iterative_scans(conn: Connection, bits: int, mode: str) -> No
     assert len(set(rows)) == len(rows) >= least * len(DATA.base)
 
 
+@pytest.mark.long
 @every_width
 def test_an_iterative_scan_ends_at_its_limit(conn: Connection, bits: int) -> None:
     """What a scan has come across by then is still returned: some neighbours of neighbours."""
