@@ -20,18 +20,22 @@ export BQCORE_CACHE ?= $(CURDIR)/.cache
 # Groups in the order of integration/conftest.py.
 WORKERS := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
+SHORT := not slow and not long
+LONG := long and not slow
+
 FUZZ_SECONDS ?= 60
 FUZZ_CASES ?= 100000
 # What runs on both embedded servers.
 BOTH_SERVERS := $(addprefix integration/test_,types.py type_dump.py type_fuzz.py code_index.py rescore_column.py upgrade.py \
 	sql_mode.py sql_codes.py sql_security.py check.py adopt.py client_types.py plans.py)
 
-.PHONY: demo test test-pg16 test-pgvector test-faults memory-postgres fuzz-postgres bench bench-advice bench-sql bench-qdrant \
+.PHONY: demo test test-long test-pg16 test-pg17 test-pgvector test-faults memory-postgres fuzz-postgres bench bench-advice bench-sql bench-qdrant \
 	bench-scan bench-check fuzz eval lint format native-test native-test-neon docker-image integration clean help
 
 help:
 	@echo 'make demo    compare pgvector indexes with bqhnsw on real text, with a picture'
 	@echo 'make test    linters, C tests under sanitizers, Python and server tests'
+	@echo 'make test-long   the tests that make test leaves out because they take long'
 	@echo 'make bench   DATA_DIR=folder: the table of the README'
 	@echo 'make bench-advice   DATA_SETS=folder: bqcore advise on every set, its steps run, its predictions checked'
 	@echo 'make bench-sql   DATA_DIR=folder: SQL mode beside pgvector alone'
@@ -41,6 +45,7 @@ help:
 	@echo 'make fuzz    each kernel against the scalar one for $$FUZZ_SECONDS (60) seconds'
 	@echo 'make eval    DATA_SETS=folder: the tables of docs/codecs.md'
 	@echo 'make test-pg16   the server tests on Postgres 16'
+	@echo 'make test-pg17   the server tests on the image of Postgres 17'
 	@echo 'make fuzz-postgres   100,000 malformed codes, queries and models into both servers'
 	@echo 'make memory-postgres   the extension under ASan, UBSan and valgrind; 100,000 scans and inserts'
 	@echo 'make test-pgvector   the server tests on pgvector 0.7.4 and 0.8.0'
@@ -97,13 +102,22 @@ native-test-neon: $(READY)
 test: lint native-test
 	@if command -v $(NEON_CC) >/dev/null && command -v $(NEON_RUN) >/dev/null; then $(MAKE) native-test-neon; \
 	  else echo 'native-test-neon skipped: it needs $(NEON_CC) and $(NEON_RUN) (Debian: $(NEON_PACKAGES))'; fi
-	$(BIN)/pytest tests --numprocesses 2
-	$(BIN)/pytest integration $(WORKERS)
-	BQCORE_TEST_PG=16 $(BIN)/pytest $(BOTH_SERVERS) $(WORKERS)
+	$(BIN)/pytest tests --numprocesses 2 -m '$(SHORT)'
+	$(BIN)/pytest integration $(WORKERS) -m '$(SHORT)'
+	BQCORE_TEST_PG=16 $(BIN)/pytest $(BOTH_SERVERS) $(WORKERS) -m 'not slow'
+
+# What make test leaves out; .ci/run runs both.
+test-long: $(READY)
+	$(BIN)/pytest tests --numprocesses 2 -m '$(LONG)'
+	$(BIN)/pytest integration $(WORKERS) -m '$(LONG)'
 
 # The server tests on the older embedded server.
 test-pg16: $(READY)
 	BQCORE_TEST_PG=16 $(BIN)/pytest integration $(WORKERS)
+
+# Debian has its packages: the server runs in a container.
+test-pg17: $(READY)
+	docker/integration.sh 17
 
 # Environment: BQCORE_FUZZ_SEED.
 fuzz-postgres: $(READY)

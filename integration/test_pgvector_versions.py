@@ -50,7 +50,11 @@ def start(release: str, **arguments: Any) -> EmbeddedServer:
     return EmbeddedServer(tree=tree, extension_dirs=[extension], settings={"fsync": "off"}, **arguments)
 
 
-@pytest.fixture(scope="module", params=[OLDEST, FIRST_ITERATIVE], ids=PGVECTOR.__getitem__)
+@pytest.fixture(
+    scope="module",
+    params=[OLDEST, pytest.param(FIRST_ITERATIVE, marks=pytest.mark.long)],
+    ids=PGVECTOR.__getitem__,
+)
 def old(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
     """Server of an old release that is supported."""
     with start(request.param) as running:

@@ -45,7 +45,9 @@ def test_predictions_are_what_is_measured_where_all_rows_and_queries_are_seen(me
     assert recalls == sorted(recalls, reverse=True)
 
 
-@pytest.mark.parametrize("name", ["D_digits", "B_glove25", "B_gnews300"])
+@pytest.mark.parametrize(
+    "name", ["D_digits", "B_glove25", pytest.param("B_gnews300", marks=pytest.mark.long)]
+)
 def test_predictions_from_rows_as_queries_hold_for_real_queries(name):
     if not (DATA / name).is_dir():
         pytest.skip(f"{name} is not beside the checkout")

