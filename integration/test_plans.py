@@ -145,6 +145,9 @@ def test_a_small_table_is_read_whole(planner: Connection) -> None:
     assert not uses_index(planner, text)
 
 
+#: With which a scan has 40 rows.
+FEW = 4
+
 T = "t6000_384"
 #: Whether the scan, of 40 rows, is expected to have what the query asks for.
 QUERIES = {
@@ -190,6 +193,7 @@ QUERIES = {
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_what_a_query_asks_for_decides(planner: Connection, query: str) -> None:
+    configure(planner, hnsw_ef_search=FEW)
     text = query.format(t=T, d=f"embedding <-> {vector(384)}")
     assert uses_index(planner, text) == QUERIES[query], plan(planner, text)
     by_plan = rows_of(planner, text)
@@ -198,7 +202,7 @@ def test_what_a_query_asks_for_decides(planner: Connection, query: str) -> None:
 
 
 def test_a_forced_index_stays_forced(planner: Connection) -> None:
-    configure(planner, enable_seqscan="off", enable_sort="off")
+    configure(planner, enable_seqscan="off", enable_sort="off", hnsw_ef_search=FEW)
     for limit, where in ((100, ""), (10, "WHERE u < .01")):
         text = f"SELECT id FROM {T} {where} ORDER BY embedding <-> {vector(384)} LIMIT {limit}"
         assert uses_index(planner, text)
@@ -221,6 +225,7 @@ def test_an_index_on_the_filter_wins_where_it_is_cheaper(planner: Connection, mo
 
 def test_a_parameter_as_limit(planner: Connection) -> None:
     """A generic plan does not know it; plans of its values do, and stay in use because they are cheaper."""
+    configure(planner, hnsw_ef_search=FEW)
     text = f"SELECT id FROM {T} ORDER BY embedding <-> {vector(384)} LIMIT $1"
     execute(planner, f"PREPARE nearest(integer) AS {text}")
     for limit in (10, 10, 100, 10, 10, 10, 10, 100):
@@ -261,6 +266,7 @@ def test_one_partition_that_cannot_deliver_is_sorted(conn: Connection) -> None:
     for part in range(2):
         create_index(conn, table=f"p{part}")
     conn.execute("ANALYZE items")
+    configure(conn, hnsw_ef_search=FEW)
     text = f"SELECT id FROM items WHERE u < .5 ORDER BY embedding <-> {vector(384)} LIMIT 10"
     report = plan(conn, text)
     assert "Merge Append" in report
@@ -270,6 +276,7 @@ def test_one_partition_that_cannot_deliver_is_sorted(conn: Connection) -> None:
 
 
 def test_partial_indexes_are_judged_by_their_own_rows(planner: Connection) -> None:
+    configure(planner, hnsw_ef_search=FEW)
     with planner.transaction(force_rollback=True):
         execute(planner, f"DROP INDEX {T}_bq")
         create_index(planner, table=T, where="WHERE id % 2 = 0")
@@ -308,6 +315,7 @@ def test_old_statistics_do_not_make_answers_short(
 def test_rows_that_were_deleted_and_not_vacuumed_count(conn: Connection) -> None:
     create(conn, "items", 4000, 384)
     conn.execute("DELETE FROM items WHERE id % 2 = 0")
+    configure(conn, hnsw_ef_search=FEW)
     conn.execute("SELECT pg_stat_force_next_flush()")
     conn.execute("ANALYZE items")
     for limit, expected in ((5, True), (30, False)):

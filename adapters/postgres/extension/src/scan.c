@@ -4,8 +4,7 @@
  * deviations. Rows are returned as soon as all that are wanted, LIMIT of them, have an exact distance below that bound
  * of all candidates that have not been rescored, and of all elements that the walk may find yet: where bounds overlap
  * more, the walk goes further. If no LIMIT is known, EXPECTED_ROWS are wanted, and twice as many each time they are not
- * enough. Without iterative scans the walk ends with ten times hnsw.ef_search elements, or when as many rows as are
- * wanted, or as hnsw.ef_search elements have, have been returned.
+ * enough. Without iterative scans the walk ends with ten times hnsw.ef_search elements.
  *
  * A row may all the same turn up after one that is further. Under strict_order it is left out, under relaxed_order
  * returned as it comes, and without iterative scans kept and returned last.
@@ -45,7 +44,6 @@ typedef struct BqScan
 	double last;      /* distance of the last row returned */
 	int64 returned;   /* elements */
 	int64 rows;       /* returned */
-	int64 limit;      /* rows that the query asks for, 0 if that is not known */
 	int64 target;     /* rows that are wanted */
 	BqQueue nearest;  /* of the rescored rows, at most `target`, furthest first: keys are negative upper bounds */
 	uint32 n_ranked;  /* rescored rows that have been put there, or were further */
@@ -318,6 +316,7 @@ start(IndexScanDesc scan, BqScan *s)
 	ScanKeyData orderby;
 	BqView query;
 	bool mayWalk;
+	int64 limit;
 	int bits;
 
 	if (scan->orderByData == NULL)
@@ -358,8 +357,8 @@ start(IndexScanDesc scan, BqScan *s)
 		BqScanNodeBegin(&s->rescorer.node, scan);
 		s->rescoring = true;
 	}
-	s->limit = BqScanNodeRows(&s->rescorer.node);
-	set_target(s, s->limit > 0 ? s->limit : EXPECTED_ROWS);
+	limit = BqScanNodeRows(&s->rescorer.node);
+	set_target(s, limit > 0 ? limit : EXPECTED_ROWS);
 	if (mayWalk && prepared)
 		begin_walk(scan, s, prepared);
 	MemoryContextSwitchTo(old);
@@ -429,8 +428,6 @@ BqGetTuple(IndexScanDesc scan, ScanDirection dir)
 	s->last = Max(s->last, row->distance);
 	s->returned += row->counts;
 	s->rows++;
-	if (s->iterative == BQ_ITERATIVE_OFF && s->bounded && s->returned >= s->ef_search && s->rows >= s->limit)
-		s->exhausted = true;
 	scan->xs_heaptid = row->tid;
 	scan->xs_recheck = false;
 	scan->xs_recheckorderby = false;
