@@ -12,9 +12,7 @@
  * With bqcore.rescore set, or without a walk of our own, a number of elements decides instead: see budget.h. */
 #include "budget.h"
 #include "pg_compat.h"
-#include "rescore.h"
-#include "walk.h"
-#include "walk_sets.h"
+#include "pool.h"
 
 #include <math.h>
 
@@ -29,27 +27,23 @@
 typedef struct BqScan
 {
 	IndexScanDesc inner; /* pgvector's scan, with the query code as its argument; NULL until it is needed */
-	BqWalk *walk;        /* in its place, if any */
-	BqQueue pool;        /* elements that the walk found and that have not been rescored, by lower bound */
+	bool walking;        /* by ourselves, in its place: */
+	BqPool pool;
 	BqRescorer rescorer;
 	bool rescoring; /* rescorer is open */
 	bool first;
 	bool exhausted; /* no candidates are to come */
 	bool bounded;   /* bounds decide what is rescored, not numbers */
 	BqIterative iterative;
-	float epsilon; /* deviations by which a distance may lie below its estimate */
 	int metric;
-	uint32 ef_search, walkLimit;
-	Size memoryLimit; /* of an iterative walk */
-	double last;      /* distance of the last row returned */
-	int64 returned;   /* elements */
-	int64 rows;       /* returned */
-	int64 target;     /* rows that are wanted */
-	BqQueue nearest;  /* of the rescored rows, at most `target`, furthest first: keys are negative upper bounds */
-	uint32 n_ranked;  /* rescored rows that have been put there, or were further */
-	int64 rescored;   /* elements, of the walk */
-	int64 leastRescored;
-	pairingheap *late; /* rows nearer than ones that had been returned before they were found */
+	double last;         /* distance of the last row returned */
+	int64 returned;      /* elements */
+	int64 rows;          /* returned */
+	int64 target;        /* rows that are wanted */
+	BqQueue nearest;     /* of the rescored rows, at most `target`, furthest first: keys are negative upper bounds */
+	uint32 n_ranked;     /* rescored rows that have been put there, or were further */
+	int64 leastRescored; /* elements, whatever their bounds */
+	pairingheap *late;   /* rows nearer than ones that had been returned before they were found */
 	BqWindow window;
 	MemoryContext ctx;     /* one rescan */
 	MemoryContext scanCtx; /* the whole scan */
@@ -91,67 +85,7 @@ wanted_elements(const BqScan *s)
 	return s->returned == 0 ? s->window.ahead : Max(s->window.floor, (int64) (s->window.growth * s->returned));
 }
 
-/* ---- candidates of our own walk ---- */
-
-/* Moves what the walk has found since into the pool. */
-static void
-pool_elements(BqScan *s)
-{
-	int64 number;
-
-	while ((number = BqWalkTake(s->walk)) >= 0)
-	{
-		const BqElement *e = BqWalkElement(s->walk, (uint32) number);
-
-		BqQueuePush(&s->pool, e->distance - s->epsilon * e->error, (uint32) number);
-	}
-}
-
-static void
-begin_walk(IndexScanDesc scan, BqScan *s, const BqQuery *query)
-{
-	int64 most = s->iterative == BQ_ITERATIVE_OFF ? PG_INT64_MAX : BqMaxScanTuples();
-	int bits = BqBits(&query->h);
-
-	pgstat_count_index_scan(scan->indexRelation);
-	BqCountSearch(scan);
-	/* nothing stays pinned between rows, so that vacuum may remove what other snapshots would still look for */
-	if (!IsMVCCSnapshot(scan->xs_snapshot))
-		elog(ERROR, "bqhnsw needs an MVCC snapshot");
-	s->memoryLimit = (Size) (BqScanMemMultiplier() * work_mem * 1024.0);
-	s->bounded = BqBounded();
-	s->epsilon = BqEpsilon();
-	s->leastRescored = BqLeastRescored(bits);
-	s->walkLimit = BqWalkMost();
-	s->walk = BqWalkBegin(scan->indexRelation, query, bits, BqWalkStart(bits, (double) s->target), most);
-	BqQueueInit(&s->pool, 2 * s->ef_search);
-	BqQueueInit(&s->nearest, 64);
-	pool_elements(s);
-}
-
-static bool
-walk_may_grow(const BqScan *s)
-{
-	return !BqWalkEnded(s->walk) && BqWalkSize(s->walk) < s->walkLimit;
-}
-
-/* Least estimate, less its error, of what the walk has not found. */
-static float
-bound_of_unfound(const BqScan *s)
-{
-	return walk_may_grow(s) ? BqWalkReach(s->walk) - s->epsilon * BqWalkError(s->walk) : INFINITY;
-}
-
-static void
-grow_walk(BqScan *s)
-{
-	uint32 size = BqWalkSize(s->walk);
-
-	if (s->iterative != BQ_ITERATIVE_OFF && MemoryContextMemAllocated(s->ctx, false) > s->memoryLimit)
-		BqWalkStop(s->walk);
-	BqWalkGrow(s->walk, Min(size + Max(size / 2, 16), s->walkLimit));
-	pool_elements(s);
-}
+/* ---- bounds ---- */
 
 /* Upper bound of the distance at which the last row that is wanted is, in the unit of estimates. */
 static float
@@ -179,59 +113,30 @@ set_target(BqScan *s, int64 rows)
 	s->nearest.n = s->n_ranked = 0;
 }
 
-/* Least estimate, less its error, of what has not been rescored. */
-static float
-bound_of_rest(const BqScan *s)
-{
-	return Min(bound_of_unfound(s), s->pool.n > 0 ? s->pool.entries[0].key : INFINITY);
-}
-
 /* Whether a candidate that has not been rescored may be one of the rows that are wanted. */
 static bool
 wants_candidates(BqScan *s, double nearest)
 {
-	if (s->pool.n == 0 && !walk_may_grow(s))
+	if (!BqPoolLeft(&s->pool))
 		return false;
-	if (s->rescored < s->leastRescored)
+	if (s->pool.taken < s->leastRescored)
 		return true;
 	/* every distance is NaN for a query without direction */
-	return !isnan(nearest) && bound_of_last(s) > bound_of_rest(s);
+	return !isnan(nearest) && bound_of_last(s) > BqPoolBound(&s->pool);
 }
 
 /* Candidates are rescored together, so that their pages are asked for before they are needed. */
 #define NEXT_BATCH 16
 
-/* Takes rows of the pool's next elements, as many as are wanted or may be; none if the walk has no more. */
+/* Rows of the pool's next elements: as many as are wanted, or may be. */
 static int
-next_elements(BqScan *s, BqCandidate *candidates)
+next_of_pool(BqScan *s, BqCandidate *candidates)
 {
-	float last = bound_of_last(s);
-	int64 batch;
-	int n = 0;
-
-	if (s->bounded)
-		batch = s->rescored == 0 ? Max(s->leastRescored, s->target) : NEXT_BATCH;
-	else
-		batch = wanted_elements(s) - s->rescorer.n_pending;
-
-	while (s->pool.n == 0 || bound_of_unfound(s) < s->pool.entries[0].key)
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (walk_may_grow(s))
-			grow_walk(s);
-		else if (s->pool.n == 0)
-			return 0;
-	}
-	do
-	{
-		const BqElement *e = BqWalkElement(s->walk, BqQueuePop(&s->pool).element);
-
-		for (int i = e->n_tids - 1; i >= 0; i--)
-			candidates[n++] = (BqCandidate) {e->heap_tids[i], i == e->n_tids - 1};
-		s->rescored++;
-	} while (--batch > 0 && n + HNSW_HEAPTIDS <= BQ_RESCORE_BATCH && s->pool.n > 0 &&
-			 (!s->bounded || s->rescored < s->leastRescored || s->pool.entries[0].key < last));
-	return n;
+	if (!s->bounded)
+		return BqPoolTake(&s->pool, candidates, wanted_elements(s) - s->rescorer.n_pending, INFINITY);
+	if (s->pool.taken < s->leastRescored)
+		return BqPoolTake(&s->pool, candidates, Max(s->leastRescored - s->pool.taken, s->target), INFINITY);
+	return BqPoolTake(&s->pool, candidates, NEXT_BATCH, bound_of_last(s));
 }
 
 /* ---- candidates of pgvector's scan ---- */
@@ -289,8 +194,8 @@ rescore_some(IndexScanDesc scan, BqScan *s)
 	MemoryContext old = MemoryContextSwitchTo(s->ctx);
 	int n = 0;
 
-	if (s->walk)
-		n = next_elements(s, candidates);
+	if (s->walking)
+		n = next_of_pool(s, candidates);
 	else
 	{
 		int64 missing = Min(wanted_elements(s) - s->rescorer.n_pending, (int64) lengthof(candidates));
@@ -304,6 +209,19 @@ rescore_some(IndexScanDesc scan, BqScan *s)
 		s->exhausted = true;
 	BqRescorerAdd(&s->rescorer, scan->xs_snapshot, candidates, n);
 	MemoryContextSwitchTo(old);
+}
+
+static void
+begin_walk(IndexScanDesc scan, BqScan *s, const BqQuery *query)
+{
+	pgstat_count_index_scan(scan->indexRelation);
+	BqCountSearch(scan);
+	/* nothing stays pinned between rows, so that vacuum may remove what other snapshots would still look for */
+	if (!IsMVCCSnapshot(scan->xs_snapshot))
+		elog(ERROR, "bqhnsw needs an MVCC snapshot");
+	s->leastRescored = BqLeastRescored(BqBits(&query->h));
+	BqQueueInit(&s->nearest, 64);
+	BqPoolBegin(&s->pool, scan->indexRelation, query, (double) s->target);
 }
 
 static void
@@ -323,13 +241,10 @@ start(IndexScanDesc scan, BqScan *s)
 		elog(ERROR, "cannot scan bqhnsw index without order");
 	orderby = scan->orderByData[0];
 	mayWalk = BqMayWalk();
-	s->ef_search = (uint32) BqEfSearch();
 	s->iterative = BqIterativeScan();
-	s->walk = NULL;
-	s->bounded = false;
 	s->exhausted = false;
 	s->last = -get_float8_infinity();
-	s->returned = s->rows = s->rescored = 0;
+	s->returned = s->rows = 0;
 	s->late = pairingheap_allocate(BqNearestFirst, NULL);
 	if (orderby.sk_flags & SK_ISNULL)
 		bits = BqModelGet(scan->indexRelation)->bits;
@@ -359,11 +274,13 @@ start(IndexScanDesc scan, BqScan *s)
 	}
 	limit = BqScanNodeRows(&s->rescorer.node);
 	set_target(s, limit > 0 ? limit : EXPECTED_ROWS);
-	if (mayWalk && prepared)
+	s->walking = mayWalk && prepared;
+	s->bounded = s->walking && BqBounded();
+	if (s->walking)
 		begin_walk(scan, s, prepared);
 	MemoryContextSwitchTo(old);
 
-	if (s->walk == NULL)
+	if (!s->walking)
 		begin_inner(scan, s, &orderby);
 	s->rescorer.column = columnModel ? BqRescoreAttribute(scan->heapRelation, scan->indexRelation) : 0;
 	if (columnModel)
