@@ -221,8 +221,8 @@ BqCostEstimate(struct PlannerInfo *root, struct IndexPath *path, double loopCoun
 	*total = us * scan_us(&e, delivery.rows);
 	if (delivery.enough)
 	{
-		/* of all rows, so that the planner's share for the LIMIT is what was estimated for it */
-		*total = *startup + (*total - *startup) * e.indexed / Max(delivery.rows, 1.0);
+		/* of all rows that the planner expects, so that its share for the LIMIT is what was estimated for it */
+		*total = *startup + (*total - *startup) * Max(path->path.rows / Max(delivery.wanted, 1.0), 1.0);
 	}
 	else if (!enable_seqscan || !enable_sort)
 	{

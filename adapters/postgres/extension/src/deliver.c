@@ -186,6 +186,7 @@ BqDelivers(PlannerInfo *root, const IndexOptInfo *index, double indexed)
 
 	return (BqDelivery) {
 		.enough = found - DEVIATIONS * deviation >= wanted * (1.0 - 1e-6),
+		.wanted = wanted,
 		.rows = Min(wanted / Max(share, 1e-9), most),
 	};
 }

@@ -8,8 +8,9 @@
 
 typedef struct BqDelivery
 {
-	bool enough; /* the scan has the rows that are asked for */
-	double rows; /* that the scan is expected to return until then, before filters; at most all it has */
+	bool enough;   /* the scan has the rows that are asked for */
+	double wanted; /* rows that are asked for */
+	double rows;   /* that the scan is expected to return until then, before filters; at most all it has */
 } BqDelivery;
 
 extern double BqDeliverable(double tuples);
