@@ -33,9 +33,8 @@ def shares(Q: Float32Array, centroids: Float32Array) -> Float32Array:
     wide = centroids.astype(np.float64)
     squares = np.square(wide).sum(axis=1)
     products = Q.astype(np.float64) @ wide.T
-    return np.divide(products, squares, out=np.zeros_like(products), where=squares >= _ZERO).astype(
-        np.float32
-    )
+    out = np.divide(products, squares, out=np.zeros_like(products), where=squares >= _ZERO)
+    return np.asarray(out, dtype=np.float32)
 
 
 def less_centroid(Q: Float32Array, centroid: Float32Array, metric: str) -> tuple[Float32Array, Float32Array]:

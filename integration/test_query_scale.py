@@ -1,4 +1,4 @@
-"""Under ip the length of a query changes no order and its sign turns it round: operators, indexes, SQL mode."""
+"""Under ip the length of a query changes no order and its sign turns it round: operators, indexes, SQL."""
 
 from __future__ import annotations
 
