@@ -7,6 +7,7 @@ by f_rescale = |r|^2 / |r|_1. With
     f_add = <x, c>  (cosine, ip)    or    f_add = -|r|^2 / 2  (l2)
 
 f_rescale times that, plus f_add, orders points as the metric does, and so does the exact <q', r> plus f_add.
+Under ip q' = R(q - s c) with s = <q, c> / |c|^2, and f_add counts s times: <q, x> = <q', r> + s <x, c>.
 
 References
 ----------
@@ -25,7 +26,9 @@ from bqcore_qdrant.codec import QdrantCodec
 from bqcore_qdrant.stages import KEPT
 
 F_RESCALE, F_ADD = "bqcore_f_rescale", "bqcore_f_add"
-#: What a point without factors gets: it comes last.
+# In place of 0, which would not tell points without factors from others: far below what a score can show.
+_LEAST_WEIGHT = 1e-25
+#: What a point without factors gets where f_add counts once: it comes last.
 DEFAULTS = {F_RESCALE: 0.0, F_ADD: -1e30}
 
 
@@ -36,7 +39,12 @@ def create_indexes(client: Any, name: str) -> None:
 
 
 def staged(
-    codec: QdrantCodec, using: str, query: list[float], request: models.QueryRequest, threshold: float | None
+    codec: QdrantCodec,
+    using: str,
+    query: list[float],
+    weight: float,
+    request: models.QueryRequest,
+    threshold: float | None,
 ) -> models.QueryRequest:
     """Return the stages of a search: codes, the RaBitQ estimate, floats unless rescoring is off.
 
@@ -46,18 +54,22 @@ def staged(
     using : str
     query : list of float
         Encoded.
+    weight : float
+        How often f_add counts.
     request : models.QueryRequest
         What was asked; its filter goes into the first stage.
     threshold : float, optional
         In the collection's terms.
     """
+    weight = weight or _LEAST_WEIGHT
+    exact_score, defaults = _sum("$score", weight), _defaults(weight)
     params = request.params or models.SearchParams()
     wanted = (request.limit or 10) + (request.offset or 0)
     if params.exact:
         found = models.Prefetch(
             query=query, using=using, limit=_exact_depth(wanted), params=params, filter=request.filter
         )
-        return _formula(request, _sum("$score"), [found], threshold)
+        return _formula(request, exact_score, [found], threshold, defaults)
     given = params.quantization
     oversampling = codec.config.oversampling
     if given is not None and given.oversampling is not None:
@@ -65,7 +77,7 @@ def staged(
     rescore = codec.config.rescore if given is None or given.rescore is None else given.rescore
     depth = max(wanted, math.ceil(wanted * oversampling))
     largest = float(np.abs(np.asarray(query)).max())
-    estimate = _sum(models.MultExpression(mult=[largest, "$score", F_RESCALE]))
+    estimate = _sum(models.MultExpression(mult=[largest, "$score", F_RESCALE]), weight)
     codes = models.Prefetch(
         query=query,
         using=using,
@@ -79,16 +91,16 @@ def staged(
         ),
     )
     if not rescore:
-        return _formula(request, estimate, [codes], threshold)
+        return _formula(request, estimate, [codes], threshold, defaults)
     kept = models.Prefetch(
         prefetch=[codes],
-        query=models.FormulaQuery(formula=estimate, defaults=DEFAULTS),
+        query=models.FormulaQuery(formula=estimate, defaults=defaults),
         limit=max(wanted, math.ceil(KEPT * depth)),
     )
     exact = models.Prefetch(
         prefetch=[kept], query=query, using=using, limit=kept.limit, params=models.SearchParams(exact=True)
     )
-    return _formula(request, _sum("$score"), [exact], threshold)
+    return _formula(request, exact_score, [exact], threshold, defaults)
 
 
 def _exact_depth(wanted: int) -> int:
@@ -96,17 +108,29 @@ def _exact_depth(wanted: int) -> int:
     return max(1000, 100 * wanted)
 
 
-def _sum(score: Any) -> models.SumExpression:
-    return models.SumExpression(sum=[score, F_ADD])
+def _sum(score: Any, weight: float) -> models.SumExpression:
+    return models.SumExpression(
+        sum=[score, F_ADD if weight == 1 else models.MultExpression(mult=[weight, F_ADD])]
+    )
+
+
+def _defaults(weight: float) -> dict[str, float]:
+    """Return what a point without factors gets for them: it comes last, whatever the weight is."""
+    f_add = DEFAULTS[F_ADD]
+    return DEFAULTS | {F_ADD: f_add if weight == 1 else max(min(f_add / weight, 1e37), -1e37)}
 
 
 def _formula(
-    request: models.QueryRequest, formula: Any, prefetch: list[models.Prefetch], threshold: float | None
+    request: models.QueryRequest,
+    formula: Any,
+    prefetch: list[models.Prefetch],
+    threshold: float | None,
+    defaults: dict[str, float],
 ) -> models.QueryRequest:
     return request.model_copy(
         update={
             "prefetch": prefetch,
-            "query": models.FormulaQuery(formula=formula, defaults=DEFAULTS),
+            "query": models.FormulaQuery(formula=formula, defaults=defaults),
             "using": None,
             "params": None,
             "filter": None,

@@ -165,9 +165,10 @@ def _with_factors(
             f"not {type(request.query).__name__}"
         )
     vector, shift, _ = _encoded(codec, query)
+    weight = float(codec.transform.query_weight(np.asarray(query, dtype=np.float32)[np.newaxis])[0])
     wanted = request.score_threshold
     threshold = None if wanted is None else codec.transform.threshold(wanted, shift)
-    return formula.staged(codec, using, vector, request, threshold), shift
+    return formula.staged(codec, using, vector, weight, request, threshold), shift
 
 
 def _encode_stage(codec: QdrantCodec, using: str, stage: models.Prefetch) -> models.Prefetch:
