@@ -25,8 +25,16 @@ from bqcore_qdrant.codec import QdrantCodec
 from bqcore_qdrant.stages import KEPT
 
 F_RESCALE, F_ADD = "bqcore_f_rescale", "bqcore_f_add"
-#: What a point without factors gets: it comes last.
-DEFAULTS = {F_RESCALE: 0.0, F_ADD: -1e30}
+# What a point without factors gets where the codec knows no typical ones: it comes last.
+_LAST = (0.0, -1e30)
+
+
+def defaults_of(codec: QdrantCodec) -> dict[str, float]:
+    """Return what stands for the factors of a point that has none, as after an application's payload write.
+
+    Typical factors rank it by its plain score.
+    """
+    return dict(zip((F_RESCALE, F_ADD), codec.typical_factors or _LAST, strict=True))
 
 
 def create_indexes(client: Any, name: str) -> None:
@@ -47,17 +55,12 @@ def staged(
     query : list of float
         Encoded.
     request : models.QueryRequest
-        What was asked; its filter goes into the first stage.
+        What was asked, not an exact search; its filter goes into the first stage.
     threshold : float, optional
         In the collection's terms.
     """
     params = request.params or models.SearchParams()
     wanted = (request.limit or 10) + (request.offset or 0)
-    if params.exact:
-        found = models.Prefetch(
-            query=query, using=using, limit=_exact_depth(wanted), params=params, filter=request.filter
-        )
-        return _formula(request, _sum("$score"), [found], threshold)
     given = params.quantization
     oversampling = codec.config.oversampling
     if given is not None and given.oversampling is not None:
@@ -79,21 +82,16 @@ def staged(
         ),
     )
     if not rescore:
-        return _formula(request, estimate, [codes], threshold)
+        return _formula(codec, request, estimate, [codes], threshold)
     kept = models.Prefetch(
         prefetch=[codes],
-        query=models.FormulaQuery(formula=estimate, defaults=DEFAULTS),
+        query=models.FormulaQuery(formula=estimate, defaults=defaults_of(codec)),
         limit=max(wanted, math.ceil(KEPT * depth)),
     )
     exact = models.Prefetch(
         prefetch=[kept], query=query, using=using, limit=kept.limit, params=models.SearchParams(exact=True)
     )
-    return _formula(request, _sum("$score"), [exact], threshold)
-
-
-def _exact_depth(wanted: int) -> int:
-    """Candidates by the uncorrected product that an exact search of the metric's order starts from."""
-    return max(1000, 100 * wanted)
+    return _formula(codec, request, _sum("$score"), [exact], threshold)
 
 
 def _sum(score: Any) -> models.SumExpression:
@@ -101,12 +99,16 @@ def _sum(score: Any) -> models.SumExpression:
 
 
 def _formula(
-    request: models.QueryRequest, formula: Any, prefetch: list[models.Prefetch], threshold: float | None
+    codec: QdrantCodec,
+    request: models.QueryRequest,
+    formula: Any,
+    prefetch: list[models.Prefetch],
+    threshold: float | None,
 ) -> models.QueryRequest:
     return request.model_copy(
         update={
             "prefetch": prefetch,
-            "query": models.FormulaQuery(formula=formula, defaults=DEFAULTS),
+            "query": models.FormulaQuery(formula=formula, defaults=defaults_of(codec)),
             "using": None,
             "params": None,
             "filter": None,
