@@ -188,12 +188,17 @@ def with_inputs(query: Any, change: Callable[[Any], Any]) -> Any:
         return query.model_copy(update={"discover": asked.model_copy(update=update)})
     if isinstance(query, models.ContextQuery):
         return query.model_copy(update={"context": _pairs(query.context, change)})
-    if isinstance(query, WITH_EXAMPLES):  # relevance feedback, since 1.17
-        asked = query.relevance_feedback
-        items = [one.model_copy(update={"example": change(one.example)}) for one in asked.feedback]
-        update = {"target": change(asked.target), "feedback": items}
-        return query.model_copy(update={"relevance_feedback": asked.model_copy(update=update)})
+    if isinstance(query, WITH_EXAMPLES):
+        return _feedback(query, change)
     return change(query)
+
+
+def _feedback(query: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a query by relevance feedback, which clients before 1.17 do not have, with examples changed."""
+    asked = query.relevance_feedback
+    items = [one.model_copy(update={"example": change(one.example)}) for one in asked.feedback]
+    update = {"target": change(asked.target), "feedback": items}
+    return query.model_copy(update={"relevance_feedback": asked.model_copy(update=update)})
 
 
 def _pairs(context: Any, change: Callable[[Any], Any]) -> Any:

@@ -286,8 +286,8 @@ def metric_score(codec: QdrantCodec, shift: float) -> Any:
         return models.SqrtExpression(sqrt=models.AbsExpression(abs=square))
     if transform.metric == "cosine" and not transform.factors:
         half = -0.5 / transform.scale**2
-        square = models.MultExpression(mult=[half, "$score", "$score"])
-        return models.SumExpression(sum=[1.0, square])
+        fall = models.MultExpression(mult=[half, "$score", "$score"])
+        return models.SumExpression(sum=[1.0, fall])
     if transform.metric == "l2":
         return models.MultExpression(mult=[1.0 / transform.scale, "$score"])
     return models.SumExpression(sum=["$score", shift])

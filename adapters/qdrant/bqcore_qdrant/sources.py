@@ -77,7 +77,8 @@ def open_source(
     ----------
     source : array-like, path, iterable or Source
         Vectors (n, dim), also as a column of pandas or polars, or a tensor; a .npy file of them, which is
-        read in pieces; a Parquet file, whose other columns become the payload; an iterable of (id, vector, payload) tuples or of mappings with these keys.
+        read in pieces; a Parquet file, whose other columns become the payload; an iterable of (id, vector,
+        payload) tuples or of mappings with these keys.
     batch_size : int
     ids, payloads : sequence, optional
         Of an array or .npy file; ids are row numbers by default.
