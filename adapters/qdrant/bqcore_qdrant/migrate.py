@@ -116,7 +116,8 @@ def sample_vectors(
     client: Any, name: str, using: str, n: int, source_codec: QdrantCodec | None = None
 ) -> Float32Array:
     """Return vectors of up to n random points, shape (n, dim): what a codec is fitted on."""
-    _, found = sampled_vectors(client, name, using, source_vector(client, name, using).size, n)
+    dim, most = source_vector(client, name, using).size, strict_limit(client, name, "max_query_limit")
+    _, found = sampled_vectors(client, name, using, dim, n, most)
     if not len(found):
         raise ValueError(f"collection {name!r}: expected points with a vector {using!r}, not 0")
     return found if source_codec is None else source_codec.decode(found)
@@ -254,7 +255,7 @@ def compare(
     indexes: tuple[str, ...],
 ) -> Migration:
     """Count both collections and compare exact scores and payloads of sampled points."""
-    chosen = random_ids(client, name, _SAMPLE)
+    chosen = random_ids(client, name, _SAMPLE, strict_limit(client, name, "max_query_limit"))
     points = read_points(client, name, chosen, using, target.codec.dim, with_payload=True)
     if old is not None:
         decode_points(old.codec, using, points)

@@ -11,8 +11,8 @@ from bqcore._validation import Float32Array
 
 # Coordinates in one answer: some 12 MB as JSON, which a slow server sends well within a minute.
 _PAGE_COORDINATES = 1 << 20
-# Draws of ids without a new one after which a collection counts as drawn.
-_IDLE_DRAWS = 3
+# Draws of ids, each within the strict mode's limit.
+_MOST_DRAWS = 50
 
 
 def strict_limit(client: Any, name: str, limit: str) -> int | None:
@@ -22,27 +22,22 @@ def strict_limit(client: Any, name: str, limit: str) -> int | None:
     return None if most is None else int(most)
 
 
-def random_ids(client: Any, name: str, n: int) -> list[Any]:
-    """Return ids of up to n different random points, drawn within the strict mode's `max_query_limit`."""
-    most = strict_limit(client, name, "max_query_limit")
+def random_ids(client: Any, name: str, n: int, most: int | None) -> list[Any]:
+    """Return ids of up to n different random points; no draw asks for more than `most`, if that is given."""
     found: dict[str, Any] = {}
-    idle = 0
-    while len(found) < n and idle < _IDLE_DRAWS:
+    limit = n if most is None else min(n, most)
+    for _ in range(min(_MOST_DRAWS, -(-2 * n // limit)) if limit < n else 1):
         drawn = client.query_points(
             name,
             query=models.SampleQuery(sample=models.Sample.RANDOM),
-            limit=n if most is None else min(n, most),
+            limit=limit,
             with_payload=False,
             with_vectors=False,
         ).points
-        before = len(found)
-        for point in drawn:
-            if len(found) < n:
-                found.setdefault(str(point.id), point.id)
-        if most is None or n <= most:
+        found |= {str(point.id): point.id for point in drawn}
+        if len(drawn) < limit or len(found) >= n:
             break
-        idle = idle + 1 if len(found) == before else 0
-    return list(found.values())
+    return list(found.values())[:n]
 
 
 def read_points(
@@ -80,10 +75,15 @@ def own_vector(value: Any, using: str) -> Any:
     return value if using == "" else None
 
 
-def sampled_vectors(client: Any, name: str, using: str, dim: int, n: int) -> tuple[list[Any], Float32Array]:
-    """Return ids and stored vectors, shape (m, dim), of up to n random points that have the vector."""
+def sampled_vectors(
+    client: Any, name: str, using: str, dim: int, n: int, most: int | None
+) -> tuple[list[Any], Float32Array]:
+    """Return ids and stored vectors, shape (m, dim), of up to n random points that have the vector.
+
+    `most` is the strict mode's `max_query_limit`, if it has one.
+    """
     ids, rows = [], []
-    for point in read_points(client, name, random_ids(client, name, n), using, dim, with_payload=False):
+    for point in read_points(client, name, random_ids(client, name, n, most), using, dim, with_payload=False):
         vector = own_vector(point.vector, using)
         if vector is not None:
             ids.append(point.id)

@@ -176,5 +176,6 @@ def _share(truth: list[Any], found: list[Any], collection: Collection) -> float:
 def random_points(collection: Collection, n: int) -> tuple[list[Any], Float32Array]:
     """Return ids and vectors, as they were given, of random points that have the codec's vector."""
     codec = collection.codec
-    ids, rows = sampled_vectors(collection.client, collection.name, collection.using, codec.dim, n)
+    most = collection.strict_limit("max_query_limit")
+    ids, rows = sampled_vectors(collection.client, collection.name, collection.using, codec.dim, n, most)
     return ids, codec.decode(rows)
