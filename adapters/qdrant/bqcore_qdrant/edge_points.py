@@ -23,9 +23,12 @@ def vector(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: vector(one) for name, one in value.items()}
     if isinstance(value, models.SparseVector):
-        return edge.SparseVector(
-            indices=[int(one) for one in value.indices], values=[float(one) for one in value.values]
-        )
+        indices, values = [int(one) for one in value.indices], [float(one) for one in value.values]
+        if len(indices) != len(values):
+            raise ValueError(f"sparse vector: expected {len(indices)} values, not {len(values)}")
+        if len(set(indices)) != len(indices):
+            raise ValueError(f"sparse vector: expected every index once, not {indices}")
+        return edge.SparseVector(indices=indices, values=values)
     if isinstance(value, list) and value and isinstance(value[0], float):
         return value
     if is_array(value):

@@ -66,7 +66,7 @@ def query(value: Any, using: str | None, limit: int) -> Any:
         Of qdrant-client's models, or a vector.
     using : str, optional
     limit : int
-        Results wanted, offset included: candidates of MMR where it names no number.
+        Results wanted: candidates of MMR where it names no number.
 
     Raises
     ------
@@ -154,7 +154,8 @@ def _average(positive: list[Any], negative: list[Any]) -> Any:
         return [row.tolist() for row in (*np.concatenate(near), *(-one for part in far for one in part))]
     if depths != {1}:
         raise ValueError(
-            f"recommend: expected positive and negative examples of one kind, not of {sorted(depths)} dimensions"
+            "recommend: expected positive and negative examples of one kind, "
+            f"not of {sorted(depths)} dimensions"
         )
     middle = np.mean(near, axis=0)
     return (2 * middle - np.mean(far, axis=0) if far else middle).tolist()
@@ -242,7 +243,7 @@ def query_request(one: models.QueryRequest) -> Any:
     return edge.QueryRequest(
         limit=limit,
         offset=one.offset,
-        query=query(one.query, one.using, limit + (one.offset or 0)),
+        query=query(one.query, one.using, limit),
         prefetches=prefetches(one.prefetch),
         with_vector=one.with_vector,
         with_payload=payload_selector(one.with_payload),
