@@ -233,6 +233,9 @@ def test_stages_have_the_metrics_scores(collection: Collection, query: str) -> N
     mine, theirs = (one.query_points(asked, prefetch=stages, limit=8).points for one in (collection, raw))
     assert [point.id for point in mine] == [point.id for point in theirs]
     np.testing.assert_allclose([p.score for p in mine], [p.score for p in theirs], rtol=2e-3, atol=2e-3)
+    if query == "dbsf":  # the nearest first, under distances as well
+        alone = collection.query_points(asked, prefetch=stages[:1], limit=8).points
+        assert [p.id for p in alone] == [p.id for p in collection.query_points(Q[3], limit=8).points]
     raw.drop()
 
 

@@ -218,10 +218,11 @@ def _encode_one(
         return _with_factors(codec, using, given, n_points)
     if stages:
         # These weigh the scores of stages, which have to be the metric's then.
-        in_metric = isinstance(query, models.FormulaQuery) or (
-            isinstance(query, models.FusionQuery) and query.fusion == models.Fusion.DBSF
-        )
-        fields["prefetch"] = [_encode_stage(codec, using, one, in_metric, n_points) for one in stages]
+        by_score = isinstance(query, models.FusionQuery) and query.fusion == models.Fusion.DBSF
+        in_metric = by_score or isinstance(query, models.FormulaQuery)
+        fields["prefetch"] = [
+            _encode_stage(codec, using, one, n_points, in_metric, by_score) for one in stages
+        ]
     if not names_vector(query):
         # A text query's `using` is a field of the payload.
         if given.using is not None and (given.using == using or not given.using):
@@ -262,34 +263,47 @@ def _with_factors(
 
 
 def _encode_stage(
-    codec: QdrantCodec, using: str, stage: models.Prefetch, in_metric: bool, n_points: int | None
+    codec: QdrantCodec,
+    using: str,
+    stage: models.Prefetch,
+    n_points: int | None,
+    in_metric: bool,
+    by_score: bool,
 ) -> models.Prefetch:
     fields, shift = _encode_one(codec, using, stage, n_points)
     encoded = stage.model_copy(update=fields)
-    if not in_metric or shift is None:
-        return encoded
-    score = metric_score(codec, shift)
-    if score is None:
+    score = metric_score(codec, shift, falling=by_score) if in_metric and shift is not None else "$score"
+    if score == "$score":
         return encoded
     return models.Prefetch(prefetch=[encoded], query=models.FormulaQuery(formula=score), limit=encoded.limit)
 
 
-def metric_score(codec: QdrantCodec, shift: float) -> Any:
-    """Return a formula that turns a stage's score into one of the metric; None where it is one already."""
+def metric_score(codec: QdrantCodec, shift: float, *, falling: bool = False) -> Any:
+    """Return a formula that turns a stage's score into one of the metric.
+
+    Parameters
+    ----------
+    codec : QdrantCodec
+    shift : float
+        Of the stage's query.
+    falling : bool, default False
+        Negate distances: a fusion by scores takes the largest for the best, and would turn them round.
+    """
     transform = codec.transform
-    is_distance = transform.metric == "l2" and transform.scale == 1.0 and not transform.factors
-    if transform.kind == "raw" or is_distance:
-        return None
-    if transform.metric == "l2" and transform.factors:
-        square = models.SumExpression(sum=[shift, models.MultExpression(mult=[-2.0, "$score"])])
-        # Rounding may bring the square of a distance of 0 below it.
-        return models.SqrtExpression(sqrt=models.AbsExpression(abs=square))
-    if transform.metric == "cosine" and not transform.factors:
-        half = -0.5 / transform.scale**2
-        fall = models.MultExpression(mult=[half, "$score", "$score"])
-        return models.SumExpression(sum=[1.0, fall])
+    score: Any = "$score"
     if transform.metric == "l2":
-        return models.MultExpression(mult=[1.0 / transform.scale, "$score"])
+        if transform.factors:
+            square = models.SumExpression(sum=[shift, models.MultExpression(mult=[-2.0, "$score"])])
+            # Rounding may bring the square of a distance of 0 below it.
+            score = models.SqrtExpression(sqrt=models.AbsExpression(abs=square))
+        elif transform.scale != 1.0:
+            score = models.MultExpression(mult=[1.0 / transform.scale, "$score"])
+        return models.NegExpression(neg=score) if falling else score
+    if transform.kind == "raw":
+        return score
+    if transform.metric == "cosine" and not transform.factors:
+        fall = models.MultExpression(mult=[-0.5 / transform.scale**2, "$score", "$score"])
+        return models.SumExpression(sum=[1.0, fall])
     return models.SumExpression(sum=["$score", shift])
 
 
