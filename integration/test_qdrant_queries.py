@@ -15,7 +15,7 @@ import pandas as pd
 import polars as pl
 import pytest
 from qdrant_client import AsyncQdrantClient, models
-from qdrant_support import client_of, clustered
+from qdrant_support import ENGINES, client_of, clustered, collection_name
 from qdrant_wire import wire_of
 
 from bqcore_qdrant import AsyncCollection, Collection, Config, QdrantCodec, Transform, upload
@@ -33,7 +33,7 @@ def codec_of(metric: str, kind: str = "centre") -> QdrantCodec:
     return QdrantCodec(Transform.fit(X, metric, kind), Config.parse("turbo4+float32 x4"))  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module", params=["edge", "wire-rest", "wire-grpc"])
+@pytest.fixture(scope="module", params=ENGINES)
 def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with client_of(request.param, tmp_path_factory.mktemp("queries")) as found:
         yield found
@@ -165,7 +165,7 @@ def test_an_upload_takes_columns_and_tensors(client: Any, form: str) -> None:
         "tensor": lambda: Tensor(X[:50]),
         "polars": lambda: pl.DataFrame({"v": X[:50].tolist()})["v"],
     }[form]()
-    made = Collection.create(client, f"form_{form}", codec_of("l2"))
+    made = Collection.create(client, collection_name(), codec_of("l2"))
     assert upload(made, rows).n_written == 50
     (record,) = made.retrieve([np.int64(7)], with_vectors=True)
     np.testing.assert_allclose(record.vector["dense"], X[7], atol=1e-4)
@@ -182,7 +182,7 @@ def test_ids_are_uuids_texts_and_numbers_of_numpy(collection: Collection, client
     assert found(collection.query_points(models.NearestQuery(nearest=IDS[5]), limit=3)) == right
     batch = [models.QueryRequest(query=IDS[5], limit=3)]
     assert found(collection.query_batch_points(batch)[0]) == right
-    numbered = Collection.create(client, "numbered", codec_of(collection.codec.metric))
+    numbered = Collection.create(client, collection_name(), codec_of(collection.codec.metric))
     upload(numbered, X[:50])
     assert found(numbered.query_points(np.int64(5), limit=3)) == found(numbered.query_points(5, limit=3))
     for wrong in (True, np.bool_(True), "no uuid", -1):
@@ -223,7 +223,7 @@ def test_queries_without_a_vector_go_without_using(collection: Collection) -> No
 @pytest.mark.parametrize("query", ["dbsf", "formula"])
 def test_stages_have_the_metrics_scores(collection: Collection, query: str) -> None:
     """A fusion by scores and a formula see what a collection of raw vectors would show them."""
-    raw = Collection.create(collection.client, "raw", codec_of(collection.codec.metric, "raw"))
+    raw = Collection.create(collection.client, collection_name(), codec_of(collection.codec.metric, "raw"))
     upload(raw, X, ids=IDS, payloads=[{"row": row} for row in range(len(X))])
     stages = [models.Prefetch(query=q.tolist(), limit=12) for q in Q[3:5]]
     asked: Any = models.FusionQuery(fusion="dbsf")
@@ -266,7 +266,7 @@ def test_examples_that_a_transform_does_not_carry_over_are_refused(collection: C
 
 
 def test_raw_vectors_take_examples_of_every_form(client: Any) -> None:
-    made = Collection.create(client, "examples", codec_of("cosine", "raw"))
+    made = Collection.create(client, collection_name(), codec_of("cosine", "raw"))
     upload(made, X)
     lists = [row.tolist() for row in X[:4]]
 
