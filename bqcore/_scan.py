@@ -139,7 +139,7 @@ class Blocks:
     blocks : ndarray of uint8, shape (n_blocks, n_rows, BLOCK)
         With one more row where there are factor_bins.
     n_trellis, n_lists : int
-    factor_bins : ndarray of float32, shape (3, 16), optional
+    factor_bins : ndarray of float32, shape (4, 16), optional
         Limits of the bins in the blocks' last row.
     trellis : bqk_trellis *, optional
         Of codes of kind "trellis"; borrowed.
@@ -166,7 +166,7 @@ class Blocks:
         _check_shape("codes", codes, (n, codes.shape[1]), np.uint8)
         _check_shape("blocks", blocks, (n_blocks, blocks.shape[1], BLOCK), np.uint8)
         if factor_bins is not None:
-            _check_shape("factor_bins", factor_bins, (3, 16), np.float32)
+            _check_shape("factor_bins", factor_bins, (4, 16), np.float32)
         _check_shape("ids", ids, (n_blocks * BLOCK,), np.uint32)
         _check_shape("segments", segments, (len(segments),), SEGMENT_DTYPE)
         if factors is not None:

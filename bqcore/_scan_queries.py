@@ -34,6 +34,8 @@ class Model:
         g_add of each is its squared distance times `square`, or, where that is 0, constant - <q, c>. Without
         centroids `rabitq` has one of its own.
     square, constant : float
+    linear : bool
+        With centroids, whether f_add counts <q, c> / |c|^2 times, and the origin, the one centroid, likewise.
     origin : ndarray of float32, shape (dim,), optional
         Taken from queries.
     matrix : ndarray of float32, shape (n_axes, dim), optional
@@ -53,6 +55,7 @@ class Model:
         centroids: Float32Array | None = None,
         square: float = 0.0,
         constant: float = 0.0,
+        linear: bool = False,
         origin: Float32Array | None = None,
         matrix: Float32Array | None = None,
         rabitq: Any = None,
@@ -62,7 +65,7 @@ class Model:
         one = self.struct = ffi.new("bqk_scan_model *")
         self._held = [rabitq, trellis]
         one.dim, one.n_axes, one.unit = dim, n_axes, unit
-        one.square, one.constant, one.half = square, constant, half
+        one.square, one.constant, one.linear, one.half = square, constant, linear, half
         for name, array, shape in (
             ("centroids", centroids, (-1, dim)),
             ("origin", origin, (dim,)),
@@ -97,6 +100,7 @@ class Queries:
     def __init__(self, capacity: int, n_lists: int, z_nbytes: int, n_lookups: int, n_work: int) -> None:
         self.capacity, self._n_candidates = capacity, 0
         self.g_add = np.zeros((capacity, n_lists), dtype=np.float32)
+        g_weight = np.ones_like(self.g_add)
         self.structs = ffi.new("bqk_scan_query[]", capacity)
         self.work = ffi.new("float[]", max(1, n_work))
         self._n_full = ffi.new("uint64_t[]", capacity)
@@ -107,6 +111,7 @@ class Queries:
             _pointer("uint8_t", luts, writable=True),
             _pointer("char", z, writable=True),
             _pointer("float", self.g_add),
+            _pointer("float", g_weight, writable=True),
         ]
         self.z = [ffi.cast("char *", self._held[1]) + i * z_step for i in range(capacity)]
         self.terms = []
@@ -114,6 +119,7 @@ class Queries:
             one = self.structs[i]
             one.luts = ffi.cast("uint8_t *", self._held[0]) + i * lut_nbytes
             one.g_add = ffi.cast("float *", self._held[2]) + i * n_lists
+            one.g_weight = ffi.cast("float *", self._held[3]) + i * n_lists
             one.z = self.z[i]
             self.terms.append((ffi.addressof(one, "delta"), ffi.addressof(one, "top")))
         self.room = ffi.new("bqk_scan_room *")

@@ -12,6 +12,7 @@ from bqcore._validation import Float32Array, check_random_state, unit_or_zero_ro
 from bqcore.centroids import kmeans
 from bqcore.codec import Codec
 from bqcore.codes import Codes
+from bqcore.projection import less_centroid
 
 _QUERY_LEVELS = 15
 
@@ -91,7 +92,8 @@ class BBQ(Codec):
         if self.metric_ == "cosine":
             Q = unit_or_zero_rows(Q)
         with np.errstate(over="ignore"):
-            rotated = self._model.rotate(Q - self.centroid_)
+            rest, s = less_centroid(Q, self.centroid_, self.metric_)
+            rotated = self._model.rotate(rest)
         z = np.zeros(-(-self.dim_ // 64) * 64, dtype=np.int8)  # whole kernel blocks
         z[: self.dim_] = 1
         n_set = self._model.dot(codes.packed, z).astype(np.float32)
@@ -107,7 +109,7 @@ class BBQ(Codec):
             # <k, q> with levels k = bit - 1/2 and q ~ low + step z
             sum_q = self.dim_ * low + step * float(z[: self.dim_].sum(dtype=np.int64))
             product = np.float32(low) * n_set + np.float32(step) * self._model.dot(codes.packed, z)
-            out[i] = f_add + np.float32(g_add) + f_rescale * (product - np.float32(sum_q / 2))
+            out[i] = s[i] * f_add + np.float32(g_add) + f_rescale * (product - np.float32(sum_q / 2))
         return out
 
     def _decode(self, codes: Codes) -> Float32Array:

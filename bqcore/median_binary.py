@@ -11,6 +11,7 @@ from bqcore import _kernels
 from bqcore._validation import Float32Array, Float64Array, check_random_state, row_blocks
 from bqcore.codec import Codec
 from bqcore.codes import Codes
+from bqcore.projection import less_centroid
 from bqcore.residual_codec import SeededRotation, UInt8Array
 
 SCORES = ("hamming", "its")
@@ -24,7 +25,8 @@ class MedianBinary(Codec):
 
     What `estimate` returns is not a distance in the unit of the metric, though it orders vectors as one does,
     the nearest first; the metric decides only whether rows are scaled to unit length (cosine) before their
-    bits are taken. In particular a vector's length is lost, which matters under ip.
+    bits are taken, and the threshold of queries. In particular a vector's length is lost, which matters under
+    ip. There queries are compared with s median, s = <q, median> / |median|^2: their length does not matter.
 
     - ``hamming``: bits that differ, 0 to dim.
     - ``its`` (ITS-style: rebuilt from the published form, not the original): 1 - I / H, 0 to 2. Of the
@@ -130,13 +132,20 @@ class MedianBinary(Codec):
         return packed, np.empty(len(X), dtype=self.factors_dtype)
 
     def _estimate(self, codes: Codes, Q: Float32Array) -> Float32Array:
-        packed, _ = self._encode(Q)
+        packed = self._query_bits(Q)
         out = np.empty((len(Q), len(codes)), dtype=np.float32)
         ones = _ones(codes.packed) if self.score_ == "its" else None
         for row, query in enumerate(packed):
             hamming = (self.dim_ - self._model.sym(codes.packed, query)) // 2
             out[row] = hamming if ones is None else self._its(hamming, ones, int(_ones(query[np.newaxis])[0]))
         return out
+
+    def _query_bits(self, Q: Float32Array) -> UInt8Array:
+        """Return the bits of queries: under ip above s times the median, which does not depend on |q|."""
+        if self.metric_ != "ip":
+            return self._encode(Q)[0]
+        rest, _ = less_centroid(self._rotation.apply(Q), self.medians_, self.metric_)
+        return np.packbits(rest > 0, axis=1, bitorder="little")
 
     def _its(self, hamming: npt.NDArray[np.int32], ones: npt.NDArray[np.int64], k: int) -> Float64Array:
         """1 - I / H of codes with `ones` bits at `hamming` from a query with k bits."""

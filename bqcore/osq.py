@@ -19,6 +19,7 @@ from bqcore._validation import (
 from bqcore.centroids import kmeans
 from bqcore.codec import Codec
 from bqcore.codes import Codes
+from bqcore.projection import less_centroid
 
 BITS = (1, 2, 4, 7)
 #: Half widths of the first interval by bits, in standard deviations: the ends of the grid that is best for a
@@ -161,7 +162,7 @@ class OSQ(Codec):
 
     def _estimate(self, codes: Codes, Q: Float32Array) -> Float32Array:
         out = np.empty((len(Q), len(codes)), dtype=np.float32)
-        centred = Q - self.centroid_
+        centred, s = less_centroid(Q, self.centroid_, self.metric_)
         if self.metric_ == "ip":
             g_add = -(Q.astype(np.float64) @ self.centroid_)
         else:
@@ -170,7 +171,7 @@ class OSQ(Codec):
         scan = levels.Scan(codes.packed, self.bits_, codes.factors["f_add"], codes.factors["f_rescale"])
         for i in range(len(Q)):
             query = levels.prepare(self._queries, centred, i)
-            query.struct.g_add = g_add[i]
+            query.struct.g_add, query.struct.g_weight = g_add[i], s[i]
             out[i] = scan.estimate(self._queries, query) + codes.factors["f_centre"] * sums[i]
         return out
 

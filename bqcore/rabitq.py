@@ -27,6 +27,7 @@ from bqcore.centroids import assign, kmeans
 from bqcore.codec import Codec
 from bqcore.codes import Codes
 from bqcore.factors import check_form
+from bqcore.projection import less_centroid, shares
 from bqcore.rotation import MAX_DENSE_DIM, dense_rotation, multiply
 from bqcore.stored_factors import LIMIT_ROWS, StoredFactors
 
@@ -74,7 +75,9 @@ class RaBitQ(Codec):
     -----
     With the reference point m (the mean) and a code's own centroid c, <k, R(q - c)> = <k, R(q - m)> -
     <k, R(c - m)>. The second term is the code's and lies in ``f_add``, so a query is rotated and rounded once
-    and not for every list.
+    and not for every list. Under ip, q - s c with s = <q, c> / |c|^2 takes the place of q - c, and ``f_add``
+    counts s times: estimates are linear in the query. With several centroids s is the list's, and the query
+    is rotated and rounded as it is.
 
     References
     ----------
@@ -288,15 +291,46 @@ class RaBitQ(Codec):
             return out
         Q = self._unit(Q)
         with np.errstate(over="ignore"):  # the kernels refuse such queries with their row
-            centred = self._turn(Q - self.centroid_)
+            centred, s = self._centred(Q)
             g_add = self._list_distances(Q)
         lists = self._lists(codes)
-        floats = self._floats(codes)
+        floats = self.factors_for_queries(codes)
         scan = levels.Scan(codes.packed, self.bits_, floats["f_add"], floats["f_rescale"])
         for i in range(len(Q)):
             query = levels.prepare(self._queries, centred, i, query_bits)
-            query.struct.g_add = 0
+            query.struct.g_add, query.struct.g_weight = 0, 0 if self.shifted else s[i, 0]
             out[i] = scan.estimate(self._queries, query) + g_add[i, lists]
+            if self.shifted:
+                out[i] += s[i, lists] * floats["f_add"]
+        return out
+
+    @property
+    def shifted(self) -> bool:
+        """Whether queries keep the mean: under ip each of several lists takes another share of it off."""
+        return self.metric_ == "ip" and len(self.centroids_) > 1
+
+    def _centred(self, Q: Float32Array) -> tuple[Float32Array, Float32Array]:
+        """Return what is rotated of queries, and how often f_add counts, shape (n_queries, 1 or n_lists)."""
+        if self.shifted:
+            return self._turn(Q), shares(Q, self.centroids_)
+        rest, s = less_centroid(Q, self.centroid_, self.metric_)
+        return self._turn(rest), s[:, np.newaxis]
+
+    def factors_for_queries(self, codes: Codes) -> npt.NDArray[np.void]:
+        """Return factors in float32, shape (n,), for queries as `_centred` has them.
+
+        Where queries keep the mean m, f_add is less by f_rescale <k, R m>.
+        """
+        floats = self._floats(codes)
+        out = np.empty(len(codes), dtype=_kernels.FACTORS_DTYPE)
+        out["f_add"], out["f_rescale"] = floats["f_add"], floats["f_rescale"]
+        if self.shifted:
+            query = levels.prepare(self._queries, self._turn(self.centroid_[np.newaxis]), 0, 32)
+            query.struct.g_add = 0
+            none = np.zeros(len(codes), dtype=np.float32)
+            out["f_add"] -= levels.Scan(codes.packed, self.bits_, none, floats["f_rescale"]).estimate(
+                self._queries, query
+            )
         return out
 
     def _unit(self, Q: Float32Array) -> Float32Array:
@@ -374,7 +408,7 @@ class RaBitQ(Codec):
         lengths = self._lengths(queries)
         model, centred = self._model, queries
         if self._beyond_format():
-            model, centred = self._queries, self._turn(queries - self.centroid_)
+            model, centred = self._queries, self._centred(queries)[0]
         out = np.empty((len(queries), len(codes)), dtype=np.float32)
         for i in range(len(queries)):
             delta = levels.prepare(model, centred, i, query_bits).struct.delta
@@ -383,10 +417,12 @@ class RaBitQ(Codec):
         return out[0] if single else out
 
     def _lengths(self, Q: Float32Array) -> Float32Array:
-        """Return |q - c| for every centroid, shape (n_queries, n_centroids)."""
+        """Return |q - c|, under ip |q - s c|, for every centroid, shape (n_queries, n_centroids)."""
         out = np.empty((len(Q), len(self.centroids_)), dtype=np.float32)
+        s = shares(Q, self.centroids_) if self.metric_ == "ip" else np.ones(out.shape, dtype=np.float32)
         for i, q in enumerate(Q):
-            out[i] = np.sqrt(np.square(self.centroids_ - q.astype(np.float64)).sum(axis=1))
+            less = s[i, :, np.newaxis].astype(np.float64) * self.centroids_
+            out[i] = np.sqrt(np.square(less - q).sum(axis=1))
         return out
 
     def to_bytes(self) -> bytes:

@@ -13,6 +13,7 @@ from bqcore.centroids import assign, kmeans
 from bqcore.codec import Codec
 from bqcore.codes import Codes
 from bqcore.factors import check_form
+from bqcore.projection import less_centroid, shares
 from bqcore.stored_factors import LIMIT_ROWS, StoredFactors
 
 #: What a list id of two bytes can name.
@@ -32,7 +33,8 @@ class ResidualCodec(Codec):
         cosine:  half of it, on unit rows
         ip:      f_add = -<o, c> + f <v, T(c - m)>,   f_rescale = -f
 
-    and per query and list |q - c|^2, half of it, or -<q, c>. Only <o, q - c> is estimated.
+    and per query and list |q - c|^2, half of it, or -<q, c>. Only <o, q - c> is estimated; under ip
+    <o, q - s c> with s = <q, c> / |c|^2, where f_add counts s times (`projection.py`).
 
     Attributes
     ----------
@@ -92,6 +94,7 @@ class ResidualCodec(Codec):
         self._stored = StoredFactors(self.factors_, self.factor_limits_)
         self._origin = self.centroids_.mean(axis=0, dtype=np.float64).astype(np.float32)
         self._folded_centroids = self._fold(self.centroids_ - self._origin)
+        self._folded_origin = self._fold(self._origin[np.newaxis])[0]
 
     @property
     def factors_dtype(self) -> np.dtype[np.void]:
@@ -137,17 +140,25 @@ class ResidualCodec(Codec):
         return packed, factors
 
     def _estimate(self, codes: Codes, Q: Float32Array) -> Float32Array:
-        queries = self._query(Q - self._origin)
-        offsets = self._query_terms(Q)
+        several = len(self.centroids_) > 1
+        rest, s = less_centroid(Q, self._origin, self.metric_)
+        queries, offsets = self._query(rest), self._query_terms(Q)
+        own_shares = shares(Q, self.centroids_) if several and self.metric_ == "ip" else None
         out = np.empty((len(Q), len(codes)), dtype=np.float32)
         step = max(1, (1 << 22) // queries.shape[1])
         for start in range(0, len(codes), step):
             rows = slice(start, min(start + step, len(codes)))
             factors = self._stored.unpack(codes.factors[rows], self._float_dtype)
-            part = np.matmul(queries, self._values(codes.packed[rows]).T, out=out[:, rows])
+            values = self._values(codes.packed[rows])
+            part = np.matmul(queries, values.T, out=out[:, rows])
             part *= factors["f_rescale"]
-            part += factors["f_add"]
-            part += offsets[:, factors["list"]] if len(self.centroids_) > 1 else offsets
+            if own_shares is None:
+                part += s[:, np.newaxis] * factors["f_add"]
+            else:  # f_add asks for q - s m with the s of the list
+                own = own_shares[:, factors["list"]]
+                part += own * factors["f_add"]
+                part += (s[:, np.newaxis] - own) * (factors["f_rescale"] * (values @ self._folded_origin))
+            part += offsets[:, factors["list"]] if several else offsets
         return out
 
     def _query_terms(self, Q: Float32Array) -> Float32Array:

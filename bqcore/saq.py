@@ -16,6 +16,7 @@ from bqcore.codec import Codec
 from bqcore.codes import Codes
 from bqcore.factor_pairs import PAIR, FactorPairs
 from bqcore.factors import FORMS, Factor, check_form
+from bqcore.projection import shares
 
 # Rows that second moments and the limits of factors are taken from.
 _SAMPLE = 1 << 16
@@ -270,6 +271,7 @@ class SAQ(Codec):
         query_axes = queries @ self.back_.T
         centroid_axes = centroids @ self.back_.T
         lists, f_add = self._lists(codes), self.factors_of(codes)[0]
+        s = shares(Q, self.centroids_) if self.metric_ == "ip" else None
         out = np.empty((len(Q), len(codes)), dtype=np.float32)
         for start in range(0, len(codes), _DECODE_ROWS):
             rows = slice(start, start + _DECODE_ROWS)
@@ -283,7 +285,7 @@ class SAQ(Codec):
                 block *= 2
             elif self.metric_ == "cosine":
                 block += 1
-            out[:, rows] = block + f_add[rows]
+            out[:, rows] = block + (f_add[rows] if s is None else s[:, own] * f_add[rows])
         return out
 
     def _decode(self, codes: Codes) -> Float32Array:

@@ -11,6 +11,7 @@ from bqcore import float8
 from bqcore._validation import Float32Array, check_factors, check_int, row_blocks
 from bqcore.codec import Codec
 from bqcore.codes import Codes
+from bqcore.projection import less_centroid
 from bqcore.rotation import multiply, principal_axes
 
 #: Bytes per coordinate.
@@ -167,12 +168,14 @@ class Scalar(Codec):
 
     def _estimate(self, codes: Codes, Q: Float32Array) -> Float32Array:
         out = np.empty((len(Q), len(codes)), dtype=np.float32)
-        centred = Q.astype(np.float64) - self.mean_
         # About the mean, where vectors are shortest and squares lose least; halved under cosine, where
         # 1 - cos of unit vectors is half their squared distance.
         if self.metric_ == "ip":
             g_add = -(Q.astype(np.float64) @ self.mean_)
+            rest, s = less_centroid(Q, self.mean_, self.metric_)
+            centred = rest.astype(np.float64)
         else:
+            centred, s = Q.astype(np.float64) - self.mean_, np.ones(len(Q), dtype=np.float32)
             g_add = np.square(centred).sum(axis=1) / (2 if self.metric_ == "cosine" else 1)
         q = (
             multiply(centred.astype(np.float32), self.axes_.T)
@@ -190,7 +193,8 @@ class Scalar(Codec):
                     f_add = -(y @ self.mean_)
                 else:
                     f_add = np.square(y).sum(axis=1) / np.float32(2 if self.metric_ == "cosine" else 1)
-            out[:, rows] = weight * (q @ y.T) + f_add + g_add[:, np.newaxis].astype(np.float32)
+            out[:, rows] = weight * (q @ y.T) + s[:, np.newaxis] * f_add
+            out[:, rows] += g_add[:, np.newaxis].astype(np.float32)
         return out
 
     def _decode(self, codes: Codes) -> Float32Array:

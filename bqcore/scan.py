@@ -24,7 +24,7 @@ from bqcore.codec import Codec
 from bqcore.codes import Codes
 from bqcore.rescore import Tier
 from bqcore.scan_codecs import view
-from bqcore.scan_layout import as_filter, blocks_of, lay_out
+from bqcore.scan_layout import as_filter, blocks_of, lay_out, with_largest
 from bqcore.scan_plan import choose_plan
 from bqcore.scan_stages import StagePlan
 from bqcore.scan_tier import ScanTier
@@ -46,6 +46,8 @@ _RANGE_BLOCKS = 1 << 13
 _FLOAT32 = np.dtype(np.float32)
 
 _KIND = "bqcore scan index"
+#: 2: limits of bins on both sides, and f_add of several lists under ip for queries as they are.
+_LAYOUT = 2
 
 
 _T = TypeVar("_T")
@@ -177,6 +179,7 @@ class ScanIndex:
             "codec": codes.codec,
             "model_id": codes.model_id,
             "plan": self._plan_number,
+            "layout": _LAYOUT,
         }
         arrays = {"packed": codes.packed, "factors": codes.factors, "source_bits": self._plan.source_bits}
         sections = {name: [array] for name, array in (arrays | self._laid_out).items()}
@@ -213,7 +216,11 @@ class ScanIndex:
             source_bits = found.pop("source_bits")
             self = cls.__new__(cls)
             codec_view = view(quantizer)
-            self._init(quantizer, codes, codec_view, int(meta["plan"]), codec_view.plans(codes), found)
+            plans, layout = codec_view.plans(codes), int(meta.get("layout", 1))
+            if layout > _LAYOUT:
+                raise ValueError(f"expected layout {_LAYOUT} or less, not {layout}")
+            laid_out = found if layout == _LAYOUT else _of_layout_1(codec_view, found)
+            self._init(quantizer, codes, codec_view, int(meta["plan"]), plans, laid_out)
         except (LookupError, TypeError, ValueError) as error:
             raise _sections.SectionsError(f"{path}: {error}") from error
         if not np.array_equal(source_bits, self._plan.source_bits):
@@ -391,6 +398,15 @@ class ScanIndex:
             return self._index.blocks.search(room, len(Q), wanted.n_candidates, segments, wanted.bitmap)
         finally:
             self._rooms[room.capacity].append(room)
+
+
+def _of_layout_1(codec_view: View, found: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]] | None:
+    """Return what a file of layout 1 holds as this one's; None where codes have to be laid out anew."""
+    if codec_view.shifted:
+        return None
+    if "factor_bins" in found:
+        found["factor_bins"] = with_largest(found["factor_bins"], found["segments"])
+    return found
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""SEARCH: how the scan sees each codec's codes: distance = f_add + g_add[list] + f_rescale <k, q>."""
+"""SEARCH: how the scan sees each codec's codes: distance = w[list] f_add + g_add[list] + f_rescale <k, q>."""
 
 from __future__ import annotations
 
@@ -44,13 +44,15 @@ class RaBitQView(View):
         if not codec._beyond_format():
             self.model = Model(self.dim, self.dim, rabitq=codec._model._struct, half=half)
             return
+        self.shifted = codec.shifted
         self.model = Model(
             self.dim,
             self.dim,
             unit=codec.metric_ == "cosine",
             centroids=codec.centroids_,
             square={"l2": 1.0, "cosine": 0.5, "ip": 0.0}[codec.metric_],
-            origin=codec.centroid_,
+            linear=codec.metric_ == "ip",
+            origin=None if self.shifted else codec.centroid_,
             matrix=codec.rotation_matrix_.T if codec.rotation_ == "dense" else None,
             rabitq=codec._queries._struct,
             half=half,
@@ -99,13 +101,8 @@ class RaBitQView(View):
         )
 
     def factors(self, codes: Codes) -> npt.NDArray[np.void]:
-        """Return the codec's own, as float32."""
-        floats = self.codec._floats(codes)
-        if floats.dtype == FACTORS_DTYPE:
-            return np.ascontiguousarray(floats)
-        out = np.empty(len(codes), dtype=FACTORS_DTYPE)
-        out["f_add"], out["f_rescale"] = floats["f_add"], floats["f_rescale"]
-        return out
+        """Return the codec's, for queries as it centres them."""
+        return self.codec.factors_for_queries(codes)
 
 
 class SAQView(View):
@@ -129,6 +126,7 @@ class SAQView(View):
             centroids=codec.centroids_,
             square=float(self._l2),
             constant=float(codec.metric_ == "cosine"),
+            linear=codec.metric_ == "ip",
             origin=self._origin,
             matrix=codec.back_,
             trellis=self.trellis,

@@ -75,30 +75,41 @@ def bins_of(factors: npt.NDArray[np.void]) -> tuple[UInt8Array, Float32Array] | 
     -------
     bins : ndarray of uint8, shape (n,)
         Number of the bin of 1 / scale, and 16 times that of f_add / scale.
-    limits : ndarray of float32, shape (3, 16)
-        Least and largest 1 / scale and least f_add / scale in each bin, rounded outwards; another's in empty
-        ones. None where a scale is so small that its quotients are none.
+    limits : ndarray of float32, shape (4, 16)
+        Least and largest 1 / scale and f_add / scale in each bin, rounded outwards; another's in empty ones.
+        None where a scale is so small that its quotients are none.
     """
     scale = -factors["f_rescale"].astype(np.float64)
     if scale.min() <= 1e-30:
         return None
-    limits, bins = np.zeros((3, 16)), np.zeros(len(scale), dtype=np.uint8)
+    limits, bins = np.zeros((4, 16)), np.zeros(len(scale), dtype=np.uint8)
     for part, values in enumerate((1 / scale, factors["f_add"] / scale)):
         edges = _edges(values, 16)
         number = np.searchsorted(edges, values, side="right")
         bins |= (number << 4 * part).astype(np.uint8)
         for i in np.unique(number):
             found = values[number == i]
-            limits[2 * part, i] = found.min()
-            if part == 0:
-                limits[1, i] = found.max()
+            limits[2 * part : 2 * part + 2, i] = found.min(), found.max()
         empty = np.setdiff1d(np.arange(16), number)
-        for row in (0, 1) if part == 0 else (2,):
+        for row in (2 * part, 2 * part + 1):
             limits[row, empty] = limits[row, number[0]]
     # a float32 is within 2^-24 of what it stands for
     slack = np.abs(limits) * 2.0**-22
-    outwards = np.array([[-1.0], [1.0], [-1.0]])
+    outwards = np.array([[-1.0], [1.0], [-1.0], [1.0]])
     return bins, (limits + outwards * slack).astype(np.float32)
+
+
+def with_largest(bins: Float32Array, segments: npt.NDArray[np.void]) -> Float32Array:
+    """Return limits of bins, shape (4, 16), from those of files of layout 1, shape (3, 16).
+
+    A bin ends where the next one begins, and the last at what the segments' limits allow.
+    """
+    least, scale_min = bins[2].astype(np.float64), segments["scale_min"].astype(np.float64)
+    f_add = segments["f_add_max"].astype(np.float64)
+    most = np.max(f_add / np.where(f_add < 0, segments["scale_max"], scale_min))
+    later = np.where(least > least[:, np.newaxis], least, np.inf).min(axis=1)
+    largest = np.where(np.isinf(later), most, later)
+    return np.vstack([bins, (largest + np.abs(largest) * 2.0**-20).astype(np.float32)])
 
 
 def _spread(n: int) -> UInt32Array:

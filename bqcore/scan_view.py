@@ -29,6 +29,9 @@ class View(abc.ABC):
         Bytes of a query for the estimate of whole codes.
     trellis : bqk_trellis *, optional
         Of kind "trellis".
+    shifted : bool
+        Whether f_add is not the codec's own: under ip, where each of several lists takes another share off a
+        query.
     model : Model, optional
         How the kernels prepare queries; without it `prepare` does.
     """
@@ -39,6 +42,7 @@ class View(abc.ABC):
     n_lists: int
     z_nbytes: int
     trellis: Any = None
+    shifted: bool = False
     model: Model | None = None
 
     @abc.abstractmethod

@@ -94,6 +94,15 @@ def residuals(X, centroid, metric):
     return X - centroid.astype(np.float64)
 
 
+def centred_query(q, centroid, metric):
+    """Return q - s c and s: 1, under ip the share of c that leaves the rest orthogonal to it."""
+    c = centroid.astype(np.float64)
+    if metric != "ip":
+        return residuals(q[None], centroid, metric)[0], 1.0
+    s = (q @ c) / (c @ c) if c @ c >= 1e-30 else 0.0
+    return q - s * c, s
+
+
 def distances(X, Q, metric):
     """Exact distances, shape (n_queries, n), in the unit of the metric."""
     X, Q = np.asarray(X, dtype=np.float64), np.asarray(Q, dtype=np.float64)
@@ -113,7 +122,9 @@ def estimate(X, q, levels, z, delta, centroid, R, metric, bits):
     product = n2 * (k @ (delta * z)) / (o * k).sum(axis=1)
     c = centroid.astype(np.float64)
     if metric == "ip":
-        return -(q @ c + residuals(X, centroid, metric) @ c + product)
+        return -(
+            q @ c + centred_query(q, centroid, metric)[1] * (residuals(X, centroid, metric) @ c) + product
+        )
     q2 = (residuals(q[None], centroid, metric) ** 2).sum()
     return n2 + q2 - 2 * product if metric == "l2" else (n2 + q2) / 2 - product
 

@@ -2,7 +2,8 @@
 
 tests/golden/rabitq_v<n>.json was written once, by the scalar kernels, and is never regenerated without a bump
 of the format version: codes and models in databases outlive the code that made them. If a test here fails, it
-is the change that is wrong, not the file.
+is the change that is wrong, not the file. Answers to queries under ip, which no database holds as codes, were
+renewed once (make.py).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bqcore import RaBitQ, ScanIndex, append_mapped, open_mapped, save_mapped
+from bqcore import RaBitQ, ScanIndex, _sections, append_mapped, open_mapped, save_mapped
 from bqcore.pq import PQ
 from bqcore.saq import SAQ
 
@@ -50,6 +50,34 @@ def test_an_index_survives_its_file(tmp_path, vectors, codec):
         np.testing.assert_array_equal(a.distances, b.distances)
     with pytest.raises(ValueError, match="expected codes of model"):
         ScanIndex.open(tmp_path / "index", RaBitQ(random_state=9).fit(vectors))
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+@pytest.mark.parametrize("spec", [{"bits": 2}, {"bits": 1, "centroids": 5}])
+def test_indexes_of_layout_1_are_opened(tmp_path, monkeypatch, vectors, metric, spec):
+    """Their bins have no largest f_add / scale; under ip with several lists f_add is the codec's own."""
+    codec = RaBitQ(metric=metric, **spec).fit(vectors)
+    codes = codec.encode(vectors)
+    index = ScanIndex(codec, codes)
+    write = _sections.write
+
+    def write_layout_1(path, kind, meta, sections):
+        del meta["layout"]
+        bins = sections["factor_bins"][0]
+        sections["factor_bins"] = [np.ascontiguousarray(bins[:3])]
+        if codec.shifted:  # the old file's numbers must not be taken
+            sections["kernel_factors"] = [np.zeros_like(sections["kernel_factors"][0])]
+        write(path, kind, meta, sections)
+
+    monkeypatch.setattr(_sections, "write", write_layout_1)
+    index.save(tmp_path / "index")
+    found = ScanIndex.open(tmp_path / "index", codec)
+    if not codec.shifted:
+        assert (found._laid_out["factor_bins"][3] >= index._laid_out["factor_bins"][3] * (1 - 1e-6)).all()
+    for Q in (vectors[:20], -vectors[:20]):
+        a, b = index.search(Q, 7, eps0=np.inf), found.search(Q, 7, eps0=np.inf)
+        np.testing.assert_array_equal(a.ids, b.ids)
+        np.testing.assert_array_equal(a.distances, b.distances)
 
 
 def test_appended_codes_follow_and_open_files_stay(tmp_path, vectors):

@@ -208,7 +208,8 @@ def test_bbq_estimates_are_those_of_the_definition(metric, dim):
         wide /= np.linalg.norm(wide, axis=1, keepdims=True)
     c = codec.centroid_.astype(np.float64)
     for i, q in enumerate(wide):
-        r = q - c
+        s = (q @ c) / (c @ c) if metric == "ip" else 1.0
+        r = q - s * c
         low, step = r.min(), (r.max() - r.min()) / 15
         z = np.rint((r - low) / step).astype(np.int64) if step else np.zeros(dim, dtype=np.int64)
         planes = sum((bits * (z >> p & 1)).sum(axis=1) << p for p in range(4))
@@ -216,7 +217,7 @@ def test_bbq_estimates_are_those_of_the_definition(metric, dim):
         # <s, qr> = 2 (low popcount(b) + step S) - sum of q's rounded coordinates, and k = s / 2
         product = (2 * (low * bits.sum(axis=1) + step * planes) - (dim * low + step * z.sum())) / 2
         g_add = -(q @ c) if metric == "ip" else (r @ r) / (2 if metric == "cosine" else 1)
-        expected = codes.factors["f_add"] + g_add + codes.factors["f_rescale"] * product
+        expected = s * codes.factors["f_add"] + g_add + codes.factors["f_rescale"] * product
         np.testing.assert_allclose(
             codec.estimate(codes, Q)[i], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()
         )

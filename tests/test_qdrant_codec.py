@@ -172,7 +172,9 @@ def test_factors_complete_scores_to_the_metric(data: Any, metric: str) -> None:
     for query in Q[:5]:
         asked = codec.encode_query(query).astype(float)
         shift = float(codec.transform.query_shift(query[np.newaxis])[0])
-        exact = stored @ asked + found[:, 1]
+        weight = float(codec.transform.query_weight(query[np.newaxis])[0])
+        assert metric == "ip" or weight == 1
+        exact = stored @ asked + weight * found[:, 1]
         got = [codec.transform.score(float(one), shift) for one in exact]
         wanted = X @ query
         if metric == "cosine":
@@ -183,8 +185,59 @@ def test_factors_complete_scores_to_the_metric(data: Any, metric: str) -> None:
         np.testing.assert_allclose(
             [codec.transform.threshold(one, shift) for one in got], exact, rtol=2e-3, atol=2e-2
         )
-        estimate = np.sign(stored) @ asked * found[:, 0] + found[:, 1]
+        estimate = np.sign(stored) @ asked * found[:, 0] + weight * found[:, 1]
         assert np.corrcoef(estimate, exact)[0, 1] > 0.85
+
+
+def value(expression: Any, variables: dict[str, Any]) -> Any:
+    """Compute a formula as the server does, of arrays."""
+    if isinstance(expression, models.SumExpression):
+        return sum(value(one, variables) for one in expression.sum)
+    if isinstance(expression, models.MultExpression):
+        return np.prod(
+            [np.broadcast_to(value(one, variables), variables["$score"].shape) for one in expression.mult],
+            axis=0,
+        )
+    return variables[expression] if isinstance(expression, str) else np.float64(expression)
+
+
+@pytest.mark.parametrize("place", ["as it is", "across", "opposite", "zero"])
+def test_under_ip_stages_with_factors_do_not_depend_on_the_length_of_a_query(data: Any, place: str) -> None:
+    X, q = data[0], data[1][0].astype(np.float64)
+    codec = QdrantCodec.with_factors(X, "ip")
+    codec.typical_factors = None  # as of a codec that was saved before it knew them
+    mean = codec.transform.mean.astype(np.float64)
+    along = (q @ mean) / (mean @ mean) * mean
+    query = {"as it is": q, "across": q - along, "opposite": q - 3 * along, "zero": 0 * q}[place]
+    query = query.astype(np.float32)
+    stored = codec.encode(X)
+    rescale, add = factors(codec.transform, X, stored).T
+    orders = []
+    for scale in (1.0, 2.0**-20, 2.0**20):
+        request = models.QueryRequest(query=(query * np.float32(scale)).tolist(), using="dense", limit=5)
+        staged, shift = requests.encode_request(codec, "dense", request)
+        exact = staged.prefetch[0]
+        kept = exact.prefetch[0]
+        asked = np.asarray(kept.prefetch[0].query, dtype=np.float64)
+        largest = np.abs(asked).max()
+        signs = np.sign(stored) @ (asked / largest) if largest else np.zeros(len(X))
+        for stage, score in ((kept.query, signs), (staged.query, stored @ asked)):
+            variables = {"$score": score, formula.F_RESCALE: rescale, formula.F_ADD: add}
+            found = value(stage.formula, variables)
+            if stage is staged.query:
+                assert shift is not None
+                exact_scores = X.astype(np.float64) @ (query * scale)
+                np.testing.assert_allclose(
+                    found + shift, exact_scores, atol=1e-5 * scale * max(np.abs(X @ query).max(), 1)
+                )
+            missing = {"$score": score[:1]} | {
+                name: stage.defaults[name] for name in variables if name != "$score"
+            }
+            assert value(stage.formula, missing)[0] < found.min() - 1e3
+            if place != "zero":
+                orders.append(np.argsort(-found, kind="stable"))
+    for i, order in enumerate(orders):
+        np.testing.assert_array_equal(order, orders[i % 2])
 
 
 def test_factors_come_with_a_predicted_recall(data: Any) -> None:

@@ -77,16 +77,21 @@ def test_estimates_are_those_of_the_definition(bits, metric, rotation, centroids
     expected = np.empty((len(Q), len(X)))
     for i, q in enumerate(wide):
         c = quantizer.centroids_[lists].astype(np.float64)
-        product = n2 * (((q - c) @ R.T) * k).sum(axis=1) / (o * k).sum(axis=1)
+        s = (c @ q) / (c * c).sum(axis=1) if metric == "ip" else np.ones(len(c))
+        product = n2 * (((q - s[:, np.newaxis] * c) @ R.T) * k).sum(axis=1) / (o * k).sum(axis=1)
         if metric == "ip":
-            expected[i] = -(c @ q + ((o @ R) * c).sum(axis=1) + product)
+            expected[i] = -(c @ q + s * ((o @ R) * c).sum(axis=1) + product)
         else:
             expected[i] = n2 + ((q - c) ** 2).sum(axis=1) - 2 * product
             expected[i] /= 2 if metric == "cosine" else 1
     error = quantizer.estimate(codes, Q) - expected
     # what is left is the query's rounding to 8 bits, largest / 127 / sqrt(12) in every coordinate
     weight = 2 if metric == "l2" else 1
-    step = np.abs((wide - quantizer.centroid_) @ R.T).max(axis=1, keepdims=True) / 127
+    mean = quantizer.centroid_.astype(np.float64)
+    s = (wide @ mean) / (mean @ mean) if metric == "ip" else np.ones(len(Q))
+    if quantizer.shifted:  # queries keep the mean
+        s[:] = 0
+    step = np.abs((wide - s[:, np.newaxis] * mean) @ R.T).max(axis=1, keepdims=True) / 127
     cosine = (o * k).sum(axis=1) / np.sqrt(n2) / np.linalg.norm(k, axis=1)
     rounding = weight * np.sqrt(n2) / cosine * step / np.sqrt(12)
     assert np.sqrt(np.mean((error / rounding) ** 2)) == pytest.approx(1, abs=0.2)

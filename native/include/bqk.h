@@ -169,6 +169,16 @@ bqk_planes(int bits)
 	return bits > 0 && bits < 8 && !bqk_bits_ok(bits);
 }
 
+/* Of the inner product of a query with a centroid: <q,c> / |c|^2. 0 for a centroid that is zero for every purpose,
+ * as residuals are that short. */
+static inline float
+bqk_share(const bqk_kernels *kern, float product, const float *centroid, size_t dim)
+{
+	double n2 = kern->norm2(centroid, dim);
+
+	return n2 >= 1e-30 ? (float) (product / n2) : 0.0f;
+}
+
 /* Hadamard transform of n values, a power of two, without its scale. */
 void bqk_hadamard(float *x, size_t n);
 

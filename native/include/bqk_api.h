@@ -37,7 +37,7 @@ typedef struct bqk_model
 } bqk_model;
 
 /* Per-code corrective factors, in the unit of the metric:
- * distance ~ f_add + g_add + f_rescale * <level, query>. */
+ * distance ~ g_weight * f_add + g_add + f_rescale * <level, query>. */
 typedef struct bqk_factors
 {
 	float f_add;
@@ -45,7 +45,8 @@ typedef struct bqk_factors
 } bqk_factors;
 
 /* Per-query terms; the query itself is the bqk_query_nbytes(dim, bits) beside it, in the order of the kernels.
- * bits: 4 or 8 of every coordinate, or 32 for float32, where delta and sum_z are 0. */
+ * bits: 4 or 8 of every coordinate, or 32 for float32, where delta and sum_z are 0. g_weight: 1, but for ip
+ * s = <q,c> / |c|^2, c the centroid, and the query is then R(q - s c): estimates are linear in q. */
 typedef struct bqk_query
 {
 	float g_add;
@@ -53,6 +54,7 @@ typedef struct bqk_query
 	float delta;
 	int32_t sum_z;
 	int32_t bits;
+	float g_weight;
 } bqk_query;
 
 /* Instruction sets by rising speed: "scalar", then "avx2", "avx512" on x86-64 or "neon" on AArch64.
@@ -264,7 +266,8 @@ typedef struct bqk_segment
  * code; dim: axes, or look-ups. levels: bqk_scan_levels of the trellis.
  * factor_bins: NULL, or the limits of the bins in which a further row of each block says that a code's factors are,
  * with 1 / scale in the low nibble and f_add / scale in the high one: the least and the largest 1 / scale and the least
- * f_add / scale of each, [3][16]. factors (NULL: 0 and -1), lists (NULL: 0) and codes are by id, of n codes. */
+ * and the largest f_add / scale of each, [4][16]. factors (NULL: 0 and -1), lists (NULL: 0) and codes are by id, of n
+ * codes. */
 typedef struct bqk_scan
 {
 	size_t n;
@@ -286,9 +289,9 @@ typedef struct bqk_scan
 	const float *factor_bins;
 } bqk_scan;
 
-/* distance = f_add + g_add[list] + f_rescale * kq, and kq = unit * (dot - shift) + offset of the whole code, or
- * sum of look-ups + offset; of its
- * bits in the blocks kq <= top - delta * sum, up to what the caller allows. */
+/* distance = g_weight[list] * f_add + g_add[list] + f_rescale * kq, and kq = unit * (dot - shift) + offset of the whole
+ * code, or sum of look-ups + offset; of its bits in the blocks kq <= top - delta * sum, up to what the caller allows.
+ * g_weight may be negative. */
 typedef struct bqk_scan_query
 {
 	const uint8_t *luts;
@@ -299,6 +302,7 @@ typedef struct bqk_scan_query
 	float shift;
 	float offset;
 	const float *g_add;
+	const float *g_weight;
 } bqk_scan_query;
 
 /* The k best codes of some segments for n_queries queries, best first, ties by id: ids[n_queries][k], BQK_SCAN_NONE
@@ -332,7 +336,8 @@ int bqk_trellis_levels(int bits, float *levels);
 /* How a query of dim coordinates becomes what the kernels take. In this order, each step only where its pointer is set:
  * scaled to unit length; g_add of every list from its distance |q - c|^2 times square, or else constant - <q, c>; less
  * origin; times rows of a matrix, matrix[n_axes][dim]. Then `rabitq`, a model of n_axes dimensions, makes z of 8 bits,
- * and where there is one centroid g_add; without it z is bqk_scan_trellis_query's. */
+ * and without centroids g_add and g_weight; without it z is bqk_scan_trellis_query's. `linear`: with centroids,
+ * g_weight of a list is <q, c> / |c|^2 and not 1, and origin, the one list's centroid, is taken off so many times. */
 typedef struct bqk_scan_model
 {
 	size_t dim;
@@ -342,6 +347,7 @@ typedef struct bqk_scan_model
 	const float *centroids;
 	float square;
 	float constant;
+	int linear;
 	const float *origin;
 	const float *matrix;
 	const bqk_model *rabitq;

@@ -110,6 +110,21 @@ take_residual(const bqk_kernels *kern, const bqk_model *m, const float *x, int a
 	return BQK_OK;
 }
 
+/* What is taken off a query under ip is its share of the centroid, not the centroid: the projection leaves the least
+ * error, |q - s c|, and estimates that are linear in q, so that their order does not depend on its length. Each step is
+ * exact where q is multiplied by a power of two, or by -1. */
+static void
+take_projection(const bqk_kernels *kern, const bqk_model *m, const float *q, bqk_query *query, float *work)
+{
+	const float *c = m->centroid;
+	float product = kern->dotf(q, c, m->dim), s = bqk_share(kern, product, c, m->dim);
+
+	for (size_t i = 0; i < m->dim; i++)
+		work[i] = q[i] - s * c[i];
+	query->g_add = -product;
+	query->g_weight = s;
+}
+
 static int
 encode_one(const bqk_kernels *kern, const bqk_model *m, const float *x, uint8_t *code, bqk_factors *f, float *work)
 {
@@ -233,9 +248,11 @@ bqk_query_prepare(const bqk_model *m, const float *q, int query_bits, bqk_query 
 
 	if (!model_ok(m) || bqk_planes(m->bits) || (query_bits != 4 && query_bits != 8 && query_bits != 32))
 		return BQK_EINVAL;
-	(void) take_residual(kern, m, q, 1, work);
+	query->g_weight = 1.0f;
 	if (m->metric == BQK_IP)
-		query->g_add = -kern->dotf(q, m->centroid, dim);
+		take_projection(kern, m, q, query, work);
+	else
+		(void) take_residual(kern, m, q, 1, work);
 	if (m->signs)
 		kern->rotate(m->signs, dim, work);
 	kern->sums(work, dim, &s);

@@ -40,7 +40,7 @@ inner_products(int bits, size_t dim, const bqk_query *query, const void *z, cons
 static inline float
 estimate(const bqk_query *query, float kq, const bqk_factors *f)
 {
-	return f->f_add + query->g_add + f->f_rescale * kq;
+	return query->g_weight * f->f_add + query->g_add + f->f_rescale * kq;
 }
 
 /* sin(pi s / 2) for s in [-1, 1]: minimax polynomial, |error| < 6e-7. Not libm's, whose last bit differs

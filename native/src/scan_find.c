@@ -44,15 +44,20 @@ scale_to_unit(const bqk_kernels *kern, const float *q, size_t dim, float *out)
 }
 
 static void
-list_terms(const bqk_kernels *kern, const bqk_scan_model *m, const float *q, float *g_add, float *work)
+list_terms(const bqk_kernels *kern, const bqk_scan_model *m, const float *q, float *g_add, float *g_weight, float *work)
 {
 	for (size_t l = 0; l < m->n_lists; l++)
 	{
 		const float *centroid = m->centroids + l * m->dim;
 
+		g_weight[l] = 1.0f;
 		if (m->square == 0.0f)
 		{
-			g_add[l] = m->constant - kern->dotf(q, centroid, m->dim);
+			float product = kern->dotf(q, centroid, m->dim);
+
+			g_add[l] = m->constant - product;
+			if (m->linear)
+				g_weight[l] = bqk_share(kern, product, centroid, m->dim);
 			continue;
 		}
 		kern->residual(q, 1.0f, centroid, m->dim, work);
@@ -76,8 +81,11 @@ shift_one(const bqk_scan_model *m, const float *q, bqk_scan_query *out, float *x
 	if (status != BQK_OK)
 		return status;
 	if (m->centroids)
-		list_terms(kern, m, x, (float *) (uintptr_t) out->g_add, work);
-	if (m->origin)
+		list_terms(kern, m, x, (float *) (uintptr_t) out->g_add, (float *) (uintptr_t) out->g_weight, work);
+	if (m->origin && m->linear)
+		for (size_t i = 0; i < m->dim; i++)
+			x[i] -= out->g_weight[0] * m->origin[i];
+	else if (m->origin)
 		kern->residual(x, 1.0f, m->origin, m->dim, x);
 	return BQK_OK;
 }
@@ -95,7 +103,10 @@ prepare_one(const bqk_scan_index *index, const float *q, float eps0, bqk_scan_qu
 
 		status = bqk_query_prepare(m->rabitq, q, 8, &query, (void *) (uintptr_t) out->z, work);
 		if (!m->centroids)
+		{
 			*(float *) (uintptr_t) out->g_add = query.g_add;
+			*(float *) (uintptr_t) out->g_weight = query.g_weight;
+		}
 		out->unit = query.delta;
 		out->shift = m->half * (float) query.sum_z;
 		q = work; /* rotated */

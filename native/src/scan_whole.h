@@ -37,7 +37,7 @@ inner_product(const bqk_scan *scan, const bqk_scan_query *query, const uint8_t *
 static inline float
 f_add_of(const bqk_scan *scan, const bqk_scan_query *query, uint32_t id, uint32_t list)
 {
-	return (scan->factors ? scan->factors[id].f_add : 0.0f) + query->g_add[list];
+	return (scan->factors ? query->g_weight[list] * scan->factors[id].f_add : 0.0f) + query->g_add[list];
 }
 
 static inline float

@@ -70,7 +70,7 @@ code_sizes_are_dim_times_bits_rounded_up(void)
 	for (int bits = -1; bits <= 9; bits++)
 		CHECK_INT(bqk_bits_supported(bits), bits == 1 || bits == 2 || bits == 4 || bits == 8);
 	CHECK_INT(sizeof(bqk_factors), 8);
-	CHECK_INT(sizeof(bqk_query), 20);
+	CHECK_INT(sizeof(bqk_query), 24);
 }
 
 static void

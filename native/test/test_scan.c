@@ -27,7 +27,7 @@ uniform(uint64_t *state)
 
 /* The first `taken` bits of 1-bit codes; what the others add is bounded by half a coordinate each. */
 static void
-prepare(bqk_scan_query *out, size_t dim, size_t taken, size_t n_rows, const float *g_add)
+prepare(bqk_scan_query *out, size_t dim, size_t taken, size_t n_rows, const float *g_add, const float *g_weight)
 {
 	bqk_scan_stage stage = {n_rows, 0, dim, axis, coef, base, variance, reach};
 	static float work[(MAX_DIM + 8) * 8];
@@ -55,8 +55,12 @@ prepare(bqk_scan_query *out, size_t dim, size_t taken, size_t n_rows, const floa
 			q[j][i] = (float) z[j][bqk_query_position(1, i)] / 127.0f;
 			sum += z[j][bqk_query_position(1, i)];
 		}
-		out[j] = (bqk_scan_query) {
-			.luts = luts[j], .z = z[j], .unit = 1.0f / 127.0f, .shift = 0.5f * (float) sum, .g_add = g_add};
+		out[j] = (bqk_scan_query) {.luts = luts[j],
+								   .z = z[j],
+								   .unit = 1.0f / 127.0f,
+								   .shift = 0.5f * (float) sum,
+								   .g_add = g_add,
+								   .g_weight = g_weight + j};
 		CHECK_INT(bqk_scan_prepare(&stage, q[j], INFINITY, luts[j], &out[j].delta, &out[j].top, work), BQK_OK);
 	}
 }
@@ -67,7 +71,8 @@ estimate(const bqk_scan_query *query, size_t dim, size_t i)
 	int32_t dot;
 
 	bqk_kernels_scalar.dot[0](codes + i * bqk_nbytes(dim, 1), 0, 1, query->z, dim, &dot);
-	return factors[i].f_add + query->g_add[0] + factors[i].f_rescale * (query->unit * ((float) dot - query->shift));
+	return query->g_weight[0] * factors[i].f_add + query->g_add[0] +
+		   factors[i].f_rescale * (query->unit * ((float) dot - query->shift));
 }
 
 /* The k best by insertion: smaller distance, then smaller id. */
@@ -104,6 +109,7 @@ fill_bins(size_t n, size_t n_blocks, size_t n_rows, float *bins)
 	{
 		bins[i] = bins[32 + i] = 1e6f;
 		bins[16 + i] = 0.0f;
+		bins[48 + i] = -1e6f;
 	}
 	for (size_t i = 0; i < n; i++)
 	{
@@ -113,6 +119,7 @@ fill_bins(size_t n, size_t n_blocks, size_t n_rows, float *bins)
 		bins[a] = fminf(bins[a], inverse * 0.999999f);
 		bins[16 + a] = fmaxf(bins[16 + a], inverse * 1.000001f);
 		bins[32 + b] = fminf(bins[32 + b], ratio - fabsf(ratio) * 1e-6f);
+		bins[48 + b] = fmaxf(bins[48 + b], ratio + fabsf(ratio) * 1e-6f);
 	}
 	for (size_t i = 0; i < n_blocks * BQK_SCAN_BLOCK; i++)
 		if (ids[i] != BQK_SCAN_NONE)
@@ -124,8 +131,10 @@ static void
 compare(const char *isa, size_t dim, size_t taken, size_t n, size_t k, int reversed, int binned, const uint8_t *filter,
 		side at)
 {
-	static float bins[48];
+	static float bins[64];
 	size_t n_rows = (taken + 7) / 8, nbytes = bqk_nbytes(dim, 1), n_blocks = (n + BQK_SCAN_BLOCK - 1) / BQK_SCAN_BLOCK;
+	/* 1 as under l2; under ip a query may lie across the centroid, or on its other side */
+	const float g_weight[N_QUERIES] = {1.0f, 0.0f, -0.75f, 30.0f, -1e-3f, -1.0f};
 	float g_add[1] = {0.25f}, d[N_QUERIES * MAX_K], expected[MAX_K + 1];
 	uint32_t found[N_QUERIES * MAX_K], expected_ids[MAX_K + 1];
 	uint64_t n_full[N_QUERIES];
@@ -140,7 +149,7 @@ compare(const char *isa, size_t dim, size_t taken, size_t n, size_t k, int rever
 					 .bits = 1,
 					 .dim = dim};
 
-	prepare(queries, dim, taken, n_rows, g_add);
+	prepare(queries, dim, taken, n_rows, g_add, g_weight);
 	for (size_t i = 0; i < n_blocks * BQK_SCAN_BLOCK; i++)
 		ids[i] = i >= n ? BQK_SCAN_NONE : (uint32_t) (reversed ? n - 1 - i : i);
 	for (size_t i = 0; i < 8; i++)

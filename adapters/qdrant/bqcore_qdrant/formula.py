@@ -7,6 +7,7 @@ by f_rescale = |r|^2 / |r|_1. With
     f_add = <x, c>  (cosine, ip)    or    f_add = -|r|^2 / 2  (l2)
 
 f_rescale times that, plus f_add, orders points as the metric does, and so does the exact <q', r> plus f_add.
+Under ip q' = R(q - s c) with s = <q, c> / |c|^2, and f_add counts s times: <q, x> = <q', r> + s <x, c>.
 
 References
 ----------
@@ -25,16 +26,22 @@ from bqcore_qdrant.codec import QdrantCodec
 from bqcore_qdrant.stages import KEPT
 
 F_RESCALE, F_ADD = "bqcore_f_rescale", "bqcore_f_add"
-# What a point without factors gets where the codec knows no typical ones: it comes last.
+# In place of 0, which would not tell points without factors from others: far below what a score can show.
+_LEAST_WEIGHT = 1e-25
+# What a point without factors gets where the codec knows no typical ones and f_add counts once:
+# it comes last.
 _LAST = (0.0, -1e30)
 
 
-def defaults_of(codec: QdrantCodec) -> dict[str, float]:
+def defaults_of(codec: QdrantCodec, weight: float = 1.0) -> dict[str, float]:
     """Return what stands for the factors of a point that has none, as after an application's payload write.
 
-    Typical factors rank it by its plain score.
+    Typical factors rank it by its plain score, however often f_add counts. Without them it comes last.
     """
-    return dict(zip((F_RESCALE, F_ADD), codec.typical_factors or _LAST, strict=True))
+    if codec.typical_factors is not None:
+        return dict(zip((F_RESCALE, F_ADD), codec.typical_factors, strict=True))
+    rescale, add = _LAST
+    return {F_RESCALE: rescale, F_ADD: add if weight == 1 else max(min(add / weight, 1e37), -1e37)}
 
 
 def create_indexes(client: Any, name: str) -> None:
@@ -44,7 +51,12 @@ def create_indexes(client: Any, name: str) -> None:
 
 
 def staged(
-    codec: QdrantCodec, using: str, query: list[float], request: models.QueryRequest, threshold: float | None
+    codec: QdrantCodec,
+    using: str,
+    query: list[float],
+    weight: float,
+    request: models.QueryRequest,
+    threshold: float | None,
 ) -> models.QueryRequest:
     """Return the stages of a search: codes, the RaBitQ estimate, floats unless rescoring is off.
 
@@ -54,11 +66,15 @@ def staged(
     using : str
     query : list of float
         Encoded.
+    weight : float
+        How often f_add counts.
     request : models.QueryRequest
         What was asked, not an exact search; its filter goes into the first stage.
     threshold : float, optional
         In the collection's terms.
     """
+    weight = weight or _LEAST_WEIGHT
+    exact_score, defaults = _sum("$score", weight), defaults_of(codec, weight)
     params = request.params or models.SearchParams()
     wanted = (request.limit or 10) + (request.offset or 0)
     given = params.quantization
@@ -68,7 +84,7 @@ def staged(
     rescore = codec.config.rescore if given is None or given.rescore is None else given.rescore
     depth = max(wanted, math.ceil(wanted * oversampling))
     largest = float(np.abs(np.asarray(query)).max())
-    estimate = _sum(models.MultExpression(mult=[largest, "$score", F_RESCALE]))
+    estimate = _sum(models.MultExpression(mult=[largest, "$score", F_RESCALE]), weight)
     codes = models.Prefetch(
         query=query,
         using=using,
@@ -82,33 +98,35 @@ def staged(
         ),
     )
     if not rescore:
-        return _formula(codec, request, estimate, [codes], threshold)
+        return _formula(request, estimate, [codes], threshold, defaults)
     kept = models.Prefetch(
         prefetch=[codes],
-        query=models.FormulaQuery(formula=estimate, defaults=defaults_of(codec)),
+        query=models.FormulaQuery(formula=estimate, defaults=defaults),
         limit=max(wanted, math.ceil(KEPT * depth)),
     )
     exact = models.Prefetch(
         prefetch=[kept], query=query, using=using, limit=kept.limit, params=models.SearchParams(exact=True)
     )
-    return _formula(codec, request, _sum("$score"), [exact], threshold)
+    return _formula(request, exact_score, [exact], threshold, defaults)
 
 
-def _sum(score: Any) -> models.SumExpression:
-    return models.SumExpression(sum=[score, F_ADD])
+def _sum(score: Any, weight: float) -> models.SumExpression:
+    return models.SumExpression(
+        sum=[score, F_ADD if weight == 1 else models.MultExpression(mult=[weight, F_ADD])]
+    )
 
 
 def _formula(
-    codec: QdrantCodec,
     request: models.QueryRequest,
     formula: Any,
     prefetch: list[models.Prefetch],
     threshold: float | None,
+    defaults: dict[str, float],
 ) -> models.QueryRequest:
     return request.model_copy(
         update={
             "prefetch": prefetch,
-            "query": models.FormulaQuery(formula=formula, defaults=defaults_of(codec)),
+            "query": models.FormulaQuery(formula=formula, defaults=defaults),
             "using": None,
             "params": None,
             "filter": None,

@@ -71,6 +71,7 @@ def _candidates(
     """Return candidates in their codes' order, their estimates and exact scores: (n_queries, depth) each."""
     rows, primary = BinaryRows(stored, config), DenseRows(stored, False)
     rescale, add = factors(transform, sample.X, stored).T
+    weight = transform.query_weight(sample.queries)[:, np.newaxis].astype(np.float64)
     largest = np.abs(asked).max(axis=1, keepdims=True)
     depth = sample.depth(oversampling)
     found = np.empty((len(asked), depth), dtype=np.int64)
@@ -85,8 +86,8 @@ def _candidates(
         by_code[part] = np.take_along_axis(scores, found[part], axis=1)
     return (
         found,
-        largest * by_code * rescale[found] + add[found],
-        sample.rescored(primary, asked, found) + add[found],
+        largest * by_code * rescale[found] + weight * add[found],
+        sample.rescored(primary, asked, found) + weight * add[found],
     )
 
 

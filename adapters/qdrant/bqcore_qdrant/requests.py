@@ -258,7 +258,9 @@ def _with_factors(
     shift = float(codec.transform.query_shift(checked[np.newaxis])[0])
     threshold = given.score_threshold
     threshold = None if threshold is None else codec.transform.threshold(threshold, shift)
-    staged = formula.staged(codec, using, codec.encode_query(checked).tolist(), wanted, threshold)
+    encoded = codec.encode_query(checked).tolist()
+    weight = float(codec.transform.query_weight(checked[np.newaxis])[0])
+    staged = formula.staged(codec, using, encoded, weight, wanted, threshold)
     return {name: getattr(staged, name) for name in _SHARED if name != "limit"}, shift
 
 

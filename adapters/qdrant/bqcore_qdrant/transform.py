@@ -20,6 +20,7 @@ from bqcore._validation import (
     row_blocks,
     unit_or_zero_rows,
 )
+from bqcore.projection import less_centroid
 
 Kind = Literal["raw", "centre", "rotate"]
 Distance = Literal["Cosine", "Euclid", "Dot"]
@@ -51,7 +52,8 @@ class Transform:
         s and o: 1 and 0, unless vectors are stored as uint8.
     factors : bool
         Whether corrective factors in the payload complete the score (`formula.py`): vectors and queries are
-        centred and rotated alike, and multiplied, under every metric.
+        centred, rotated and multiplied under every metric. Under ip only a query's share of the mean is taken
+        off it, s c with s = <q, c> / |c|^2, and f_add counts s times: scores are linear in the query.
     """
 
     metric: Metric
@@ -119,9 +121,15 @@ class Transform:
 
     def apply_query(self, Q: Float32Array) -> Float32Array:
         """Return T q of checked queries, shape (n_queries, dim)."""
-        return self._apply(
-            Q, np.zeros_like(self.mean) if self.metric == "ip" and not self.factors else self.mean
-        )
+        if self.metric != "ip":
+            return self._apply(Q, self.mean)
+        if self.factors:
+            Q = less_centroid(Q, self.mean, self.metric)[0]
+        return self._apply(Q, np.zeros_like(self.mean))
+
+    def query_weight(self, Q: Float32Array) -> Float32Array:
+        """Return how often f_add counts for checked queries, shape (n_queries,): once; under ip s times."""
+        return less_centroid(Q, self.mean, self.metric)[1]
 
     def _apply(self, X: Float32Array, mean: Float32Array) -> Float32Array:
         if self.kind == "raw":
@@ -155,7 +163,7 @@ class Transform:
     def query_shift(self, Q: Float32Array) -> Float64Array:
         """Return what scores of queries, shape (n_queries, dim), are completed with, shape (n_queries,).
 
-        <q, c> under ip where vectors are centred; with factors also -|c|^2, and |q - c|^2 under l2; else 0.
+        <q, c> under ip where vectors are centred; with factors also -s |c|^2, and |q - c|^2 under l2; else 0.
         """
         if self.kind == "raw" or (self.metric != "ip" and not self.factors):
             return np.zeros(len(Q))
@@ -163,7 +171,9 @@ class Transform:
         mean = self.mean.astype(np.float64)
         if self.metric == "l2":
             return np.asarray(np.square(queries - mean).sum(axis=1))
-        return np.asarray(queries @ mean - (mean @ mean if self.factors else 0.0))
+        if not self.factors:
+            return np.asarray(queries @ mean)
+        return np.asarray(queries @ mean - self.query_weight(Q) * (mean @ mean))
 
     def score(self, stored: float, shift: float = 0.0) -> float:
         """Turn a score of the collection into one of the metric: cosine, product, or Euclidean distance."""

@@ -49,8 +49,9 @@ class PlannedQuery:
         Sign bits of the centred, rotated query, "0101...".
     planes : tuple of str
         Bits 0 to 3 of its levels in two's complement.
-    delta, shift, g_add : float
-        Width of a level; delta times half the sum of levels; the query's own term of the estimate.
+    delta, shift, g_add, weight : float
+        Width of a level; delta times half the sum of levels; the query's own term of the estimate; how often
+        f_add counts in it.
     """
 
     code: str
@@ -58,6 +59,7 @@ class PlannedQuery:
     delta: float
     shift: float
     g_add: float
+    weight: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,20 +224,23 @@ class CodedColumn:
         # blocks of 128 dimensions, 16 bytes for each of the four planes (native/include/bqk.h)
         blocks = query.z.view(np.uint8).reshape(-1, 4, 16)
         planes = tuple(_text(blocks[:, p].ravel(), model.dim) for p in range(4))
+        weight = float(query.struct.g_weight)
         # the sign of a coordinate; a query of zeros has no code of its own under cosine, but a place
         signs = _kernels.Model(
             bits=1,
             metric="l2",
             rotation=model.rotation,
             seed=model.seed,
-            centroid=model.centroid,
+            centroid=np.zeros_like(model.centroid),
             n_trained=1,
         )
         if model.metric == "cosine" and vector.any():
             vector = vector / np.linalg.norm(vector).astype(np.float32)
-        code = _text(signs.encode(vector)[0][0], model.dim)
+        rest = np.asarray(vector - np.float32(weight) * model.centroid, dtype=np.float32)
+        code = _text(signs.encode(rest)[0][0], model.dim)
         delta = float(query.struct.delta)
-        return PlannedQuery(code, planes, delta, delta * 0.5 * query.struct.sum_z, float(query.struct.g_add))
+        shift = delta * 0.5 * query.struct.sum_z
+        return PlannedQuery(code, planes, delta, shift, float(query.struct.g_add), weight)
 
     def search_statement(
         self,
@@ -303,6 +308,7 @@ class CodedColumn:
             "operator": raw_sql(OPERATORS[self.model.metric_]),
             "delta": sql.Literal(planned.delta),
             "shift": sql.Literal(planned.shift),
+            "weight": sql.Literal(planned.weight),
             **{f"p{p}": sql.SQL("B{}").format(plane) for p, plane in enumerate(planned.planes)},
         }
         stages = _HAMMING if rescore >= candidates else _ESTIMATE
@@ -326,7 +332,8 @@ _FIRST = (
 )
 _HAMMING = f"WITH b AS ({_FIRST}) "
 _ESTIMATE = (
-    f"WITH b AS (SELECT a.key, a.x FROM ({_FIRST}) AS a ORDER BY a.f_add::float8 OPERATOR(pg_catalog.+) ("
+    f"WITH b AS (SELECT a.key, a.x FROM ({_FIRST}) AS a ORDER BY "
+    "({weight}::float8 OPERATOR(pg_catalog.*) a.f_add::float8) OPERATOR(pg_catalog.+) ("
     "a.f_rescale::float8 OPERATOR(pg_catalog.*) (({delta}::float8 OPERATOR(pg_catalog.*) ("
     "pg_catalog.bit_count(a.code OPERATOR(pg_catalog.&) {p0}) OPERATOR(pg_catalog.+) "
     "(2 OPERATOR(pg_catalog.*) pg_catalog.bit_count(a.code OPERATOR(pg_catalog.&) {p1})) "

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Connection = psycopg.Connection[Any]
 
 #: Version of the SQL functions; rises with every change of them.
-SQL_VERSION = "0.2.0"
+SQL_VERSION = "0.3.0"
 #: binary_quantize, bit_hamming_ops and l1 distances came with it.
 MIN_PGVECTOR = (0, 7, 0)
 MIN_POSTGRES = 14

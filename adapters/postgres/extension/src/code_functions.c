@@ -41,23 +41,25 @@ struct varlena *
 BqPrepareColumn(const BqModel *m, const BqVector *vec, BqType type)
 {
 	uint32 dim = m->model.dim;
+	int metric = m->model.metric;
+	Size terms = BqTerms(metric);
 	float *work = palloc0(sizeof(float) * dim * 3);
 	const float *x = BqCoordinates(vec, dim, type, work + dim);
 	bqk_query query;
 	struct varlena *out;
 	uint8 *rest;
 
-	out = new_value(m, BQ_TAG_COLUMN_QUERY, BqQueryPayload(dim, m->model.metric), &rest);
-	BqCheckStatus(bqk_query_prepare(&m->model, x, BQ_QUERY_BITS, &query, rest + sizeof(query), work));
-	memcpy(rest, &query, sizeof(query));
-	if (m->model.metric == BQK_IP)
+	out = new_value(m, BqQueryTag(metric), BqQueryPayload(dim, metric, terms), &rest);
+	BqCheckStatus(bqk_query_prepare(&m->model, x, BQ_QUERY_BITS, &query, rest + terms, work));
+	memcpy(rest, &query, terms);
+	if (metric == BQK_IP)
 	{
 		bqk_model plain = m->model;
 
 		plain.centroid = work + 2 * dim; /* zero */
-		rest += BqQueryPart(dim);
-		BqCheckStatus(bqk_query_prepare(&plain, x, BQ_QUERY_BITS, &query, rest + sizeof(query), work));
-		memcpy(rest, &query, sizeof(query));
+		rest += BqQueryPart(dim, terms);
+		BqCheckStatus(bqk_query_prepare(&plain, x, BQ_QUERY_BITS, &query, rest + terms, work));
+		memcpy(rest, &query, terms);
 	}
 	pfree(work);
 	return out;
@@ -103,7 +105,8 @@ BqViewBounds(const BqView *query, const BqView *code, double *lower, double *upp
 {
 	int bits = BqBits(&code->head), metric = BqMetric(&code->head);
 	uint32 dim = code->head.dim;
-	double estimate = BqViewDistance(query, code), terms = fabs(code->factors.f_add) + fabs(query->query.g_add), width;
+	double estimate = BqViewDistance(query, code), width;
+	double terms = fabs((double) query->query.g_weight * code->factors.f_add) + fabs(query->query.g_add);
 	int32 self;
 
 	bqk_sym(bits, dim, code->code, bqk_nbytes(dim, bits), 1, code->code, &self);

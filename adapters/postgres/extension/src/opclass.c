@@ -231,7 +231,7 @@ update_centre(Pointer v, int dimensions, float *x)
 	float *work = palloc0(sizeof(float) * dimensions * 2);
 	bqk_model plain = {.dim = (uint32) dimensions, .bits = 8, .metric = BQK_L2, .centroid = work + dimensions};
 	Size nbytes = BqQueryNbytes(dimensions);
-	int8 *z = (int8 *) VARDATA(v) + sizeof(head) + sizeof(bqk_query);
+	int8 *z = (int8 *) VARDATA(v) + sizeof(head) + BQ_TERMS_1;
 	bqk_query query;
 
 	SET_VARSIZE(v, VARHDRSZ + BqCentrePayload(dimensions));
@@ -243,7 +243,7 @@ update_centre(Pointer v, int dimensions, float *x)
 		z[2 * nbytes + bqk_query_position(4, i)] = z[i];
 	}
 	memcpy(VARDATA(v), &head, sizeof(head));
-	memcpy(VARDATA(v) + sizeof(head), &query, sizeof(query));
+	memcpy(VARDATA(v) + sizeof(head), &query, BQ_TERMS_1);
 	pfree(work);
 }
 

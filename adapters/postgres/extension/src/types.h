@@ -13,6 +13,7 @@
 /* High half: what it is; low half: version of the layout. */
 #define BQ_TAG_COLUMN_CODE 0xC1
 #define BQ_TAG_COLUMN_QUERY 0xD1
+#define BQ_TAG_COLUMN_IP_QUERY 0xD2 /* of a query under ip, from 0.3.0 on; 0xD1 then has no g_weight, which is 1 */
 #define BQ_TAG_CENTRE 0xE1
 
 typedef enum BqKindOfType
@@ -32,10 +33,10 @@ typedef struct BqHead
 } BqHead;
 
 /* Payload of a bqcode: BqHead, bqk_factors, packed code.
- * Of a bqquery: BqHead, bqk_query, its coordinates; under ip then the same two of the query without the centroid taken
- * off, which ranks the centres of ivfflat lists.
- * Of a centre (in ivfflat indexes only): BqHead with neither kind nor model, bqk_query, and the coordinates in the
- * orders of BQ_ORDERS. */
+ * Of a bqquery: BqHead, terms, its coordinates; under ip then the same two of the query without the centroid taken
+ * off, which ranks the centres of ivfflat lists. Terms are a bqk_query up to g_weight, in layout 2 all of it.
+ * Of a centre (in ivfflat indexes only): BqHead with neither kind nor model, terms of layout 1, and the coordinates in
+ * the orders of BQ_ORDERS. A view's head has the tag of layout 1 whatever the datum's. */
 typedef struct BqView
 {
 	BqHead head;
@@ -47,13 +48,17 @@ typedef struct BqView
 
 #define BqQueryNbytes(dim) (((Size) (dim) + 63) / 64 * 64)
 #define BqCodePayload(dim, bits) (sizeof(BqHead) + sizeof(bqk_factors) + bqk_nbytes(dim, bits))
-#define BqQueryPart(dim) (sizeof(bqk_query) + BqQueryNbytes(dim))
-#define BqQueryPayload(dim, metric) (sizeof(BqHead) + BqQueryPart(dim) * ((metric) == BQK_IP ? 2 : 1))
+/* Terms of layout 1, and of the layout that queries of a metric are written in. */
+#define BQ_TERMS_1 offsetof(bqk_query, g_weight)
+#define BqTerms(metric) ((metric) == BQK_IP ? sizeof(bqk_query) : BQ_TERMS_1)
+#define BqQueryTag(metric) ((metric) == BQK_IP ? BQ_TAG_COLUMN_IP_QUERY : BQ_TAG_COLUMN_QUERY)
+#define BqQueryPart(dim, terms) ((terms) + BqQueryNbytes(dim))
+#define BqQueryPayload(dim, metric, terms) (sizeof(BqHead) + BqQueryPart(dim, terms) * ((metric) == BQK_IP ? 2 : 1))
 
 /* Kernels take the coordinates of queries in an order that depends on the bits of the codes. */
 #define BQ_ORDERS 3
 #define BqOrder(bits) ((bits) == 2 ? 1 : ((bits) == 4 ? 2 : 0))
-#define BqCentrePayload(dim) (sizeof(BqHead) + sizeof(bqk_query) + BQ_ORDERS * BqQueryNbytes(dim))
+#define BqCentrePayload(dim) (sizeof(BqHead) + BQ_TERMS_1 + BQ_ORDERS * BqQueryNbytes(dim))
 
 /* A model with what it takes to use it. */
 typedef struct BqModel
@@ -61,6 +66,8 @@ typedef struct BqModel
 	bqk_model model;
 	uint8 id[8];
 } BqModel;
+
+StaticAssertDecl(offsetof(bqk_query, g_weight) == 20 && sizeof(bqk_query) == 24, "terms of stored queries");
 
 static inline bool
 BqHeadOk(const BqHead *h)

@@ -21,16 +21,26 @@ bad_tag(const BqHead *h, const char *expected)
 static inline bool
 read_query(const uint8 *p, Size nbytes, BqView *v)
 {
-	Size part = BqQueryPart(v->head.dim);
+	bool ip = BqMetric(&v->head) == BQK_IP;
+	Size terms = BQ_TERMS_1, part;
 
-	if (nbytes != BqQueryPayload(v->head.dim, BqMetric(&v->head)))
+	if (v->head.tag == BQ_TAG_COLUMN_IP_QUERY)
+	{
+		if (!ip)
+			return false;
+		terms = sizeof(bqk_query);
+		v->head.tag = BQ_TAG_COLUMN_QUERY;
+	}
+	part = BqQueryPart(v->head.dim, terms);
+	if (nbytes != BqQueryPayload(v->head.dim, BqMetric(&v->head), terms))
 		return false;
 	p += sizeof(BqHead);
-	memcpy(&v->query, p, sizeof(bqk_query));
-	v->z = (const int8 *) p + sizeof(bqk_query);
-	if (BqMetric(&v->head) == BQK_IP)
+	v->query.g_weight = v->plain.g_weight = 1.0f;
+	memcpy(&v->query, p, terms);
+	v->z = (const int8 *) p + terms;
+	if (ip)
 	{
-		memcpy(&v->plain, p + part, sizeof(bqk_query));
+		memcpy(&v->plain, p + part, terms);
 		v->z_plain = v->z + part;
 	}
 	/* the kernels would read a query of another width in another way */
@@ -38,12 +48,19 @@ read_query(const uint8 *p, Size nbytes, BqView *v)
 }
 
 static inline bool
+is_query(uint8 tag)
+{
+	return tag == BQ_TAG_COLUMN_QUERY || tag == BQ_TAG_COLUMN_IP_QUERY;
+}
+
+static inline bool
 read_centre(const uint8 *p, Size nbytes, BqView *v)
 {
 	if (nbytes != BqCentrePayload(v->head.dim))
 		return false;
-	memcpy(&v->query, p + sizeof(BqHead), sizeof(bqk_query));
-	v->z = (const int8 *) p + sizeof(BqHead) + sizeof(bqk_query);
+	v->query.g_weight = 1.0f;
+	memcpy(&v->query, p + sizeof(BqHead), BQ_TERMS_1);
+	v->z = (const int8 *) p + sizeof(BqHead) + BQ_TERMS_1;
 	return v->query.bits == BQ_QUERY_BITS;
 }
 
@@ -66,7 +83,7 @@ BqViewOf(const struct varlena *datum)
 	else if (v.head.tag == BQ_TAG_COLUMN_CODE)
 		ok = BqReadCode(p, nbytes, &v);
 	else
-		ok = v.head.tag == BQ_TAG_COLUMN_QUERY && read_query(p, nbytes, &v);
+		ok = is_query(v.head.tag) && read_query(p, nbytes, &v);
 	if (!ok)
 		bad_tag(&v.head, "bqcode");
 	return v;
@@ -146,7 +163,8 @@ query_problem(const bqk_query *q, const int8 *z, uint32 dim, int bits)
 
 	if (q->bits != BQ_QUERY_BITS)
 		return "query of another width than 8 bits";
-	if (!isfinite(q->g_add) || !isfinite(q->g_error) || q->g_error < 0.0f || !isfinite(q->delta) || q->delta < 0.0f)
+	if (!isfinite(q->g_add) || !isfinite(q->g_weight) || !isfinite(q->g_error) || q->g_error < 0.0f ||
+		!isfinite(q->delta) || q->delta < 0.0f)
 		return "term that is not finite, or negative";
 	for (Size i = 0; i < BqQueryNbytes(dim); i++)
 	{
@@ -188,7 +206,7 @@ BqProblem(BqKindOfType type, const uint8 *payload, Size nbytes)
 	memcpy(&v.head, payload, sizeof(BqHead));
 	if ((v.head.tag & 0xF0) != (tag & 0xF0))
 		return "foreign magic";
-	if (v.head.tag != tag)
+	if (v.head.tag != tag && !(type == BQ_QUERY_TYPE && is_query(v.head.tag)))
 		return "unknown version";
 	if (!BqHeadOk(&v.head))
 		return "unknown dimensions, bits or metric";

@@ -68,7 +68,17 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION bqcore.encode(@vector@.vector, jsonb) IS 'sign bits and corrective factors of a vector';
 
--- A query in levels of 4 bits, as bit planes of two's complement: estimate = f_add + g_add
+-- How often f_add counts for a query: once, but under ip <q, c> / |c|^2 times, and so much of the centroid is taken off
+-- the query, so that estimates are linear in it.
+CREATE OR REPLACE FUNCTION bqcore.weight(q @vector@.vector, centroid @vector@.vector, metric text) RETURNS real
+	LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	n2 float8 := -(centroid OPERATOR(@vector@.<#>) centroid);
+BEGIN
+	RETURN CASE WHEN metric <> 'ip' THEN 1 WHEN n2 < 1e-30 THEN 0 ELSE -(q OPERATOR(@vector@.<#>) centroid) / n2 END;
+END $$;
+
+-- A query in levels of 4 bits, as bit planes of two's complement: estimate = weight f_add + g_add
 -- + f_rescale (delta (count(code & p0) + 2 count(code & p1) + 4 count(code & p2) - 8 count(code & p3)) - shift).
 CREATE OR REPLACE FUNCTION bqcore.query(
 	q @vector@.vector, centroid @vector@.vector, metric text, rotation text, seed bigint, planes boolean,
@@ -88,10 +98,11 @@ BEGIN
 	IF q IS NULL THEN
 		RAISE EXCEPTION 'expected a query vector, not NULL' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
-	SELECT r.o, r.n2 INTO o, n2 FROM bqcore.residual(q, centroid, metric, rotation, seed) AS r;
 	IF metric = 'ip' THEN
 		g_add := q OPERATOR(@vector@.<#>) centroid;
+		centroid := centroid OPERATOR(@vector@.*) array_fill(bqcore.weight(q, centroid, metric), ARRAY[n])::@vector@.vector;
 	END IF;
+	SELECT r.o, r.n2 INTO o, n2 FROM bqcore.residual(q, centroid, metric, rotation, seed) AS r;
 	g_add := CASE metric WHEN 'l2' THEN n2 WHEN 'cosine' THEN n2 / 2 ELSE g_add END;
 	code := @vector@.binary_quantize(o);
 	IF NOT planes THEN
@@ -136,7 +147,7 @@ BEGIN
 	IF length(code) <> length(z.code) THEN
 		RAISE EXCEPTION 'expected a code of % bits, not %', length(z.code), length(code) USING ERRCODE = 'data_exception';
 	END IF;
-	RETURN f_add::float8 + z.g_add + f_rescale * (z.delta::float8 * (bit_count(code & z.p0) + 2 * bit_count(code & z.p1)
+	RETURN bqcore.weight(q, m.centroid, m.metric)::float8 * f_add + z.g_add + f_rescale * (z.delta::float8 * (bit_count(code & z.p0) + 2 * bit_count(code & z.p1)
 		+ 4 * bit_count(code & z.p2) - 8 * bit_count(code & z.p3)) - z.shift);
 END $$;
 COMMENT ON FUNCTION bqcore.estimate(bit, real, real, @vector@.vector, jsonb) IS

@@ -84,13 +84,15 @@ BEGIN
 		table_name, s.code, bqcore.filter_sql(table_name, filter), z.code, candidates);
 	IF rescore < candidates THEN
 		source := format(
-			'SELECT a.key, a.x FROM (%1$s) AS a ORDER BY a.f_add::float8 OPERATOR(pg_catalog.+) (a.f_rescale::float8 '
+			'SELECT a.key, a.x FROM (%1$s) AS a ORDER BY '
+			'(%9$L::float8 OPERATOR(pg_catalog.*) a.f_add::float8) OPERATOR(pg_catalog.+) (a.f_rescale::float8 '
 			'OPERATOR(pg_catalog.*) ((%2$L::float8 OPERATOR(pg_catalog.*) ('
 			'pg_catalog.bit_count(a.code OPERATOR(pg_catalog.&) B%3$L) OPERATOR(pg_catalog.+) '
 			'(2 OPERATOR(pg_catalog.*) pg_catalog.bit_count(a.code OPERATOR(pg_catalog.&) B%4$L)) OPERATOR(pg_catalog.+) '
 			'(4 OPERATOR(pg_catalog.*) pg_catalog.bit_count(a.code OPERATOR(pg_catalog.&) B%5$L)) OPERATOR(pg_catalog.-) '
 			'(8 OPERATOR(pg_catalog.*) pg_catalog.bit_count(a.code OPERATOR(pg_catalog.&) B%6$L)))::float8) '
-			'OPERATOR(pg_catalog.-) %7$L::float8)) LIMIT %8$s', source, z.delta, z.p0, z.p1, z.p2, z.p3, z.shift, rescore);
+			'OPERATOR(pg_catalog.-) %7$L::float8)) LIMIT %8$s', source, z.delta, z.p0, z.p1, z.p2, z.p3, z.shift, rescore,
+			bqcore.weight(query, s.centroid, s.metric));
 	END IF;
 	RETURN format('SELECT b.key%1$s AS id, b.x OPERATOR(@vector@.%2$s) %3$s::@vector@.%4$s AS distance FROM (%5$s) AS b '
 		'ORDER BY 2 LIMIT %6$s', coalesce('::' || key_type::text, ''),
