@@ -106,7 +106,18 @@ def test_strict_mode_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
     collection.search(X[:7], 1)
     assert sizes[3:] == [3, 3, 1]
     limits["max_query_limit"] = 20
-    assert verify(collection, k=5).n_queries == 20
+    drawn: list[int] = []
+    search: Any = client.query_points
+
+    def searched(name: str, **options: Any) -> Any:
+        drawn.append(options["limit"])
+        return search(name, **options)
+
+    monkeypatch.setattr(client, "query_points", searched)
+    # Several draws, none of them above the limit.
+    assert 20 < verify(collection, k=5).n_queries <= 200
+    assert drawn.count(20) > 1
+    assert max(drawn) == 20
     limits["search_allow_exact"] = False
     with pytest.raises(ValueError, match="its strict mode forbids exact search, which verify needs"):
         verify(collection)

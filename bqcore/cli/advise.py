@@ -11,6 +11,7 @@ import typer
 
 from bqcore.cli import tables
 from bqcore.cli.progress import Stages
+from bqcore.cli.qdrant_options import TIMEOUT
 
 if TYPE_CHECKING:
     from bqcore.study.engines import Engine
@@ -54,6 +55,9 @@ def advise_command(
     ] = None,
     api_key: Annotated[str | None, typer.Option(envvar="QDRANT_API_KEY", help="Its key.")] = None,
     using: Annotated[str, typer.Option(help="Vector of the collection; unnamed by default.")] = "",
+    timeout: Annotated[
+        int, typer.Option(min=1, help="Seconds that one request to a Qdrant server may take.")
+    ] = TIMEOUT,
     report: Annotated[
         Path | None, typer.Option(help="Write an HTML report: one file, works offline.")
     ] = None,
@@ -93,6 +97,7 @@ def advise_command(
             url=url,
             api_key=api_key,
             using=using,
+            timeout=timeout,
             note=stages.note,
         )
     if len(source.base) < source.n_source - source.n_dropped[0]:

@@ -21,6 +21,7 @@ def open_source(
     url: str | None,
     api_key: str | None,
     using: str,
+    timeout: int,
     note: Callable[[str], None],
 ) -> tuple[Source, Places]:
     """Read vectors from wherever `data` names.
@@ -56,5 +57,7 @@ def open_source(
     from bqcore_qdrant.vectors import read_collection
 
     assert url is not None
-    source = read_collection(url, data, api_key=api_key, using=using, metric=metric, rows=rows)
+    source = read_collection(
+        url, data, api_key=api_key, using=using, metric=metric, rows=rows, timeout=timeout
+    )
     return source, Places(url=url, collection=data, using=using)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,71 +12,34 @@ from rich.table import Table
 
 from bqcore.cli import tables
 from bqcore.cli.progress import Stages
+from bqcore.cli.qdrant_migrate import fit_codec, migrate
+from bqcore.cli.qdrant_options import (
+    GRPC_PORT,
+    TIMEOUT,
+    ApiKey,
+    AsJson,
+    BatchSize,
+    Budget,
+    Codec,
+    Edge,
+    Grpc,
+    GrpcPort,
+    Metric,
+    Name,
+    Parallel,
+    Resume,
+    Target,
+    Timeout,
+    Url,
+    Using,
+    open_client,
+    show,
+)
 
 if TYPE_CHECKING:
     from bqcore_qdrant import QdrantCodec
 
 app = typer.Typer(help="Qdrant collections whose recall is known beforehand.", no_args_is_help=True)
-
-# Vectors of an existing collection that a codec is fitted on.
-_FITTED_ON = 20_000
-# Port of a server's gRPC interface unless it says otherwise; seconds that one request may take.
-GRPC_PORT, _TIMEOUT = 6334, 60
-
-Url = Annotated[
-    str | None, typer.Option(help="The server, e.g. http://localhost:6333. [default: QDRANT_URL]")
-]
-ApiKey = Annotated[str | None, typer.Option(envvar="QDRANT_API_KEY", help="Its key.")]
-Edge = Annotated[Path | None, typer.Option(help="Folder of the embedded engine, instead of a server.")]
-Grpc = Annotated[bool, typer.Option("--grpc", help="Talk to the server over gRPC.")]
-GrpcPort = Annotated[int, typer.Option(envvar="QDRANT_GRPC_PORT", min=1, max=65535, help="Its gRPC port.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Metric = Annotated[str | None, typer.Option(help="l2, ip or cosine. [default: what the data says]")]
-Target = Annotated[float | None, typer.Option(help="Cheapest configuration with this recall@k.")]
-Budget = Annotated[
-    int | None, typer.Option("--bytes-per-vector", help="Best recall with so many bytes in memory.")
-]
-Codec = Annotated[Path, typer.Argument(help="File that `advise` wrote.")]
-Name = Annotated[str, typer.Argument(help="Collection.")]
-Parallel = Annotated[int, typer.Option(min=1, help="Threads.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Points per request.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Leave points alone that are there already.")]
-
-
-@contextlib.contextmanager
-def open_client(
-    url: str | None, api_key: str | None, edge: Path | None, grpc: bool, grpc_port: int = GRPC_PORT
-) -> Iterator[Any]:
-    """Yield a client of the server (by default that of QDRANT_URL), or of the embedded engine."""
-    if url is None and edge is None:
-        url = os.environ.get("QDRANT_URL")
-    if (url is None) == (edge is None):
-        raise ValueError(f"expected one of --url and --edge, not --url {url} and --edge {edge}")
-    if edge is not None:
-        from bqcore_qdrant.edge import EdgeClient
-
-        with EdgeClient(edge) as embedded:
-            yield embedded
-        return
-    from qdrant_client import QdrantClient
-
-    client = QdrantClient(url=url, api_key=api_key, prefer_grpc=grpc, grpc_port=grpc_port, timeout=_TIMEOUT)
-    try:
-        yield client
-    finally:
-        client.close()
-
-
-def _fit(stages: Stages, name: str, X: Any, metric: str, **arguments: Any) -> QdrantCodec:
-    from bqcore_qdrant import QdrantCodec
-
-    with stages.stage(name) as bar:
-
-        def show(text: str, done: int, total: int) -> None:
-            bar.describe(text)
-            bar(done, total)
-
-        return QdrantCodec.fit(X, metric, progress=show, **arguments)
 
 
 def _given(
@@ -177,7 +136,7 @@ def advise(
         with stages.stage("predict recall"):
             codec = QdrantCodec.with_factors(X, found.metric, **asked)
     else:
-        codec = _fit(
+        codec = fit_codec(
             stages, "predict recall", X, found.metric, only=only, bytes_per_vector=bytes_per_vector, **asked
         )
     if option > 1:
@@ -201,6 +160,8 @@ def create(
     edge: Edge = None,
     grpc: Grpc = False,
     grpc_port: GrpcPort = GRPC_PORT,
+    timeout: Timeout = TIMEOUT,
+    using: Using = None,
     indexing_threshold: Annotated[
         int | None,
         typer.Option(
@@ -220,8 +181,10 @@ def create(
     given: dict[str, Any] = {}
     if indexing_threshold is not None:
         given["optimizers_config"] = models.OptimizersConfigDiff(indexing_threshold=indexing_threshold)
-    with open_client(url, api_key, edge, grpc, grpc_port) as client:
-        _show(Collection.create(client, name, codec, **given).describe(), as_json)
+    with open_client(url, api_key, edge, grpc, grpc_port, timeout) as client:
+        if using is not None:
+            given["using"] = using
+        show(Collection.create(client, name, codec, **given).describe(), as_json)
 
 
 @app.command()
@@ -234,6 +197,8 @@ def upload(
     edge: Edge = None,
     grpc: Grpc = False,
     grpc_port: GrpcPort = GRPC_PORT,
+    timeout: Timeout = TIMEOUT,
+    using: Using = None,
     batch_size: BatchSize = 256,
     parallel: Parallel = 1,
     resume: Resume = False,
@@ -250,8 +215,8 @@ def upload(
 
     stages = Stages()
     codec = QdrantCodec.load(codec_file)
-    with open_client(url, api_key, edge, grpc, grpc_port) as client:
-        collection = Collection(client, name, codec)
+    with open_client(url, api_key, edge, grpc, grpc_port, timeout) as client:
+        collection = Collection(client, name, codec, using)
         with stages.stage("upload") as bar:
             done = fill(
                 collection,
@@ -266,7 +231,7 @@ def upload(
             )
         with stages.stage("build graph and codes"):
             collection.optimize()
-        _show({**asdict(done), **collection.describe(), "seconds": stages.seconds}, as_json)
+        show({**asdict(done), **collection.describe(), "seconds": stages.seconds}, as_json)
 
 
 @app.command()
@@ -278,6 +243,8 @@ def verify(
     edge: Edge = None,
     grpc: Grpc = False,
     grpc_port: GrpcPort = GRPC_PORT,
+    timeout: Timeout = TIMEOUT,
+    using: Using = None,
     queries: Annotated[
         Path | None, typer.Option(help="Vectors to ask for. [default: points of the collection]")
     ] = None,
@@ -295,95 +262,34 @@ def verify(
     codec = QdrantCodec.load(codec_file)
     stages = Stages()
     with (
-        open_client(url, api_key, edge, grpc, grpc_port) as client,
+        open_client(url, api_key, edge, grpc, grpc_port, timeout) as client,
         stages.stage("exact and quantized search") as bar,
     ):
-        found = measure(Collection(client, name, codec), asked, k, n_queries=n_queries, progress=bar)
-    _show(found.as_dict(), as_json)
+        found = measure(Collection(client, name, codec, using), asked, k, n_queries=n_queries, progress=bar)
+    show(found.as_dict(), as_json)
     if not found.is_as_predicted:
         raise typer.Exit(1)
 
 
 @app.command()
-def migrate(
-    source: Annotated[str, typer.Argument(help="Collection to copy; it is not changed.")],
-    target: Annotated[str, typer.Argument(help="Collection to make or to take up.")],
+def restore(
+    codec_file: Codec,
+    name: Name,
     url: Url = None,
     api_key: ApiKey = None,
     edge: Edge = None,
     grpc: Grpc = False,
     grpc_port: GrpcPort = GRPC_PORT,
-    codec_file: Annotated[
-        Path, typer.Option("--codec", help="Codec; fitted on the source and saved here if missing.")
-    ] = Path("codec.npz"),
-    using: Annotated[str, typer.Option(help="Vector of the source; unnamed by default.")] = "",
-    source_codec: Annotated[
-        Path | None, typer.Option(help="Codec of the source, where bqcore set it up, too.")
-    ] = None,
-    target_recall: Target = None,
-    bytes_per_vector: Budget = None,
-    batch_size: BatchSize = 256,
-    parallel: Parallel = 1,
+    timeout: Timeout = TIMEOUT,
+    using: Using = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy a collection into one set up by bqcore; after an interruption, the same again."""
-    from bqcore_qdrant import Collection, QdrantCodec
-    from bqcore_qdrant import migrate as copy
-    from bqcore_qdrant.collection import VECTOR, server_version
-    from bqcore_qdrant.migrate import METRICS, other_vectors, sample_vectors, source_of, source_vector
+    """Write corrective factors again that payload writes of an application removed (`verify` counts them)."""
+    from bqcore_qdrant import Collection, QdrantCodec, restore_factors
 
-    stages = Stages()
-    with open_client(url, api_key, edge, grpc, grpc_port) as client:
-        params = source_vector(client, source, using)
-        old = None if source_codec is None else QdrantCodec.load(source_codec)
-        source_of(client, source, using, old)
-        if codec_file.is_file():
-            codec = QdrantCodec.load(codec_file)
-        else:
-            with stages.stage("sample the source"):
-                X = sample_vectors(client, source, using, _FITTED_ON, old)
-            n_total = max(len(X), client.count(source, exact=True).count)
-            if target_recall is None and bytes_per_vector is None:
-                target_recall = 0.95
-            codec = _fit(
-                stages,
-                "predict recall",
-                X,
-                METRICS[params.distance] if old is None else old.metric,
-                target_recall=target_recall,
-                bytes_per_vector=bytes_per_vector,
-                server_version=server_version(client),
-                n_total=n_total,
-            )
-            codec.save(codec_file)
-        if client.collection_exists(target):
-            collection = Collection(client, target, codec)
-        else:
-            dense, sparse = other_vectors(client, source, using)
-            vector = using or VECTOR
-            collection = Collection.create(
-                client, target, codec, using=vector, other_vectors=dense, sparse_vectors=sparse
-            )
-        with stages.stage("copy") as bar:
-            done = copy(
-                client,
-                source,
-                collection,
-                using=using,
-                batch_size=batch_size,
-                parallel=parallel,
-                source_codec=old,
-                progress=lambda n, total: bar(n, total or n),
-            )
-        with stages.stage("build graph and codes"):
-            collection.optimize()
-        _show({**asdict(done), **collection.describe(), "codec_file": str(codec_file)}, as_json)
+    codec = QdrantCodec.load(codec_file)
+    with open_client(url, api_key, edge, grpc, grpc_port, timeout) as client:
+        show({"restored": restore_factors(Collection(client, name, codec, using))}, as_json)
 
 
-def _show(result: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(result, indent=2, default=str))
-        return
-    width = max(len(name) for name in result)
-    for name, value in result.items():
-        typer.echo(f"{name:<{width}}  {f'{value:.4f}' if isinstance(value, float) else value}")
+app.command()(migrate)

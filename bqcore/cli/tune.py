@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from bqcore.cli import tables
 from bqcore.cli.progress import Stages
+from bqcore.cli.qdrant_options import TIMEOUT
 
 
 def tune_command(
@@ -52,7 +54,13 @@ def tune_command(
     url: Annotated[str | None, typer.Option(help="Qdrant server.")] = None,
     edge: Annotated[Path | None, typer.Option(help="Folder of Qdrant's embedded engine.")] = None,
     api_key: Annotated[str | None, typer.Option(envvar="QDRANT_API_KEY", help="Key of the server.")] = None,
-    using: Annotated[str, typer.Option(help="Vector of the collection; unnamed by default.")] = "",
+    using: Annotated[
+        str,
+        typer.Option(help="Vector of the collection. [default: the codec's with --live, else the unnamed]"),
+    ] = "",
+    timeout: Annotated[
+        int, typer.Option(min=1, help="Seconds that one request to a Qdrant server may take.")
+    ] = TIMEOUT,
     codec_file: Annotated[
         Path | None, typer.Option(help="Codec of the collection, as `bqcore qdrant advise` wrote it.")
     ] = None,
@@ -63,7 +71,8 @@ def tune_command(
     """Measure which codec, bits, basis, centroids and rescoring tier are worth it; exit codes as `advise`."""
     stages = Stages()
     if live:
-        document = _live(stages, data, dsn, url, edge, api_key, codec_file, k, target_recall, seconds)
+        place = _Place(dsn, url, edge, api_key, using or None, timeout)
+        document = _live(stages, data, place, codec_file, k, target_recall, seconds)
     else:
         from bqcore.cli.advise_source import open_source
         from bqcore.tune import tune
@@ -79,6 +88,7 @@ def tune_command(
                 url=url,
                 api_key=api_key,
                 using=using,
+                timeout=timeout,
                 note=stages.note,
             )
         with stages.stage("tune") as bar:
@@ -105,18 +115,28 @@ def tune_command(
         tables.write_json(document, json_path)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a live index is; `using` is the vector of a collection, None the codec's."""
+
+    dsn: str | None
+    url: str | None
+    edge: Path | None
+    api_key: str | None
+    using: str | None
+    timeout: int
+
+
 def _live(
     stages: Stages,
     data: str,
-    dsn: str | None,
-    url: str | None,
-    edge: Path | None,
-    api_key: str | None,
+    place: _Place,
     codec_file: Path | None,
     k: int,
     target_recall: float | None,
     seconds: float,
 ) -> dict[str, Any]:
+    dsn, url, edge = place.dsn, place.url, place.edge
     if [dsn, url, edge].count(None) != 2:
         raise ValueError(f"--live: expected one of --dsn, --url and --edge, not {dsn}, {url} and {edge}")
     with stages.stage(f"measure {data}") as bar:
@@ -133,13 +153,13 @@ def _live(
             raise ValueError(
                 "--live: expected --codec-file, which `bqcore qdrant advise` wrote, with a collection"
             )
-        from bqcore.cli.qdrant import open_client
+        from bqcore.cli.qdrant_options import open_client
         from bqcore_qdrant import Collection, QdrantCodec
         from bqcore_qdrant.tuning import tune_collection
 
         codec = QdrantCodec.load(codec_file)
-        with open_client(url, api_key, edge, False) as client:
-            collection = Collection(client, data, codec)
+        with open_client(url, place.api_key, edge, False, timeout=place.timeout) as client:
+            collection = Collection(client, data, codec, place.using)
             return tune_collection(
                 collection, k=k, target_recall=target_recall, seconds=seconds, progress=show
             )

@@ -12,6 +12,7 @@ from bqcore_qdrant.codec import QdrantCodec
 from bqcore_qdrant.collection import Collection
 from bqcore_qdrant.config import Config
 from bqcore_qdrant.migrate import Migration, migrate
+from bqcore_qdrant.payloads import restore_factors
 from bqcore_qdrant.transform import Transform
 from bqcore_qdrant.upload import Uploaded, upload
 from bqcore_qdrant.verify import Verification, verify
@@ -28,6 +29,7 @@ __all__ = [
     "Verification",
     "Version",
     "migrate",
+    "restore_factors",
     "upload",
     "verify",
 ]

@@ -181,5 +181,5 @@ def migrate_commands(
     names = f"{shlex.quote(source)} {shlex.quote(target)}"
     return [
         f"bqcore qdrant migrate {names} --url {shlex.quote(url)}{vector} {goal} --codec {codec}",
-        f"bqcore qdrant verify {codec} {shlex.quote(target)} --url {shlex.quote(url)}",
+        f"bqcore qdrant verify {codec} {shlex.quote(target)} --url {shlex.quote(url)}{vector}",
     ]

@@ -6,17 +6,19 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 from qdrant_client import models
 from qdrant_client.http.models import QueryResponse
 
 from bqcore._validation import check_int
 from bqcore_qdrant import requests
+from bqcore_qdrant.arguments import as_arguments, make_request, vector_requests
 from bqcore_qdrant.blocking import BlockingClient, in_thread
 from bqcore_qdrant.codec import QdrantCodec
-from bqcore_qdrant.collection import VECTOR, Collection, as_arguments, make_request, vector_requests
+from bqcore_qdrant.collection import Collection
+from bqcore_qdrant.inputs import as_id, several_vectors
 from bqcore_qdrant.migrate import Migration, migrate
+from bqcore_qdrant.payloads import restore_factors
 from bqcore_qdrant.upload import Uploaded, upload
 from bqcore_qdrant.verify import Verification, verify
 
@@ -46,7 +48,7 @@ class AsyncCollection:
         self.version, self.identity = known.version, known.identity
 
     @classmethod
-    async def open(cls, client: Any, name: str, codec: QdrantCodec, using: str = VECTOR) -> Self:
+    async def open(cls, client: Any, name: str, codec: QdrantCodec, using: str | None = None) -> Self:
         """Return a collection after checking that it belongs to the codec.
 
         Raises
@@ -87,14 +89,16 @@ class AsyncCollection:
         with_payload: Any = True,
         with_vectors: Any = False,
         score_threshold: float | None = None,
+        lookup_from: models.LookupLocation | None = None,
         **options: Any,
     ) -> QueryResponse:
         """Search, as `Collection.query_points` does."""
         request = make_request(
-            query, using or self.using, prefetch, query_filter, search_params, limit, offset, with_payload,
-            with_vectors, score_threshold,
+            query, using, prefetch, query_filter, search_params, limit, offset, with_payload, with_vectors,
+            score_threshold, lookup_from,
         )  # fmt: skip
-        asked, shift = requests.encode_request(self.codec, self.using, request)
+        n_points = await self._n_points([request])
+        asked, shift = requests.encode_request(self.codec, self.using, request, n_points)
         response = await self.client.query_points(self.name, **as_arguments(asked), **options)
         return requests.decode_response(self.codec, self.using, response, shift)
 
@@ -102,13 +106,18 @@ class AsyncCollection:
         self, batch: Sequence[models.QueryRequest], **options: Any
     ) -> list[QueryResponse]:
         """Search with several requests at once, as `Collection.query_batch_points` does."""
-        named = [one if one.using else one.model_copy(update={"using": self.using}) for one in batch]
-        asked = [requests.encode_request(self.codec, self.using, one) for one in named]
+        n_points = await self._n_points(batch)
+        asked = [requests.encode_request(self.codec, self.using, one, n_points) for one in batch]
         found = await self.client.query_batch_points(self.name, [one for one, _ in asked], **options)
         return [
             requests.decode_response(self.codec, self.using, response, shift)
             for response, (_, shift) in zip(found, asked, strict=True)
         ]
+
+    async def _n_points(self, batch: Sequence[models.QueryRequest]) -> int | None:
+        if not any(requests.wants_count(self.codec, self.using, one) for one in batch):
+            return None
+        return int((await self.client.count(self.name, exact=True)).count)
 
     async def search(
         self,
@@ -120,7 +129,7 @@ class AsyncCollection:
         score_threshold: float | None = None,
     ) -> tuple[list[list[Any]], list[list[float]]]:
         """Return ids and scores of the k nearest points per query; a few batches are under way at once."""
-        queries = np.atleast_2d(np.asarray(Q, dtype=np.float32))
+        queries = several_vectors(Q, self.codec.dim)
         k = check_int(k, name="k", low=1)
         step, free = self._known.allowed(_BATCH, "search_max_batchsize"), asyncio.Semaphore(_AT_ONCE)
 
@@ -141,7 +150,11 @@ class AsyncCollection:
     ) -> list[models.Record]:
         """Return points by their ids, vectors as they were given."""
         found = await self.client.retrieve(
-            self.name, ids=list(ids), with_payload=with_payload, with_vectors=with_vectors, **options
+            self.name,
+            ids=[as_id(one) for one in ids],
+            with_payload=with_payload,
+            with_vectors=with_vectors,
+            **options,
         )
         requests.decode_points(self.codec, self.using, found)
         return list(found)
@@ -179,6 +192,10 @@ class AsyncCollection:
     async def optimize(self, timeout: float = 3600.0) -> None:
         """Wait until graphs and codes of all points are built."""
         await self._run(lambda collection: collection.optimize(timeout))
+
+    async def restore_factors(self) -> int:
+        """Write factors that payload writes removed, as `bqcore_qdrant.restore_factors` does."""
+        return await self._run(restore_factors)
 
     async def describe(self) -> dict[str, Any]:
         """Return what the collection is, as `Collection.describe` does."""

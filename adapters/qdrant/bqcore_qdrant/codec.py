@@ -26,6 +26,7 @@ from bqcore_qdrant.choose import Option, best_options, given_option, predict_all
 from bqcore_qdrant.config import OVERSAMPLING, Config, Datatype, QueryEncoding
 from bqcore_qdrant.predict import checked_sample
 from bqcore_qdrant.predict_factors import predict_factors
+from bqcore_qdrant.stages import factors
 from bqcore_qdrant.transform import Kind, Transform, check_query
 from bqcore_qdrant.versions import EDGE, Version
 
@@ -63,6 +64,8 @@ class QdrantCodec:
     fitted : Fitted, optional
     server_version : Version
         What features it may use.
+    typical_factors : tuple of float, optional
+        Mean f_rescale and f_add of the rows it was fitted on: what a point without factors is scored with.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class QdrantCodec:
         options: tuple[Option, ...] = (),
         fitted: Fitted | None = None,
         server_version: Version = EDGE,
+        typical_factors: tuple[float, float] | None = None,
     ) -> None:
         server_version.check(*config.needs)
         self.transform = transform
@@ -79,6 +83,7 @@ class QdrantCodec:
         self.options = options
         self.fitted = fitted
         self.server_version = server_version
+        self.typical_factors = typical_factors
         #: The file that it was saved to or read from.
         self.path: Path | None = None
 
@@ -238,7 +243,8 @@ class QdrantCodec:
             ),
         )
         fitted = Fitted(sample.n_total, len(sample.X), len(sample.queries), n_zero, sample.k)
-        return cls(transform, config, (option,), fitted, version)
+        rescale, add = factors(transform, sample.X, transform.apply(sample.X)).mean(axis=0).tolist()
+        return cls(transform, config, (option,), fitted, version, (rescale, add))
 
     def with_option(self, option: Option, X: npt.ArrayLike, random_state: int = 0) -> QdrantCodec:
         """Return a codec that uses another of the options, its mean taken from X, shape (n, dim)."""
@@ -289,7 +295,9 @@ class QdrantCodec:
             oversampling=self.config.oversampling if oversampling is None else oversampling,
             hnsw_ef=self.config.hnsw_ef if hnsw_ef is None else check_int(hnsw_ef, name="hnsw_ef", low=1),
         )
-        return QdrantCodec(self.transform, config, self.options, self.fitted, self.server_version)
+        return QdrantCodec(
+            self.transform, config, self.options, self.fitted, self.server_version, self.typical_factors
+        )
 
     # ---- vectors ----
 
@@ -341,6 +349,7 @@ class QdrantCodec:
             "options": [option.as_dict() for option in self.options],
             "fitted": asdict(self.fitted) if self.fitted else None,
             "server_version": str(self.server_version),
+            "typical_factors": self.typical_factors,
             "hash": self.hash,
         }
 
@@ -368,6 +377,7 @@ class QdrantCodec:
                 tuple(Option.from_dict(fields) for fields in header["options"]),
                 Fitted(**header["fitted"]) if header["fitted"] else None,
                 Version.parse(header["server_version"]),
+                tuple(header["typical_factors"]) if header.get("typical_factors") else None,
             )
             if self.hash != header["hash"]:
                 raise ValueError(f"expected codec {header['hash']}, but its content is {self.hash}")

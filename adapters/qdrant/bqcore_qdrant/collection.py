@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, Self
 
-import numpy as np
 import numpy.typing as npt
 from qdrant_client import models
 from qdrant_client.http.models import QueryResponse
 
 from bqcore._validation import check_int
 from bqcore_qdrant import requests
+from bqcore_qdrant.arguments import as_arguments, make_request, vector_requests
 from bqcore_qdrant.codec import QdrantCodec
 from bqcore_qdrant.formula import create_indexes
 from bqcore_qdrant.identity import KEY, IdentityFile, check_identity, identity
+from bqcore_qdrant.inputs import as_id, several_vectors
 from bqcore_qdrant.versions import Version, usable_version
 
 #: Name of the vector, unless another one is given.
@@ -39,8 +40,8 @@ class Collection:
     name : str
     codec : QdrantCodec
         The one that the collection was made with.
-    using : str, default "dense"
-        The vector that the codec stores.
+    using : str, optional
+        The vector that the codec stores; by default the one that the collection was made with.
 
     Raises
     ------
@@ -48,14 +49,15 @@ class Collection:
         If the collection does not exist, or belongs to another codec; the text has both hashes.
     """
 
-    def __init__(self, client: Any, name: str, codec: QdrantCodec, using: str = VECTOR) -> None:
-        self.client, self.name, self.codec, self.using = client, name, codec, using
+    def __init__(self, client: Any, name: str, codec: QdrantCodec, using: str | None = None) -> None:
+        self.client, self.name, self.codec = client, name, codec
         self.version = server_version(client)
         if not client.collection_exists(name):
             raise ValueError(f"collection {name!r}: expected one that exists")
         config = client.get_collection(name).config
         self._strict = getattr(config, "strict_mode_config", None)
         self.identity = check_identity(name, self._stored_identity(config), codec, using)
+        self.using = str(self.identity["vector"])
         self.check_strict_mode()
 
     def over(self, client: Any) -> Self:
@@ -184,35 +186,45 @@ class Collection:
         with_payload: Any = True,
         with_vectors: Any = False,
         score_threshold: float | None = None,
+        lookup_from: models.LookupLocation | None = None,
         **options: Any,
     ) -> QueryResponse:
         """Search as `QdrantClient.query_points` does, in the metric's own terms.
 
         Vectors are transformed in all stages, thresholds and scores are the metric's (cosine, inner product,
-        Euclidean distance), vectors come back as they were given.
+        Euclidean distance), vectors come back as they were given. A vector may be an array of any library,
+        a list of numbers or a matrix of one row. `using` defaults to the codec's vector where a query names
+        one, in all stages, and is left out where it names none (fusion, order, formula, sample).
 
         Raises
         ------
         TypeError, ValueError
-            If a vector has other dimensions, is not finite, or is zero under cosine.
+            If a vector has other dimensions, is not finite, or is zero under cosine; if a query is of a type
+            that is not known, or one that transformed vectors do not carry over.
         """
         request = make_request(
-            query, using or self.using, prefetch, query_filter, search_params, limit, offset, with_payload,
-            with_vectors, score_threshold,
+            query, using, prefetch, query_filter, search_params, limit, offset, with_payload, with_vectors,
+            score_threshold, lookup_from,
         )  # fmt: skip
-        asked, shift = requests.encode_request(self.codec, self.using, request)
+        asked, shift = requests.encode_request(self.codec, self.using, request, self._n_points([request]))
         response = self.client.query_points(self.name, **as_arguments(asked), **options)
         return requests.decode_response(self.codec, self.using, response, shift)
 
     def query_batch_points(self, batch: Sequence[models.QueryRequest], **options: Any) -> list[QueryResponse]:
-        """Search with several requests at once; `using` defaults to the codec's vector."""
-        named = [one if one.using else one.model_copy(update={"using": self.using}) for one in batch]
-        asked = [requests.encode_request(self.codec, self.using, one) for one in named]
+        """Search with several requests at once; `using` defaults as in `query_points`."""
+        n_points = self._n_points(batch)
+        asked = [requests.encode_request(self.codec, self.using, one, n_points) for one in batch]
         found = self.client.query_batch_points(self.name, [one for one, _ in asked], **options)
         return [
             requests.decode_response(self.codec, self.using, response, shift)
             for response, (_, shift) in zip(found, asked, strict=True)
         ]
+
+    def _n_points(self, batch: Sequence[models.QueryRequest]) -> int | None:
+        """Return the number of points where a request needs it."""
+        if not any(requests.wants_count(self.codec, self.using, one) for one in batch):
+            return None
+        return int(self.client.count(self.name, exact=True).count)
 
     def search(
         self,
@@ -230,7 +242,7 @@ class Collection:
         Q : ndarray of float32, shape (n_queries, dim) or (dim,)
         k : int, default 10
         """
-        queries = np.atleast_2d(np.asarray(Q, dtype=np.float32))
+        queries = several_vectors(Q, self.codec.dim)
         k = check_int(k, name="k", low=1)
         ids: list[list[Any]] = []
         scores: list[list[float]] = []
@@ -251,7 +263,11 @@ class Collection:
     ) -> list[models.Record]:
         """Return points by their ids, vectors as they were given; those that do not exist are left out."""
         found = self.client.retrieve(
-            self.name, ids=list(ids), with_payload=with_payload, with_vectors=with_vectors, **options
+            self.name,
+            ids=[as_id(one) for one in ids],
+            with_payload=with_payload,
+            with_vectors=with_vectors,
+            **options,
         )
         requests.decode_points(self.codec, self.using, found)
         return list(found)
@@ -317,61 +333,3 @@ class Collection:
             "bytes_disk": disk * n,
             "reason": self.codec.reason,
         }
-
-
-def vector_requests(
-    queries: npt.NDArray[np.float32],
-    using: str,
-    k: int,
-    query_filter: models.Filter | None,
-    search_params: models.SearchParams | None,
-    score_threshold: float | None,
-) -> list[models.QueryRequest]:
-    """Return requests for the k nearest points of queries, shape (n_queries, dim), without payload."""
-    return [
-        make_request(query, using, None, query_filter, search_params, k, None, False, False, score_threshold)
-        for query in queries
-    ]
-
-
-def make_request(
-    query: Any,
-    using: str,
-    prefetch: Any,
-    query_filter: Any,
-    search_params: Any,
-    limit: int,
-    offset: int | None,
-    with_payload: Any,
-    with_vectors: Any,
-    score_threshold: float | None,
-) -> models.QueryRequest:
-    """Put arguments of `query_points` into a request; arrays are checked by the codec, not by the model."""
-    return models.QueryRequest.model_construct(
-        query=query,
-        using=using,
-        prefetch=prefetch,
-        filter=query_filter,
-        params=search_params,
-        limit=limit,
-        offset=offset,
-        with_payload=with_payload,
-        with_vector=with_vectors,
-        score_threshold=score_threshold,
-    )
-
-
-def as_arguments(request: models.QueryRequest) -> dict[str, Any]:
-    """Return a request as arguments of `query_points`."""
-    return {
-        "query": request.query,
-        "using": request.using,
-        "prefetch": request.prefetch,
-        "query_filter": request.filter,
-        "search_params": request.params,
-        "limit": request.limit,
-        "offset": request.offset,
-        "with_payload": request.with_payload,
-        "with_vectors": request.with_vector,
-        "score_threshold": request.score_threshold,
-    }

@@ -11,7 +11,7 @@ from bqcore_qdrant.versions import Version
 
 Quantizer = Literal["none", "binary", "turbo", "scalar"]
 QueryEncoding = Literal["binary", "scalar4bits", "scalar8bits"]
-Datatype = Literal["float32", "float16", "uint8", "turbo4", "turbo8"]
+Datatype = Literal["float32", "float16", "uint8", "turbo4", "turbo8", "turbo16"]
 
 QUANTIZERS: tuple[Quantizer, ...] = ("none", "binary", "turbo", "scalar")
 BITS: dict[Quantizer, tuple[float, ...]] = {
@@ -21,7 +21,7 @@ BITS: dict[Quantizer, tuple[float, ...]] = {
     "scalar": (8,),
 }
 QUERY_ENCODINGS: tuple[QueryEncoding, ...] = ("binary", "scalar4bits", "scalar8bits")
-DATATYPES: tuple[Datatype, ...] = ("float32", "float16", "uint8", "turbo4", "turbo8")
+DATATYPES: tuple[Datatype, ...] = ("float32", "float16", "uint8", "turbo4", "turbo8", "turbo16")
 #: Candidates per result that recall is predicted for; beyond 16 the reads from primary storage dominate.
 OVERSAMPLING = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 #: Candidates of the graph's search. At Qdrant's default of 100 the graph itself loses .01 recall and more.
@@ -44,7 +44,7 @@ class Config:
         Bits per dimension of codes: binary 1, 1.5, 2; turbo 1, 1.5, 2, 4, 8; scalar 8; none 32.
     query_encoding : {"binary", "scalar4bits", "scalar8bits"}, optional
         Of binary quantization.
-    datatype : {"float32", "float16", "uint8", "turbo4", "turbo8"}
+    datatype : {"float32", "float16", "uint8", "turbo4", "turbo8", "turbo16"}
         Primary storage, which candidates are rescored from. Where it is turbo, no floats are kept.
     oversampling : float
         Candidates that are rescored, per result.
@@ -167,7 +167,7 @@ def turbo_dim(dim: int, bits: float) -> int:
     """Dimensions that turbo codes have: whole bytes, and half as many again at 1.5 bits."""
     if bits == 1.5:
         return -(-(dim * 3 // 2) // 8) * 8
-    per_byte = int(8 // bits)
+    per_byte = max(1, int(8 // bits))
     return -(-dim // per_byte) * per_byte
 
 

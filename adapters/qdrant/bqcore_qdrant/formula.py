@@ -28,8 +28,20 @@ from bqcore_qdrant.stages import KEPT
 F_RESCALE, F_ADD = "bqcore_f_rescale", "bqcore_f_add"
 # In place of 0, which would not tell points without factors from others: far below what a score can show.
 _LEAST_WEIGHT = 1e-25
-#: What a point without factors gets where f_add counts once: it comes last.
-DEFAULTS = {F_RESCALE: 0.0, F_ADD: -1e30}
+# What a point without factors gets where the codec knows no typical ones and f_add counts once:
+# it comes last.
+_LAST = (0.0, -1e30)
+
+
+def defaults_of(codec: QdrantCodec, weight: float = 1.0) -> dict[str, float]:
+    """Return what stands for the factors of a point that has none, as after an application's payload write.
+
+    Typical factors rank it by its plain score, however often f_add counts. Without them it comes last.
+    """
+    if codec.typical_factors is not None:
+        return dict(zip((F_RESCALE, F_ADD), codec.typical_factors, strict=True))
+    rescale, add = _LAST
+    return {F_RESCALE: rescale, F_ADD: add if weight == 1 else max(min(add / weight, 1e37), -1e37)}
 
 
 def create_indexes(client: Any, name: str) -> None:
@@ -57,19 +69,14 @@ def staged(
     weight : float
         How often f_add counts.
     request : models.QueryRequest
-        What was asked; its filter goes into the first stage.
+        What was asked, not an exact search; its filter goes into the first stage.
     threshold : float, optional
         In the collection's terms.
     """
     weight = weight or _LEAST_WEIGHT
-    exact_score, defaults = _sum("$score", weight), _defaults(weight)
+    exact_score, defaults = _sum("$score", weight), defaults_of(codec, weight)
     params = request.params or models.SearchParams()
     wanted = (request.limit or 10) + (request.offset or 0)
-    if params.exact:
-        found = models.Prefetch(
-            query=query, using=using, limit=_exact_depth(wanted), params=params, filter=request.filter
-        )
-        return _formula(request, exact_score, [found], threshold, defaults)
     given = params.quantization
     oversampling = codec.config.oversampling
     if given is not None and given.oversampling is not None:
@@ -103,21 +110,10 @@ def staged(
     return _formula(request, exact_score, [exact], threshold, defaults)
 
 
-def _exact_depth(wanted: int) -> int:
-    """Candidates by the uncorrected product that an exact search of the metric's order starts from."""
-    return max(1000, 100 * wanted)
-
-
 def _sum(score: Any, weight: float) -> models.SumExpression:
     return models.SumExpression(
         sum=[score, F_ADD if weight == 1 else models.MultExpression(mult=[weight, F_ADD])]
     )
-
-
-def _defaults(weight: float) -> dict[str, float]:
-    """Return what a point without factors gets for them: it comes last, whatever the weight is."""
-    f_add = DEFAULTS[F_ADD]
-    return DEFAULTS | {F_ADD: f_add if weight == 1 else max(min(f_add / weight, 1e37), -1e37)}
 
 
 def _formula(

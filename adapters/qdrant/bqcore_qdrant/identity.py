@@ -27,9 +27,11 @@ def identity(codec: QdrantCodec, using: str, **more: Any) -> dict[str, Any]:
 
 
 def check_identity(
-    name: str, found: Mapping[str, Any] | None, codec: QdrantCodec, using: str
+    name: str, found: Mapping[str, Any] | None, codec: QdrantCodec, using: str | None
 ) -> dict[str, Any]:
     """Check that a collection was made with a codec and return what it remembers.
+
+    `using` is the vector that is asked for; None takes the one that it was made with.
 
     Raises
     ------
@@ -44,7 +46,7 @@ def check_identity(
         raise ValueError(f"collection {name!r}: expected version <= {VERSION}, not {found['version']}")
     if found.get("codec") != codec.hash:
         raise ValueError(f"collection {name!r}: expected codec {codec.hash}, not {found.get('codec')}")
-    if found.get("vector") != using:
+    if using is not None and found.get("vector") != using:
         raise ValueError(f"collection {name!r}: expected vector {using!r}, not {found.get('vector')!r}")
     return dict(found)
 

@@ -13,10 +13,12 @@ from qdrant_client import models
 from bqcore._validation import Float32Array
 from bqcore_qdrant.codec import QdrantCodec
 from bqcore_qdrant.collection import Collection
-from bqcore_qdrant.formula import DEFAULTS, without_factors
+from bqcore_qdrant.formula import F_ADD, F_RESCALE, without_factors
 from bqcore_qdrant.identity import KEY
+from bqcore_qdrant.inputs import as_id
 from bqcore_qdrant.requests import decode_points
-from bqcore_qdrant.sources import Batch, Source, as_id
+from bqcore_qdrant.sampling import own_vector, random_ids, read_points, sampled_vectors, strict_limit
+from bqcore_qdrant.sources import Batch, Source
 from bqcore_qdrant.upload import BATCH_SIZE, Progress, Uploaded, upload
 
 # Points whose scores are compared, and results of each.
@@ -114,30 +116,17 @@ def sample_vectors(
     client: Any, name: str, using: str, n: int, source_codec: QdrantCodec | None = None
 ) -> Float32Array:
     """Return vectors of up to n random points, shape (n, dim): what a codec is fitted on."""
-    points = _random_points(client, name, using, n, with_payload=False)
-    rows = [vector for point in points if (vector := _vector(point.vector, using)) is not None]
-    if not rows:
+    dim, most = source_vector(client, name, using).size, strict_limit(client, name, "max_query_limit")
+    _, found = sampled_vectors(client, name, using, dim, n, most)
+    if not len(found):
         raise ValueError(f"collection {name!r}: expected points with a vector {using!r}, not 0")
-    found = np.asarray(rows, dtype=np.float32)
     return found if source_codec is None else source_codec.decode(found)
-
-
-def _random_points(client: Any, name: str, using: str, n: int, *, with_payload: bool) -> list[Any]:
-    found = client.query_points(
-        name,
-        query=models.SampleQuery(sample=models.Sample.RANDOM),
-        limit=_allowed(client, name, n),
-        with_payload=with_payload,
-        with_vectors=[using] if using else True,
-    )
-    return list(found.points)
 
 
 def _allowed(client: Any, name: str, wanted: int, limit: str = "max_query_limit") -> int:
     """Return a number, cut down to a limit of the source's strict mode."""
-    strict = getattr(client.get_collection(name).config, "strict_mode_config", None)
-    most = getattr(strict, limit, None) if strict is not None and strict.enabled else None
-    return wanted if most is None else min(wanted, int(most))
+    most = strict_limit(client, name, limit)
+    return wanted if most is None else min(wanted, most)
 
 
 def copy_indexes(client: Any, name: str, target: Collection) -> tuple[str, ...]:
@@ -146,19 +135,13 @@ def copy_indexes(client: Any, name: str, target: Collection) -> tuple[str, ...]:
     fields = {
         field: info
         for field, info in (client.get_collection(name).payload_schema or {}).items()
-        if field not in DEFAULTS
+        if field not in (F_ADD, F_RESCALE)
     }
     for field, info in fields.items():
         if field not in there:
             schema = info.data_type if info.params is None else info.params
             target.client.create_payload_index(target.name, field_name=field, field_schema=schema)
     return tuple(sorted(fields))
-
-
-def _vector(value: Any, using: str) -> Any:
-    if isinstance(value, dict):
-        return value.get(using)
-    return value if using == "" else None
 
 
 def migrate(
@@ -272,7 +255,8 @@ def compare(
     indexes: tuple[str, ...],
 ) -> Migration:
     """Count both collections and compare exact scores and payloads of sampled points."""
-    points = _random_points(client, name, using, _SAMPLE, with_payload=True)
+    chosen = random_ids(client, name, _SAMPLE, strict_limit(client, name, "max_query_limit"))
+    points = read_points(client, name, chosen, using, target.codec.dim, with_payload=True)
     if old is not None:
         decode_points(old.codec, using, points)
     ids = [point.id for point in points]
@@ -284,7 +268,7 @@ def compare(
     vectors = [
         vector
         for point in points
-        if str(point.id) in there and (vector := _vector(point.vector, using)) is not None
+        if str(point.id) in there and (vector := own_vector(point.vector, using)) is not None
         if target.codec.metric != "cosine" or any(vector)
     ]
     ask_old = partial(client.query_batch_points, name) if old is None else old.query_batch_points

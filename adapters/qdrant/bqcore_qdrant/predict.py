@@ -37,7 +37,7 @@ _TIES = 50
 # A neighbour as near as the k-th, to this relative error, counts as found.
 _TIE = 1e-6
 #: Storage so fine that codes taken from it are those of the floats.
-FINE_DATATYPES = ("float32", "float16", "turbo8")
+FINE_DATATYPES = ("float32", "float16", "turbo8", "turbo16")
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,8 @@ class Sample:
     ) -> list[Prediction]:
         """Predict recall of storages that differ in nothing but their datatype, at several oversamplings.
 
-        Codes on float16 and turbo8 storage are those on float32: the rounding is below their own by far. It
-        is too small as well to bring a row among the k nearest that is not among the nearest 50 more.
+        Codes on float16, turbo8 and turbo16 storage are those on float32: the rounding is below their own by
+        far. It is too small as well to bring a row among the k nearest that is not among the nearest 50 more.
 
         Parameters
         ----------

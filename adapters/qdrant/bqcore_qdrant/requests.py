@@ -12,21 +12,23 @@ from qdrant_client.http.models import QueryResponse
 from bqcore._validation import Float32Array
 from bqcore_qdrant import formula
 from bqcore_qdrant.codec import QdrantCodec
+from bqcore_qdrant.exact import exact_with_factors
+from bqcore_qdrant.inputs import (
+    INFERENCE,
+    WITH_EXAMPLES,
+    is_array,
+    names_vector,
+    one_vector,
+    plain_input,
+    with_inputs,
+)
 from bqcore_qdrant.scorers import SCALAR_QUANTILE
 from bqcore_qdrant.versions import Version
 
 _TURBO_BITS = {1: "bits1", 1.5: "bits1_5", 2: "bits2", 4: "bits4", 8: "bits8"}
 _BINARY_BITS = {1: "one_bit", 1.5: "one_and_half_bits", 2: "two_bits"}
-#: Queries other than a vector, an id or a stage's own; their vectors would need another transform each.
-_UNSUPPORTED: tuple[type, ...] = tuple(
-    getattr(models, name)
-    for name in (
-        "RecommendQuery", "DiscoverQuery", "ContextQuery", "RelevanceFeedbackQuery",
-        # These become vectors behind the adapter's back.
-        "Document", "Image", "InferenceObject",
-    )
-    if hasattr(models, name)  # clients before 1.17 have fewer
-)  # fmt: skip
+#: What a stage and a request have in common.
+_SHARED = ("prefetch", "query", "using", "params", "filter", "score_threshold", "limit")
 
 
 # ---- what a collection is made of ----
@@ -97,96 +99,214 @@ def search_params(codec: QdrantCodec, given: models.SearchParams | None) -> mode
     )
 
 
-def is_vector(query: Any) -> bool:
-    """Tell whether a query is a dense vector."""
-    if isinstance(query, np.ndarray):
-        return True
-    return isinstance(query, Sequence) and not isinstance(query, str) and all(
-        isinstance(one, int | float) and not isinstance(one, bool) for one in query
-    )  # fmt: skip
+def _checked_examples(codec: QdrantCodec, query: Any, lookup_from: Any) -> None:
+    """Check that a query's examples mean in the collection what they mean to its user.
 
-
-def _encoded(codec: QdrantCodec, query: Any) -> tuple[Any, float, bool]:
-    """Return a query as the collection takes it, the shift of its scores, and whether these are ours."""
-    if isinstance(query, models.NearestQuery):
-        inner, shift, is_ours = _encoded(codec, query.nearest)
-        return (
-            (inner if is_ours and query.mmr is None else query.model_copy(update={"nearest": inner})),
-            shift,
-            is_ours,
+    Raises
+    ------
+    ValueError
+        If vectors are transformed and the query is not one that a transform carries over.
+    """
+    if isinstance(query, models.SparseVector):
+        raise ValueError("query: expected a dense vector for the codec's vector, not SparseVector")
+    if codec.transform.kind == "raw":
+        return
+    if lookup_from is not None:
+        raise ValueError(
+            "lookup_from: expected None, not another collection's vectors: those of this one are transformed"
         )
-    if is_vector(query):
-        vector = np.asarray(query, dtype=np.float32)
-        out = codec.encode_query(vector)
-        return out.tolist(), float(codec.transform.query_shift(vector[np.newaxis])[0]), True
-    if isinstance(query, _UNSUPPORTED) and codec.transform.kind != "raw":
+    is_nearest = isinstance(query, models.NearestQuery)
+    if isinstance(query, INFERENCE) or (isinstance(query, WITH_EXAMPLES) and not is_nearest):
         raise ValueError(
             f"query: expected a vector, a fusion, an order or a formula, not {type(query).__name__}: "
             "the vectors of this collection are transformed"
         )
-    if isinstance(query, str | int) and codec.transform.kind != "raw" and codec.metric == "ip":
-        raise ValueError(
-            "query: expected a vector, not a point's id: stored and asked vectors differ under ip"
-        )
-    return query, 0.0, isinstance(query, str | int)
+    if is_nearest:
+        _checked_examples(codec, query.nearest, None)
+        # Distances between points stay what they were under l2 alone.
+        if query.mmr is not None and (codec.metric != "l2" or codec.transform.factors):
+            raise ValueError(
+                f"mmr: expected None under {codec.metric}, not {query.mmr!r}: the vectors of this collection "
+                "are transformed, and their diversity is another one"
+            )
+
+
+def _encoded(codec: QdrantCodec, query: Any, lookup_from: Any) -> tuple[Any, float]:
+    """Return a query of the codec's vector as the collection takes it, and the shift of its scores."""
+    _checked_examples(codec, query, lookup_from)
+    shifts = [0.0]
+
+    def change(given: Any) -> Any:
+        if is_array(given):
+            vector = one_vector(given, codec.dim)
+            shifts.append(float(codec.transform.query_shift(vector[np.newaxis])[0]))
+            return codec.encode_query(vector).tolist()
+        given = plain_input(given)
+        is_id = not isinstance(given, (models.SparseVector, *INFERENCE))
+        if is_id and codec.transform.kind != "raw" and codec.metric == "ip":
+            raise ValueError(
+                "query: expected a vector, not a point's id: stored and asked vectors differ under ip"
+            )
+        return given
+
+    encoded = with_inputs(query, change)
+    if isinstance(query, models.NearestQuery) and query.mmr is None and is_array(query.nearest):
+        encoded = encoded.nearest
+    # Queries of several vectors are asked of raw collections only: no shift.
+    return encoded, shifts[-1]
+
+
+def wants_count(codec: QdrantCodec, using: str, request: models.QueryRequest) -> bool:
+    """Tell whether `encode_request` needs the number of points: for exact searches that look at all."""
+    if not (codec.transform.factors and codec.metric == "l2"):
+        return False
+    stages: list[Any] = [request]
+    for one in stages:
+        stages += _stages(one.prefetch)
+        if names_vector(one.query) and (one.using or using) == using and one.params and one.params.exact:
+            return True
+    return False
 
 
 def encode_request(
-    codec: QdrantCodec, using: str, request: models.QueryRequest
+    codec: QdrantCodec, using: str, request: models.QueryRequest, n_points: int | None = None
 ) -> tuple[models.QueryRequest, float | None]:
     """Return a request as the collection takes it, and the shift of its scores; None leaves them alone.
 
-    Vectors and thresholds are translated where they concern the codec's vector, in all stages.
+    Vectors and thresholds are translated where they concern the codec's vector, in all stages. Where a query
+    names a vector but no `using`, it is the codec's; where it names none, there is no `using`.
+
+    Parameters
+    ----------
+    codec : QdrantCodec
+    using : str
+        The codec's vector.
+    request : models.QueryRequest
+    n_points : int, optional
+        In the collection, where `wants_count` asks for them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a query is of an unknown type, or one that transformed vectors do not carry over.
     """
-    fields: dict[str, Any] = {}
-    if request.prefetch is not None:
-        stages = request.prefetch if isinstance(request.prefetch, list) else [request.prefetch]
-        fields["prefetch"] = [_encode_stage(codec, using, one) for one in stages]
-    shift: float | None = None
-    if codec.transform.factors and (request.using or "") == using:
-        return _with_factors(codec, using, request)
-    if request.query is not None and (request.using or "") == using:
-        fields["query"], found, is_ours = _encoded(codec, request.query)
-        if is_ours:
-            shift = found
-            fields["params"] = search_params(codec, request.params)
-            if request.score_threshold is not None:
-                fields["score_threshold"] = codec.transform.threshold(request.score_threshold, found)
-    return _copied(request, fields), shift
+    if not isinstance(request, models.QueryRequest):
+        raise TypeError(f"request: expected models.QueryRequest, not {type(request).__name__}")
+    fields, shift = _encode_one(codec, using, request, n_points)
+    return request.model_copy(update=fields), shift
+
+
+def _stages(prefetch: Any) -> list[models.Prefetch]:
+    if prefetch is None:
+        return []
+    stages = [prefetch] if isinstance(prefetch, models.Prefetch) else list(prefetch)
+    for one in stages:
+        if not isinstance(one, models.Prefetch):
+            raise TypeError(f"prefetch: expected models.Prefetch, not {type(one).__name__}")
+    return stages
+
+
+def _encode_one(
+    codec: QdrantCodec, using: str, given: Any, n_points: int | None
+) -> tuple[dict[str, Any], float | None]:
+    """Return what changes in a request or stage, and the shift of its scores if they are the codec's."""
+    query, fields = given.query, dict[str, Any]()
+    stages = _stages(given.prefetch)
+    is_ours = names_vector(query) and (given.using or using) == using
+    is_ours = is_ours and not (isinstance(query, models.SparseVector) and not given.using)
+    if is_ours and codec.transform.factors:
+        return _with_factors(codec, using, given, n_points)
+    if stages:
+        # These weigh the scores of stages, which have to be the metric's then.
+        by_score = isinstance(query, models.FusionQuery) and query.fusion == models.Fusion.DBSF
+        in_metric = by_score or isinstance(query, models.FormulaQuery)
+        fields["prefetch"] = [
+            _encode_stage(codec, using, one, n_points, in_metric, by_score) for one in stages
+        ]
+    if not names_vector(query):
+        # A text query's `using` is a field of the payload.
+        if given.using is not None and (given.using == using or not given.using):
+            fields["using"] = None
+        return fields, None
+    if not is_ours:
+        fields["query"] = with_inputs(query, plain_input)
+        return fields, None
+    fields["query"], shift = _encoded(codec, query, given.lookup_from)
+    fields["using"] = using
+    fields["params"] = search_params(codec, given.params)
+    if given.score_threshold is not None:
+        fields["score_threshold"] = codec.transform.threshold(given.score_threshold, shift)
+    return fields, shift
 
 
 def _with_factors(
-    codec: QdrantCodec, using: str, request: models.QueryRequest
-) -> tuple[models.QueryRequest, float | None]:
-    query = request.query.nearest if isinstance(request.query, models.NearestQuery) else request.query
-    if request.prefetch is not None or not is_vector(query):
+    codec: QdrantCodec, using: str, given: Any, n_points: int | None
+) -> tuple[dict[str, Any], float]:
+    query = given.query
+    _checked_examples(codec, query, given.lookup_from)
+    vector = query.nearest if isinstance(query, models.NearestQuery) else query
+    if given.prefetch is not None or not is_array(vector):
         raise ValueError(
             "query: expected a vector without prefetch stages, which a collection with factors makes itself, "
-            f"not {type(request.query).__name__}"
+            f"not {type(vector).__name__} with prefetch = {given.prefetch!r}"
         )
-    vector, shift, _ = _encoded(codec, query)
-    weight = float(codec.transform.query_weight(np.asarray(query, dtype=np.float32)[np.newaxis])[0])
-    wanted = request.score_threshold
-    threshold = None if wanted is None else codec.transform.threshold(wanted, shift)
-    return formula.staged(codec, using, vector, weight, request, threshold), shift
+    checked = one_vector(vector, codec.dim)
+    wanted = models.QueryRequest.model_construct(**{name: getattr(given, name, None) for name in _SHARED})
+    wanted.offset = getattr(given, "offset", None)
+    if given.params is not None and given.params.exact:
+        return exact_with_factors(codec, using, checked, wanted, n_points)
+    shift = float(codec.transform.query_shift(checked[np.newaxis])[0])
+    threshold = given.score_threshold
+    threshold = None if threshold is None else codec.transform.threshold(threshold, shift)
+    encoded = codec.encode_query(checked).tolist()
+    weight = float(codec.transform.query_weight(checked[np.newaxis])[0])
+    staged = formula.staged(codec, using, encoded, weight, wanted, threshold)
+    return {name: getattr(staged, name) for name in _SHARED if name != "limit"}, shift
 
 
-def _encode_stage(codec: QdrantCodec, using: str, stage: models.Prefetch) -> models.Prefetch:
-    fields: dict[str, Any] = {}
-    if stage.prefetch is not None:
-        inner = stage.prefetch if isinstance(stage.prefetch, list) else [stage.prefetch]
-        fields["prefetch"] = [_encode_stage(codec, using, one) for one in inner]
-    if stage.query is not None and (stage.using or "") == using:
-        fields["query"], shift, is_ours = _encoded(codec, stage.query)
-        if is_ours:
-            fields["params"] = search_params(codec, stage.params)
-            if stage.score_threshold is not None:
-                fields["score_threshold"] = codec.transform.threshold(stage.score_threshold, shift)
-    return stage.model_copy(update=fields)
+def _encode_stage(
+    codec: QdrantCodec,
+    using: str,
+    stage: models.Prefetch,
+    n_points: int | None,
+    in_metric: bool,
+    by_score: bool,
+) -> models.Prefetch:
+    fields, shift = _encode_one(codec, using, stage, n_points)
+    encoded = stage.model_copy(update=fields)
+    score = metric_score(codec, shift, falling=by_score) if in_metric and shift is not None else "$score"
+    if score == "$score":
+        return encoded
+    return models.Prefetch(prefetch=[encoded], query=models.FormulaQuery(formula=score), limit=encoded.limit)
 
 
-def _copied(request: models.QueryRequest, fields: Mapping[str, Any]) -> models.QueryRequest:
-    return request.model_copy(update=dict(fields))
+def metric_score(codec: QdrantCodec, shift: float, *, falling: bool = False) -> Any:
+    """Return a formula that turns a stage's score into one of the metric.
+
+    Parameters
+    ----------
+    codec : QdrantCodec
+    shift : float
+        Of the stage's query.
+    falling : bool, default False
+        Negate distances: a fusion by scores takes the largest for the best, and would turn them round.
+    """
+    transform = codec.transform
+    score: Any = "$score"
+    if transform.metric == "l2":
+        if transform.factors:
+            square = models.SumExpression(sum=[shift, models.MultExpression(mult=[-2.0, "$score"])])
+            # Rounding may bring the square of a distance of 0 below it.
+            score = models.SqrtExpression(sqrt=models.AbsExpression(abs=square))
+        elif transform.scale != 1.0:
+            score = models.MultExpression(mult=[1.0 / transform.scale, "$score"])
+        return models.NegExpression(neg=score) if falling else score
+    if transform.kind == "raw":
+        return score
+    if transform.metric == "cosine" and not transform.factors:
+        fall = models.MultExpression(mult=[-0.5 / transform.scale**2, "$score", "$score"])
+        return models.SumExpression(sum=[1.0, fall])
+    return models.SumExpression(sum=["$score", shift])
 
 
 # ---- answers ----

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-PointId = int | str
+from bqcore_qdrant.inputs import PointId, as_id, as_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +76,9 @@ def open_source(
     Parameters
     ----------
     source : array-like, path, iterable or Source
-        Vectors (n, dim); a .npy file of them, which is read in pieces; a Parquet file, whose other columns
-        become the payload; an iterable of (id, vector, payload) tuples or of mappings with these keys.
+        Vectors (n, dim), also as a column of pandas or polars, or a tensor; a .npy file of them, which is
+        read in pieces; a Parquet file, whose other columns become the payload; an iterable of (id, vector,
+        payload) tuples or of mappings with these keys.
     batch_size : int
     ids, payloads : sequence, optional
         Of an array or .npy file; ids are row numbers by default.
@@ -101,8 +102,8 @@ def open_source(
         raise ValueError(
             f"{path}: expected a .npy or .parquet file, not {path.suffix or 'one without suffix'}"
         )
-    if isinstance(source, np.ndarray):
-        return _from_array(source, batch_size, ids, payloads)
+    if isinstance(source, np.ndarray) or any(hasattr(source, name) for name in ("__array__", "__dlpack__")):
+        return _from_array(as_numbers(source, "source"), batch_size, ids, payloads)
     if isinstance(source, Iterable):
         if ids is not None or payloads is not None:
             raise TypeError("ids and payloads go with an array: an iterable brings its own")
@@ -226,34 +227,12 @@ def _unpacked(point: Any, position: int) -> tuple[PointId, Any, dict[str, Any]]:
 
 def _stacked(rows: Sequence[Any], start: int) -> npt.NDArray[Any]:
     try:
-        return np.asarray(rows, dtype=np.float32)
-    except (ValueError, TypeError):
+        found = np.asarray(rows)
+        # Of other kinds are text that reads as numbers, and arrays that numpy does not know.
+        return (found if found.dtype.kind in "fiu" else as_numbers(rows, "vectors")).astype(np.float32)
+    except ValueError:
         lengths = [len(row) if hasattr(row, "__len__") else -1 for row in rows]
         odd = next((i for i, length in enumerate(lengths) if length != lengths[0]), 0)
         raise ValueError(
             f"vectors: expected rows of {lengths[0]} numbers, but point {start + odd} has {lengths[odd]}"
         ) from None
-
-
-def as_id(value: Any) -> PointId:
-    """Return an id as Qdrant takes it: an unsigned whole number or a UUID.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is neither.
-    """
-    import uuid
-
-    if isinstance(value, uuid.UUID):
-        return str(value)
-    if isinstance(value, str):
-        try:
-            return str(uuid.UUID(value))
-        except ValueError:
-            raise ValueError(f"id: expected a whole number >= 0 or a UUID, not {value!r}") from None
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        raise TypeError(f"id: expected a whole number >= 0 or a UUID, not {value!r}")
-    if not 0 <= int(value) < 1 << 64:
-        raise ValueError(f"id: expected a whole number in [0, 2**64), not {value}")
-    return int(value)

@@ -68,7 +68,7 @@ def tune_collection(
             break
         say(f"oversampling {over:g}, hnsw_ef {ef}", done, len(pairs))
         codec = collection.codec.with_search(oversampling=over, hnsw_ef=ef)
-        tried = Collection(collection.client, collection.name, codec)
+        tried = Collection(collection.client, collection.name, codec, collection.using)
         found = verify(tried, asked, k, n_queries=n_queries)
         measured.append(
             {

@@ -17,14 +17,14 @@ _QUANTILE_ROWS = {1.0: 2_048, 1.5: 2_048, 2.0: 4_096, 4.0: 8_192, 8.0: 8_192}
 # Quantiles closer than this leave a coordinate's scale alone.
 _FLAT = 1e-3
 _LARGEST_QUANTILE = 0.99999
-# At 8 bits levels are so dense that where they lie does not show: even steps over this many deviations.
-_RANGE_8 = 4.5
+# At 8 bits and 16 levels are so dense that where they lie does not show: even steps over these deviations.
+_RANGE, _DENSE = 4.5, 256
 
 
 def turbo_levels(bits: float) -> Float32Array:
     """Return the levels of codes, ascending: 2 at 1 and 1.5 bits."""
-    if bits == 8:
-        return np.linspace(-_RANGE_8, _RANGE_8, 256, dtype=np.float32)
+    if bits >= 8:
+        return np.linspace(-_RANGE, _RANGE, 1 << int(bits), dtype=np.float32)
     return lloyd_max(int(bits)).astype(np.float32)
 
 
@@ -32,9 +32,9 @@ def _nearest_levels(y: Float32Array, levels: Float32Array) -> Float32Array:
     edges = (levels[1:] + levels[:-1]) / 2
     if len(levels) == 2:
         return np.asarray(np.where(y > edges[0], levels[1], levels[0]))
-    if len(levels) == 256:
-        step = levels[1] - levels[0]
-        return np.asarray(levels[np.clip(np.rint((y - levels[0]) / step), 0, 255).astype(np.uint8)])
+    if len(levels) >= _DENSE:
+        step, last = np.float32(2 * _RANGE / (len(levels) - 1)), len(levels) - 1
+        return np.asarray(levels[np.clip(np.rint((y - levels[0]) / step), 0, last).astype(np.uint16)])
     place = np.zeros(y.shape, dtype=np.uint8)
     for edge in edges:  # at most 15: far faster than a search per coordinate
         place += y > edge

@@ -14,7 +14,8 @@ from bqcore._validation import as_vectors, check_int, zero_rows
 from bqcore_qdrant.codec import QdrantCodec
 from bqcore_qdrant.collection import Collection
 from bqcore_qdrant.formula import F_ADD, F_RESCALE
-from bqcore_qdrant.sources import Batch, PointId, open_source
+from bqcore_qdrant.inputs import PointId
+from bqcore_qdrant.sources import Batch, open_source
 from bqcore_qdrant.stages import factors
 
 Progress = Callable[[int, int | None], None]

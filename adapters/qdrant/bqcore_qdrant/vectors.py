@@ -8,7 +8,7 @@ from bqcore.study.source import Origin, Source
 from bqcore_qdrant.codec import QdrantCodec
 from bqcore_qdrant.migrate import METRICS, sample_vectors, source_of, source_vector
 
-# Random points in one answer: 20,000 of 1,536 dimensions are 120 MB.
+# Vectors of 1,536 dimensions: 120 MB in all, read in pages.
 _MOST = 20_000
 
 
@@ -20,6 +20,7 @@ def read_collection(
     using: str = "",
     metric: str | None = None,
     rows: int = _MOST,
+    timeout: int = 60,
     source_codec: QdrantCodec | None = None,
 ) -> Source:
     """Read up to `rows`, at most 20,000, random vectors of a collection.
@@ -34,6 +35,8 @@ def read_collection(
     metric : {"l2", "ip", "cosine"}, optional
         By default the collection's.
     rows : int
+    timeout : int, default 60
+        Seconds that one request may take, where a URL is given.
     source_codec : QdrantCodec, optional
         Of a collection that bqcore set up: its vectors are transformed ones.
 
@@ -46,7 +49,7 @@ def read_collection(
     if isinstance(client_or_url, str):
         from qdrant_client import QdrantClient
 
-        client = QdrantClient(url=client_or_url, api_key=api_key)
+        client = QdrantClient(url=client_or_url, api_key=api_key, timeout=timeout)
     params = source_vector(client, name, using)
     source_of(client, name, using, source_codec)
     base = sample_vectors(client, name, using, min(rows, _MOST), source_codec)

@@ -19,6 +19,7 @@ FEATURES: dict[str, tuple[int, int]] = {
     "turbo4": (1, 19),
     "memory placement": (1, 19),
     "turbo8": (1, 20),
+    "turbo16": (1, 20),
     "turbo 8 bits": (1, 20),
 }
 #: Servers before this one lack what every configuration here needs.
