@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bqcore._validation import as_vectors, check_int, check_metric, check_random_state, zero_rows
+from bqcore.codec import Codec
 from bqcore.codec_sample import Sample, Screened
 from bqcore.diagnosis import Diagnosis, diagnose
 from bqcore.registry import CODECS, codec_class, make_codec, parse_spec
@@ -85,6 +86,24 @@ class Advice:
     k: int
     n_queries: int
     n_rows: int
+
+    @property
+    def best(self) -> Option:
+        """The first option."""
+        return self.options[0]
+
+    def codec(self, metric: str) -> Codec:
+        """Return the codec of the first option, unfitted."""
+        return make_codec(self.best.codec, metric=metric)
+
+    def __repr__(self) -> str:
+        lines = [f"Advice({len(self.options)} options, recall@{self.k} from {self.n_queries:,} queries)"]
+        lines += [
+            f"  {one.codec}: {one.bytes_per_vector} bytes, recall {one.recall:.3f}, "
+            f"99 % within {one.oversampling:g} x k candidates"
+            for one in self.options
+        ]
+        return "\n".join(lines)
 
 
 def candidate_specs(dim: int, n: int, nbytes: int) -> list[str]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from bqcore import _archive
 from bqcore._validation import (
     Float32Array,
+    InputTypeError,
     as_matrix_or_vector,
     as_vectors,
     check_bits,
@@ -208,6 +209,8 @@ class Codec(abc.ABC):
         X : ndarray of float32, shape (n, dim)
             Training vectors.
         y : ignored
+            For scikit-learn's pipelines, which pass labels; a text is refused, because it would be meant as the
+            metric, which is a parameter of the constructor.
 
         Returns
         -------
@@ -222,6 +225,11 @@ class Codec(abc.ABC):
             If a parameter is out of range; if X is empty, not 2-d, or holds NaN or inf; under cosine, if a
             row is zero.
         """
+        if isinstance(y, str):
+            raise InputTypeError(
+                f"fit: expected the metric in the constructor, {type(self).__name__}(metric={y!r}), "
+                f"not as an argument of fit, {y!r}"
+            )
         metric = check_metric(self.metric)
         vectors = as_vectors(X)
         if metric == "cosine":

@@ -125,7 +125,7 @@ def _plain() -> str:
         (_small, (), "x.npy: expected at least 100 rows to predict recall@10 from, not 20"),
         (_wide, (), "queries: expected 16 dimensions, not 12"),
         (_huge, (), "x.npy: expected a whole .npy file of numbers"),
-        (_plain, ("--metric", "dot"), "dot"),
+        (_plain, ("--metric", "manhattan"), "manhattan"),
         (_plain, ("--bytes", "0"), "bytes: expected 1 to 1048576, not 0"),
         (_plain, ("--bytes", str(1 << 70)), "1180591620717411303424"),
         (_plain, ("--k", "700"), "expected at least 701 rows to predict recall@700 from, not 700"),

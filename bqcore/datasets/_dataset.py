@@ -12,6 +12,7 @@ import numpy.typing as npt
 from bqcore._validation import (
     Float32Array,
     IdArray,
+    InputTypeError,
     as_vectors,
     check_int,
     check_metric,
@@ -23,6 +24,14 @@ from bqcore.evaluation import exact_search
 
 class InvalidRowsError(ValueError):
     """Some rows are not finite as float32; the text counts them."""
+
+
+class MetricMissingError(ValueError):
+    """A file does not say its metric, and the caller did not either."""
+
+
+class ColumnChoiceError(ValueError):
+    """A file holds vectors in no column, in several, or not in the one that was named."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +131,7 @@ def check_ground_truth(ids: npt.ArrayLike, *, n: int, n_queries: int, name: str)
     """
     array = np.asarray(ids)
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{name}: ground_truth: expected integer ids, not dtype {array.dtype}")
+        raise InputTypeError(f"{name}: ground_truth: expected integer ids, not dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] == 0:
         raise ValueError(f"{name}: ground_truth: expected shape ({n_queries}, k), not {array.shape}")
     if len(array) != n_queries:
@@ -286,11 +295,13 @@ def require_metric(metric: str | None, path: object) -> str:
 
     Raises
     ------
+    MetricMissingError
+        If it is None.
     ValueError
-        If it is None or unknown.
+        If it is unknown.
     """
     if metric is None:
-        raise ValueError(
+        raise MetricMissingError(
             f"{path}: the file does not say its metric; expected metric='l2', 'ip' or 'cosine', not None"
         )
     return check_metric(metric)

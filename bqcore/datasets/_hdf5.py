@@ -5,27 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bqcore._validation import Metric
+from bqcore._validation import Metric, check_metric
 from bqcore.datasets._dataset import Dataset, assemble, import_extra, require_metric
 from bqcore.datasets._part import WHOLE, Part, check_memory
-
-_METRICS: dict[str, Metric] = {
-    "angular": "cosine",
-    "cosine": "cosine",
-    "euclidean": "l2",
-    "l2": "l2",
-    "dot": "ip",
-    "ip": "ip",
-}
-
 
 def _stored_metric(attribute: Any, path: Path) -> Metric | None:
     if attribute is None:
         return None
     distance = attribute.decode() if isinstance(attribute, bytes) else str(attribute)
-    if distance not in _METRICS:
-        raise ValueError(f"{path}: expected a distance of {', '.join(_METRICS)}, not {distance!r}")
-    return _METRICS[distance]
+    try:
+        return check_metric(distance)
+    except ValueError:
+        known = "angular, cosine, euclidean, l2, dot, ip"
+        raise ValueError(f"{path}: expected a distance of {known}, not {distance!r}") from None
 
 
 def read_hdf5(path: Path, *, metric: str | None, rows: int | None, part: Part = WHOLE) -> Dataset:
@@ -59,7 +51,14 @@ def read_hdf5(path: Path, *, metric: str | None, rows: int | None, part: Part = 
     with file:
         if "train" not in file:
             raise ValueError(f"{path}: expected a dataset 'train', not only {sorted(file)}")
-        stored = _stored_metric(file.attrs.get("distance"), path)
+        try:
+            stored = _stored_metric(file.attrs.get("distance"), path)
+        except ValueError:
+            # what the caller says is needed then, and the file's ground truth is of no use
+            if metric is None:
+                raise
+            stored = None
+        is_known = stored is not None or file.attrs.get("distance") is None
         has_queries = "test" in file
         check_memory(file["train"].shape, path.stem)
         return assemble(
@@ -68,7 +67,7 @@ def read_hdf5(path: Path, *, metric: str | None, rows: int | None, part: Part = 
             file["test"][()] if has_queries else None,
             metric=require_metric(metric or stored, path),
             stored_metric=stored,
-            ground_truth=file["neighbors"][()] if has_queries and "neighbors" in file else None,
+            ground_truth=file["neighbors"][()] if has_queries and is_known and "neighbors" in file else None,
             rows=rows,
             part=part,
         )
