@@ -15,6 +15,7 @@ from rich import box
 from rich.table import Table
 
 from bqcore.cli import tables
+from bqcore.cli.data import read_queries
 from bqcore.cli.progress import Stages
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ Edge = Annotated[Path | None, typer.Option(help="Folder of the embedded engine, 
 Grpc = Annotated[bool, typer.Option("--grpc", help="Talk to the server over gRPC.")]
 GrpcPort = Annotated[int, typer.Option(envvar="QDRANT_GRPC_PORT", min=1, max=65535, help="Its gRPC port.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Metric = Annotated[str | None, typer.Option(help="l2, ip or cosine. [default: what the data says]")]
+Metric = Annotated[str | None, typer.Option(help="l2, ip or cosine. [default: what the data says, else cosine]")]
 Target = Annotated[float | None, typer.Option(help="Cheapest configuration with this recall@k.")]
 Budget = Annotated[
     int | None, typer.Option("--bytes-per-vector", help="Best recall with so many bytes in memory.")
@@ -44,6 +45,9 @@ Codec = Annotated[Path, typer.Argument(help="File that `advise` wrote.")]
 Name = Annotated[str, typer.Argument(help="Collection.")]
 Parallel = Annotated[int, typer.Option(min=1, help="Threads.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Points per request.")]
+DropInvalid = Annotated[
+    bool, typer.Option("--drop-invalid", help="Leave out rows that are null, or hold NaN or inf.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Leave points alone that are there already.")]
 
 
@@ -146,12 +150,15 @@ def advise(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the codec is saved.")] = Path(
         "codec.npz"
     ),
+    column: Annotated[str | None, typer.Option(help="Column of a Parquet file.")] = None,
+    drop_invalid: DropInvalid = False,
     as_json: AsJson = False,
 ) -> None:
     """Choose a transform and a configuration for data, with the recall that they will have."""
     import numpy as np
 
-    from bqcore import datasets
+    from bqcore.cli.data import read_data
+    from bqcore.study.source import check_rows
     from bqcore_qdrant import QdrantCodec
 
     if factors and (bytes_per_vector is not None or config is not None):
@@ -159,7 +166,10 @@ def advise(
         raise ValueError(f"--factors: expected --target-recall alone, not {given}")
     stages = Stages()
     with stages.stage(f"read {data.name}"):
-        found = datasets.read(data, metric=metric)
+        found = read_data(
+            data, metric=metric, note=stages.note, can_drop=True, column=column, drop_invalid=drop_invalid
+        )
+    check_rows(found.n + (0 if found.has_own_queries else len(found.queries)), k, str(data))
     X, n_total = found.base, found.n
     if rows is not None and rows < found.n:
         X = X[np.sort(np.random.default_rng(0).choice(found.n, rows, replace=False))]
@@ -228,7 +238,7 @@ def create(
 def upload(
     codec_file: Codec,
     name: Name,
-    source: Annotated[Path, typer.Argument(help=".npy or .parquet with vectors.")],
+    source: Annotated[Path, typer.Argument(help="File or folder of vectors; of Parquet with their payload.")],
     url: Url = None,
     api_key: ApiKey = None,
     edge: Edge = None,
@@ -240,7 +250,10 @@ def upload(
     keep_zero: Annotated[
         bool, typer.Option("--keep-zero", help="Cosine: write zero vectors' points without the vector.")
     ] = False,
-    id_column: Annotated[str, typer.Option(help="Of a Parquet file.")] = "id",
+    drop_invalid: DropInvalid = False,
+    id_column: Annotated[
+        str, typer.Option(help="Of a Parquet file; '' for the numbers of the rows.")
+    ] = "id",
     vector_column: Annotated[str | None, typer.Option(help="Of a Parquet file.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -262,6 +275,7 @@ def upload(
                 zero_vectors="keep" if keep_zero else "error",
                 id_column=id_column,
                 vector_column=vector_column,
+                drop_invalid=drop_invalid,
                 progress=lambda n, total: bar(n, total or n),
             )
         with stages.stage("build graph and codes"):
@@ -286,14 +300,12 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Measure recall on the live collection; exit code 1 where it is below the prediction."""
-    import numpy as np
-
     from bqcore_qdrant import Collection, QdrantCodec
     from bqcore_qdrant import verify as measure
 
-    asked = None if queries is None else np.load(queries, allow_pickle=False)
     codec = QdrantCodec.load(codec_file)
     stages = Stages()
+    asked = None if queries is None else read_queries(queries, codec.metric, stages.note)
     with (
         open_client(url, api_key, edge, grpc, grpc_port) as client,
         stages.stage("exact and quantized search") as bar,

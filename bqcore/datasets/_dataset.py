@@ -58,6 +58,8 @@ class Dataset:
         Rows of base and queries left out because they are not finite.
     has_queries : bool, default True
         False where there are none, and `queries` may have no rows.
+    has_own_queries : bool, default True
+        False where queries are rows that were held out of the base.
 
     Raises
     ------
@@ -75,6 +77,7 @@ class Dataset:
     n_source: int | None = None
     n_dropped: tuple[int, int] = (0, 0)
     has_queries: bool = True
+    has_own_queries: bool = True
 
     def __post_init__(self) -> None:
         base = as_vectors(self.base, name=f"{self.name}: base")
@@ -248,10 +251,16 @@ def assemble(
                 n_dropped = (n_dropped[0], len(queries) - len(valid))
                 queries, query_texts = queries[valid], chosen_texts(query_texts, valid)
                 ground_truth = None if ground_truth is None else ground_truth[valid]
-    has_queries = queries is not None or part.hold_out
+    is_own = queries is not None
+    has_queries = is_own or part.hold_out
     if queries is None:
         base, queries = split_queries(base) if part.hold_out else (base, base[:0])
-    about: dict[str, Any] = {"n_source": n_source, "n_dropped": n_dropped, "has_queries": has_queries}
+    about: dict[str, Any] = {
+        "n_source": n_source,
+        "n_dropped": n_dropped,
+        "has_queries": has_queries,
+        "has_own_queries": is_own,
+    }
     if ground_truth is not None:
         ground_truth = check_ground_truth(ground_truth, n=len(base), n_queries=len(queries), name=name)
     stale = stored_metric is not None and metric != stored_metric

@@ -6,6 +6,7 @@ import importlib.util
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bqcore.study.problem import Problem
@@ -86,8 +87,10 @@ def postgres(problem: Problem, places: Places) -> EngineAdvice:
         steps.append({"kind": "sql", "text": advice.table_sql(table, problem.dim, kind)})
         if source.origin.kind == "file":
             server = f"--dsn {shlex.quote(places.dsn)}" if places.dsn else '--dsn "$DSN"'
-            drop = " --drop-invalid" if source.n_dropped[0] else ""
-            command = f"bqcore postgres load {source.origin.quoted} {shlex.quote(table)} {server}{drop}"
+            options = " --drop-invalid" if source.origin.drop_invalid else ""
+            if source.origin.column is not None:
+                options += f" --vector-column {shlex.quote(source.origin.column)}"
+            command = f"bqcore postgres load {source.origin.quoted} {shlex.quote(table)} {server}{options}"
             steps.append({"kind": "shell", "text": command})
         else:
             steps.append({"kind": "note", "text": f"fill {table} before the index is made"})
@@ -117,8 +120,9 @@ def qdrant(problem: Problem, places: Places) -> EngineAdvice:
     reason = "needs pip install 'bqcore[qdrant]'"
     if importlib.util.find_spec("qdrant_client") is None:
         return EngineAdvice({"unavailable": reason}, None)
-    from bqcore.datasets import split_queries
+    from bqcore.datasets import is_table, split_queries
     from bqcore_qdrant import advice
+    from bqcore_qdrant.sources import usable_ids
 
     source = problem.source
     base, queries = source.base, source.queries
@@ -143,6 +147,7 @@ def qdrant(problem: Problem, places: Places) -> EngineAdvice:
             target_recall=target, bytes_per_vector=problem.bytes_per_vector,
         )  # fmt: skip
     elif source.origin.kind == "file":
+        path = source.origin.vectors_path or source.origin.name
         commands = advice.commands(
             source.origin.name,
             option,
@@ -154,6 +159,10 @@ def qdrant(problem: Problem, places: Places) -> EngineAdvice:
             url=places.url,
             rows=advice.REFINED_ROWS if len(base) > advice.REFINED_ROWS else None,
             float_nbytes=4 * source.n_source * base.shape[1],
+            column=source.origin.column,
+            drop_invalid=source.origin.drop_invalid,
+            has_zeros=problem.prepared.diagnosis.n_zero > 0 or source.n_source > len(source.base),
+            has_usable_ids=not is_table(Path(path)) or usable_ids(Path(path)),
         )
     chosen = advice.option_dict(option)
     document = {

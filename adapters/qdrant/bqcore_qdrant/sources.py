@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bqcore._validation import InputTypeError
 from bqcore.datasets import invalid_rows, is_table, mapped, open_points, read_ids
 
 PointId = int | str
@@ -113,11 +114,11 @@ def open_source(
         return _from_array(source, batch_size, ids, payloads)
     if isinstance(source, Iterable):
         if ids is not None or payloads is not None:
-            raise TypeError("ids and payloads go with an array: an iterable brings its own")
+            raise InputTypeError("ids and payloads go with an array: an iterable brings its own")
         return Source(
             _from_iterable(source, batch_size), len(source) if isinstance(source, Sequence) else None
         )
-    raise TypeError(f"source: expected an array, a path or an iterable, not {type(source).__name__}")
+    raise InputTypeError(f"source: expected an array, a path or an iterable, not {type(source).__name__}")
 
 
 def _from_array(
@@ -248,7 +249,7 @@ def _unpacked(point: Any, position: int) -> tuple[PointId, Any, dict[str, Any]]:
         return as_id(point[0]), point[1], payload
     if hasattr(point, "id") and hasattr(point, "vector"):
         return as_id(point.id), point.vector, dict(getattr(point, "payload", None) or {})
-    raise TypeError(
+    raise InputTypeError(
         f"point {position}: expected (id, vector, payload) or a mapping, not {type(point).__name__}"
     )
 
@@ -282,7 +283,7 @@ def as_id(value: Any) -> PointId:
         except ValueError:
             raise ValueError(f"id: expected a whole number >= 0 or a UUID, not {value!r}") from None
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        raise TypeError(f"id: expected a whole number >= 0 or a UUID, not {value!r}")
+        raise InputTypeError(f"id: expected a whole number >= 0 or a UUID, not {value!r}")
     if not 0 <= int(value) < 1 << 64:
         raise ValueError(f"id: expected a whole number in [0, 2**64), not {value}")
     return int(value)
