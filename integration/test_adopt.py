@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from bqcore.cli import app
 from bqcore.datasets import clustered
 from bqcore_postgres.adopt import adopt
-from bqcore_postgres.inspection import advise_bits, inspect
+from bqcore_postgres.advice import advise_rows
+from bqcore_postgres.inspection import inspect
 
 pytestmark = pytest.mark.postgres
 
@@ -52,7 +53,7 @@ def test_it_builds_beside_the_index_that_is_there(items: Connection, watcher: Co
         progress=lambda phase, done, total: phases.append(phase),
     )
     assert report.inspection.metric == "l2"
-    name = f"items_embedding_bqhnsw{report.advice.bits}"
+    name = f"items_embedding_bqhnsw{report.advice.chosen.bits}"
     assert indexes(items) == {"mine", name}
     assert report.before is not None
     assert report.after is not None
@@ -72,7 +73,7 @@ def test_dry_run_changes_nothing_and_needs_no_extension(server: Server, database
         report = adopt(conn, conn, "items", "embedding", bits=4, dry_run=True)
         assert indexes(conn) == set()
         assert report.ddl == (
-            'CREATE INDEX CONCURRENTLY "items_embedding_bqhnsw4" ON "public"."items" '
+            'CREATE INDEX CONCURRENTLY items_embedding_bqhnsw4 ON "public"."items" '
             'USING bqhnsw ("embedding" vector_cosine_ops) WITH (bits = 4)'
         )
         assert report.notes == ("this database has no extension bqcore yet: CREATE EXTENSION bqcore CASCADE",)
@@ -98,12 +99,12 @@ def test_odd_names_and_toasted_columns(conn: Connection, watcher: Connection) ->
 
 
 def test_more_bits_where_few_dimensions_say_little() -> None:
-    assert advise_bits(clustered(2000, 768, random_state=3).base, "cosine", 200).bits == 1
-    low = advise_bits(clustered(4000, 16, random_state=3, n_clusters=4).base, "l2")
-    assert low.bits > 1
-    assert list(low.shares) == [1, 2, 4, 8]
-    with pytest.raises(ValueError, match="expected 100 rows or more to advise from, not 50"):
-        advise_bits(DATA.base[:50], "l2")
+    assert advise_rows(clustered(2000, 768, random_state=3).base, "cosine", 2000).chosen.bits == 1
+    low = advise_rows(clustered(4000, 16, random_state=3, n_clusters=4).base, "l2", 4000)
+    assert low.chosen.bits > 1
+    assert {one.bits for one in low.options} >= {1, 2}
+    with pytest.raises(ValueError, match="rows: expected at least 100 rows .* not 50"):
+        advise_rows(DATA.base[:50], "l2", 50)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,8 @@ def test_advice_is_printed_with_the_next_commands(run: Run, capsys: pytest.Captu
         assert option["codec"] in out
     for step in document["postgres"]["steps"]:
         assert step["text"].splitlines()[0] in out
-    assert "CREATE INDEX docs_embedding_bq ON docs USING bqhnsw (embedding vector_cosine_ops)" in out
+    name = f"docs_embedding_bqhnsw{document['postgres']['chosen']['bits']}"
+    assert f"CREATE INDEX {name} ON docs USING bqhnsw (embedding vector_cosine_ops)" in out
     assert "Report: out/a.html" in out
     assert "exact neighbours" in err  # progress
     assert "exact neighbours" not in out

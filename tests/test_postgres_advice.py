@@ -64,12 +64,12 @@ def test_more_bits_come_before_a_large_ef_search() -> None:
 def test_sql_names_and_quotes() -> None:
     text = advice.index_sql(option(2, 100, 0.9), "l2", table='"My Docs"', column="vec", type_name="halfvec")
     assert (
-        'CREATE INDEX "My Docs_vec_bq" ON "My Docs" USING bqhnsw (vec halfvec_l2_ops) WITH (bits = 2);'
+        'CREATE INDEX "My Docs_vec_bqhnsw2" ON "My Docs" USING bqhnsw (vec halfvec_l2_ops) WITH (bits = 2);'
         in text
     )
     assert "SET hnsw.ef_search = 100;" in text
-    assert "SELECT bqcore_recall('\"My Docs_vec_bq\"');" in text
-    assert len(advice.index_name("x" * 80, "embedding")) <= 63
+    assert "SELECT bqcore_recall('\"My Docs_vec_bqhnsw2\"');" in text
+    assert len(advice.index_name("x" * 80, "embedding", 1)) <= 63
     assert split_name('public."My.Docs".vec') == ('public."My.Docs"', "vec")
     for name in ("items", ".vec", "items."):
         with pytest.raises(ValueError, match=r"expected table\.column"):

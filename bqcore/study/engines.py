@@ -64,21 +64,14 @@ def postgres(problem: Problem, places: Places) -> EngineAdvice:
 
     source, sample = problem.source, problem.prepared.sample
     kind = source.origin.type_name
-    found: list[advice.IndexOption] = []
-    is_enough = False
-    for bits, most in advice.MAX_DIM.items():
-        if problem.dim > most:
-            continue
-        problem.say(f"Postgres: bqhnsw with {bits} bits")
-        these = advice.options(bits, sample.profile(advice.spec(bits)), problem.k, source.n_source)
-        found += these
-        # More bits would make a larger index of what is good enough; one step beyond shows what they gain.
-        if is_enough:
-            break
-        is_enough = problem.bytes_per_vector is None and advice.is_cheap(these, problem.target_recall)
-    best = advice.choose_option(
-        found, target_recall=problem.target_recall, bytes_per_vector=problem.bytes_per_vector
+    advised = advice.advise_index(
+        sample,
+        source.n_source,
+        target_recall=problem.target_recall,
+        bytes_per_vector=problem.bytes_per_vector,
+        say=problem.say,
     )
+    best = advised.chosen
     in_use = places.table is not None
     table = places.table or advice.quote(source.origin.identifier)
     column = places.column or "embedding"
@@ -102,13 +95,13 @@ def postgres(problem: Problem, places: Places) -> EngineAdvice:
         best.index_bytes + advice.heap_bytes(problem.dim, kind),
     )
     document = {
-        "options": [one.as_dict() for one in found],
+        "options": [one.as_dict() for one in advised.options],
         "chosen": best.as_dict(),
         "predicted_recall": best.recall,
         "reaches_target": best.recall >= problem.target_recall,
         "table": table,
         "column": column,
-        "index": advice.index_name(table, column.strip('"')),
+        "index": advice.index_name(advice.bare(table), advice.bare(column), best.bits),
         "steps": steps,
         "note": "predicted for pgvector's graph at m = 16; bqcore_recall measures it on your rows",
     }
