@@ -38,9 +38,9 @@ try:
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
-# The function takes the place of the package of the same name, whose modules are found all the same: this import
-# has to come first of all that load the package, and needs __version__.
-from bqcore.study import study
+# The function takes the place of the package of the same name, whose modules are found all the same. This has
+# to come before anything else loads the package, and after __version__.
+from bqcore.study import study  # type: ignore[no-redef]
 
 # Name -> module of what is loaded when it is first asked for.
 _LATER = {

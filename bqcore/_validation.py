@@ -72,7 +72,9 @@ def row_blocks(X: npt.NDArray[Any]) -> Iterator[slice]:
 
 def _as_array(X: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     if np.ma.isMaskedArray(X):
-        raise InputTypeError(f"{name}: expected a plain array, not a masked one; fill the masked values first")
+        raise InputTypeError(
+            f"{name}: expected a plain array, not a masked one; fill the masked values first"
+        )
     try:
         array = np.asarray(X)
     except ValueError as error:
@@ -85,16 +87,16 @@ def _as_array(X: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
 
 
 def _stacked(rows: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    """Return the array of a column whose elements are vectors, as tables of pandas, polars and Arrow have it."""
+    """Return the array of a column whose elements are vectors, as pandas, polars and Arrow have them."""
     if rows.ndim != 1:
         if rows.ndim == 2 and any(isinstance(one, list | tuple | np.ndarray) for one in rows[:1].ravel()):
             raise InputTypeError(
-                f"{name}: expected vectors, not a table of {rows.shape[1]} columns: give its column of vectors"
+                f"{name}: expected vectors, not a table of {rows.shape[1]} columns: give its vectors' column"
             )
         return rows
     if not len(rows):
         return rows
-    parts = []
+    parts: list[npt.NDArray[Any]] = []
     for row, one in enumerate(rows):
         if one is None or (isinstance(one, float) and one != one):
             raise ValueError(f"{name}: expected a vector in every row, not {one} in row {row}")

@@ -6,6 +6,7 @@ import abc
 import hashlib
 import inspect
 import json
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -102,6 +103,11 @@ class Codec(abc.ABC):
     def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
         """Return parameters that the advisor tries for n vectors in at most `nbytes` bytes each."""
         return []
+
+    @classmethod
+    def needs_clustering(cls, settings: Mapping[str, Any]) -> bool:
+        """Tell whether training with these settings takes k-means, which an extra brings."""
+        return bool(settings.get("centroids", 1) > 1)
 
     def _restore(self) -> None:  # noqa: B027
         """Rebuild what is derived from the fitted state; called after `fit` and after reading a file."""
@@ -209,8 +215,8 @@ class Codec(abc.ABC):
         X : ndarray of float32, shape (n, dim)
             Training vectors.
         y : ignored
-            For scikit-learn's pipelines, which pass labels; a text is refused, because it would be meant as the
-            metric, which is a parameter of the constructor.
+            For scikit-learn's pipelines, which pass labels; a text is refused, because it would be meant as
+            the metric, which is a parameter of the constructor.
 
         Returns
         -------

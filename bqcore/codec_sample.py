@@ -229,7 +229,9 @@ class Sample:
                     ranks[i], credit = self._extrapolate(i, estimates, true)
                     credits[i] = credit[:k]
         if self._whole:
-            shares = recall_per_query(found, truth[:, :k], k, X=self._vectors, Q=self.queries, metric=self.metric)
+            shares = recall_per_query(
+                found, truth[:, :k], k, X=self._vectors, Q=self.queries, metric=self.metric
+            )
         else:
             shares = credits.mean(axis=1)
         return Profile(spec, codec, k, float(shares.mean()), ranks[:, :k], shares, ranks)

@@ -56,7 +56,9 @@ class Codes:
 
     def __getitem__(self, rows: slice | npt.NDArray[Any]) -> Codes:
         if isinstance(rows, int | np.integer):
-            raise InputTypeError(f"codes: expected a slice or an array of rows, not {rows}: codes[i : i + 1] is one")
+            raise InputTypeError(
+                f"codes: expected a slice or an array of rows, not {rows}: codes[i : i + 1] is one"
+            )
         packed, factors = np.ascontiguousarray(self.packed[rows]), np.ascontiguousarray(self.factors[rows])
         return Codes(packed, factors, self.dim, self.codec, self.model_id)
 

@@ -212,7 +212,9 @@ def recall_per_query(
     missing = [n for n, value in (("X", X), ("Q", Q), ("metric", metric)) if value is None]
     if X is None or Q is None or metric is None:
         if len(missing) < 3:
-            raise InputTypeError(f"expected all of X, Q and metric or none, not without {' and '.join(missing)}")
+            raise InputTypeError(
+                f"expected all of X, Q and metric or none, not without {' and '.join(missing)}"
+            )
         hits = _contains(truth, found)
     else:
         base, queries, checked_metric = check_pair(X, Q, metric)

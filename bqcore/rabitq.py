@@ -435,8 +435,8 @@ class RaBitQ(Codec):
         Parameters
         ----------
         path : path-like
-            With the suffix .npz it becomes such a file, as that of other codecs, and where the databases' format
-            cannot express the model; else it holds what `to_bytes` returns.
+            With the suffix .npz it becomes such a file, as that of other codecs, and where the databases'
+            format cannot express the model; else it holds what `to_bytes` returns.
         """
         self._check_fitted()
         if self._beyond_format() or Path(path).suffix.lower() == ".npz":

@@ -85,8 +85,8 @@ def make_codec(spec: str, **defaults: Any) -> Codec:
     spec : str
         As `parse_spec`; named arguments only.
     **defaults
-        Parameters that the spec may leave out. `metric` and `random_state`, which callers give to every codec,
-        are ignored where a codec has no use for them.
+        Parameters that the spec may leave out. `metric` and `random_state`, which callers give to every
+        codec, are ignored where a codec has no use for them.
 
     Raises
     ------

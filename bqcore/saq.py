@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -125,6 +126,11 @@ class SAQ(Codec):
                 if bits >= 0.5 and centroids * 16 <= max(n, 16):
                     out.append({"bits": min(bits, 8.0), "centroids": centroids, "factors": factors})
         return out
+
+    @classmethod
+    def needs_clustering(cls, settings: Mapping[str, Any]) -> bool:
+        """Pairs of factors are k-means, too."""
+        return super().needs_clustering(settings) or settings.get("factors") == PAIR
 
     # ---- train ----
 

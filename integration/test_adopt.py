@@ -103,7 +103,7 @@ def test_more_bits_where_few_dimensions_say_little() -> None:
     low = advise_rows(clustered(4000, 16, random_state=3, n_clusters=4).base, "l2", 4000)
     assert low.chosen.bits > 1
     assert {one.bits for one in low.options} >= {1, 2}
-    with pytest.raises(ValueError, match="rows: expected at least 100 rows .* not 50"):
+    with pytest.raises(ValueError, match=r"rows: expected at least 100 rows .* not 50"):
         advise_rows(DATA.base[:50], "l2", 50)
 
 

@@ -88,7 +88,7 @@ def read_queries(path: Path, metric: str, note: Callable[[str], None]) -> Float3
         As `bqcore.datasets.read`; also if none is left.
     """
     found = read(path, metric=metric, hold_out=False, drop_invalid=True)
-    zeros = zero_rows(found.base) if metric == "cosine" else []
+    zeros = zero_rows(found.base) if metric == "cosine" else np.empty(0, dtype=np.int64)
     left_out = found.n_dropped[0] + len(zeros)
     if left_out:
         note(f"{path.name}: left out {left_out:,} queries that are not finite or have no direction")

@@ -77,8 +77,8 @@ def in_shell_words(error: Exception, command: Any) -> str:
         if "_" in name:
             text = re.sub(rf"(?<![\w-]){name}(?![\w.(])", flag, text)
     if isinstance(error, ColumnChoiceError):
-        flag = options.get("vector_column") or options.get("column")
-        text += f"; choose it with {flag}" if flag and flag not in text else ""
+        chooser = options.get("column")
+        text += f"; choose it with {chooser}" if chooser and chooser not in text else ""
     return text
 
 

@@ -11,7 +11,9 @@ from bqcore.cli.progress import Stages
 
 
 def load(
-    data: Annotated[Path, typer.Argument(help="Folder or file of vectors (npy, npz, fvecs, fbin, hdf5, parquet).")],
+    data: Annotated[
+        Path, typer.Argument(help="Folder or file of vectors (npy, npz, fvecs, fbin, hdf5, parquet).")
+    ],
     table: Annotated[str, typer.Argument(help="A table that exists, as SQL writes it.")],
     dsn: Annotated[str, typer.Option(help="The server and database.")],
     column: Annotated[str, typer.Option(help="Of type vector or halfvec.")] = "embedding",

@@ -36,7 +36,9 @@ Edge = Annotated[Path | None, typer.Option(help="Folder of the embedded engine, 
 Grpc = Annotated[bool, typer.Option("--grpc", help="Talk to the server over gRPC.")]
 GrpcPort = Annotated[int, typer.Option(envvar="QDRANT_GRPC_PORT", min=1, max=65535, help="Its gRPC port.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Metric = Annotated[str | None, typer.Option(help="l2, ip or cosine. [default: what the data says, else cosine]")]
+Metric = Annotated[
+    str | None, typer.Option(help="l2, ip or cosine. [default: what the data says, else cosine]")
+]
 Target = Annotated[float | None, typer.Option(help="Cheapest configuration with this recall@k.")]
 Budget = Annotated[
     int | None, typer.Option("--bytes-per-vector", help="Best recall with so many bytes in memory.")
@@ -251,9 +253,7 @@ def upload(
         bool, typer.Option("--keep-zero", help="Cosine: write zero vectors' points without the vector.")
     ] = False,
     drop_invalid: DropInvalid = False,
-    id_column: Annotated[
-        str, typer.Option(help="Of a Parquet file; '' for the numbers of the rows.")
-    ] = "id",
+    id_column: Annotated[str, typer.Option(help="Of a Parquet file; '' for the numbers of the rows.")] = "id",
     vector_column: Annotated[str | None, typer.Option(help="Of a Parquet file.")] = None,
     as_json: AsJson = False,
 ) -> None:

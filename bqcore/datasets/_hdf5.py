@@ -9,6 +9,7 @@ from bqcore._validation import Metric, check_metric
 from bqcore.datasets._dataset import Dataset, assemble, import_extra, require_metric
 from bqcore.datasets._part import WHOLE, Part, check_memory
 
+
 def _stored_metric(attribute: Any, path: Path) -> Metric | None:
     if attribute is None:
         return None

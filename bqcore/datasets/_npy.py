@@ -56,7 +56,9 @@ def read_npy(path: Path, *, metric: str | None, rows: int | None, part: Part = W
     ValueError
         If it is not a whole ``.npy`` file of numbers, or the metric is missing.
     """
-    return assemble(path.stem, load_npy(path), None, metric=require_metric(metric, path), rows=rows, part=part)
+    return assemble(
+        path.stem, load_npy(path), None, metric=require_metric(metric, path), rows=rows, part=part
+    )
 
 
 def _load_meta(path: Path) -> dict[str, Any]:

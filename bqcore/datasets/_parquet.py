@@ -141,13 +141,16 @@ class VectorTable:
     def _vectors(
         self, pa: Any, batch: Any, like: tuple[int, int] | None, start: int
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_], str]:
-        """Return vectors, which rows have one, and what the first other one has; `like`: dimensions, first row."""
+        """Return vectors, which rows have one, and what the first other one has.
+
+        `like` is the number of dimensions and the row that it was found in.
+        """
         # by position: the name of a column may be that of a path into another one
         found = [batch.column(batch.schema.names.index(name)) for name in self.columns]
         if len(found) > 1:
             stacked = np.stack([one.to_numpy(zero_copy_only=False) for one in found], axis=1)
             null = np.stack([one.is_null().to_numpy(zero_copy_only=False) for one in found], axis=1)
-            return stacked, ~null.any(axis=1), _null_at(null, start)
+            return stacked, _whole_rows(null), _null_at(null, start)
         lists = found[0].storage if isinstance(found[0], pa.ExtensionArray) else found[0]
         lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
         is_list = lengths > 0
@@ -167,10 +170,14 @@ class VectorTable:
             null[is_list] = values.is_null().to_numpy(zero_copy_only=False).reshape(-1, expected)
         numbers = values.to_numpy(zero_copy_only=False).reshape(-1, expected)
         if is_list.all():
-            return numbers, ~null.any(axis=1), _null_at(null, start)
+            return numbers, _whole_rows(null), _null_at(null, start)
         vectors = np.full(null.shape, np.nan, dtype=np.result_type(numbers.dtype, np.float32))
         vectors[is_list] = numbers
-        return vectors, is_list & ~null.any(axis=1), flaw
+        return vectors, is_list & _whole_rows(null), flaw
+
+
+def _whole_rows(null: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    return np.asarray(~null.any(axis=1), dtype=np.bool_)
 
 
 def _null_at(null: npt.NDArray[np.bool_], start: int) -> str:
@@ -311,7 +318,8 @@ def read_vectors(table: VectorTable, *, drop_invalid: bool) -> npt.NDArray[Any]:
     if missing and not drop_invalid:
         wanted = "numbers" if "coordinate" in flaws[0] else "a list in every row"
         raise InvalidRowsError(
-            f"{table.where}: expected {wanted}, not {flaws[0]}; {missing:,} of {table.n:,} rows have no vector"
+            f"{table.where}: expected {wanted}, not {flaws[0]}; "
+            f"{missing:,} of {table.n:,} rows have no vector"
         )
     return np.concatenate(parts)
 

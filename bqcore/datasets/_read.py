@@ -40,24 +40,24 @@ def read(
     ----------
     path : path-like
         A folder with ``base.npy``, ``query.npy`` and ``meta.json`` (optionally ``gt.npy``, ``base_texts.txt``
-        and ``query_texts.txt``); a folder of Parquet files, which are parts of one table; or a file whose suffix
-        says its format: ``.npy``, ``.npz``, ``.fvecs`` or ``.bvecs`` (TEXMEX), ``.fbin``, ``.u8bin``, ``.i8bin``
-        or ``.ibin`` (big-ann), ``.hdf5`` or ``.h5`` (ann-benchmarks), ``.parquet``.
+        and ``query_texts.txt``); a folder of Parquet files, which are parts of one table; or a file whose
+        suffix says its format: ``.npy``, ``.npz``, ``.fvecs`` or ``.bvecs`` (TEXMEX), ``.fbin``, ``.u8bin``,
+        ``.i8bin`` or ``.ibin`` (big-ann), ``.hdf5`` or ``.h5`` (ann-benchmarks), ``.parquet``.
     metric : {"l2", "ip", "cosine"}, optional
-        Or another name of one, such as "euclidean", "dot" and "cos". Needed where a file does not say its own:
-        only folders and ``.hdf5`` do, and TEXMEX files are "l2". Where a file says another one, its ground
-        truth is computed anew.
+        Or another name of one, such as "euclidean", "dot" and "cos". Needed where a file does not say its
+        own: only folders and ``.hdf5`` do, and TEXMEX files are "l2". Where a file says another one, its
+        ground truth is computed anew.
     rows : int, optional
         Keep the first `rows` base vectors (all where there are fewer) and compute the ground truth anew.
     column : str, optional
-        The column of a Parquet file, or what the names of one column per dimension begin with; the array of an
-        ``.npz`` file. Not needed where only one holds vectors.
+        The column of a Parquet file, or what the names of one column per dimension begin with; the array of
+        an ``.npz`` file. Not needed where only one holds vectors.
     sample : int, optional
         Read so many random base vectors (all where there are fewer), the same every time; `n_source` of the
         result tells how many there are. The ground truth is left out.
     drop_invalid : bool, default False
-        Leave out rows that are null, or hold NaN, inf or what float32 cannot; `n_dropped` of the result counts
-        them. By default they are an error that counts them.
+        Leave out rows that are null, or hold NaN, inf or what float32 cannot; `n_dropped` of the result
+        counts them. By default they are an error that counts them.
     hold_out : bool, default True
         Where a file has no queries, hold its last 5 % (1 to 500 rows) out. False leaves `queries` empty.
 

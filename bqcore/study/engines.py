@@ -47,12 +47,12 @@ class EngineAdvice:
     ----------
     document : dict
         For JSON: options, the chosen one, predicted recall, commands; or why there are none.
-    store : Store or None
-        What the chosen option takes for a row.
+    stores : tuple of Store
+        What a row takes as float32, and under the chosen option, both with the graph.
     """
 
     document: dict[str, Any]
-    store: Store | None
+    stores: tuple[Store, ...] = ()
 
 
 Engine = Callable[[Problem, Places], EngineAdvice]
@@ -60,7 +60,7 @@ Engine = Callable[[Problem, Places], EngineAdvice]
 
 def postgres(problem: Problem, places: Places) -> EngineAdvice:
     """bqhnsw: RaBitQ codes in pgvector's graph, rescored from the table."""
-    from bqcore_postgres import advice
+    from bqcore_postgres import advice, names
 
     source, sample = problem.source, problem.prepared.sample
     kind = source.origin.type_name
@@ -73,7 +73,7 @@ def postgres(problem: Problem, places: Places) -> EngineAdvice:
     )
     best = advised.chosen
     in_use = places.table is not None
-    table = places.table or advice.quote(source.origin.identifier)
+    table = places.table or names.quote(source.origin.identifier)
     column = places.column or "embedding"
     steps: list[dict[str, str]] = []
     if not in_use:
@@ -89,30 +89,36 @@ def postgres(problem: Problem, places: Places) -> EngineAdvice:
             steps.append({"kind": "note", "text": f"fill {table} before the index is made"})
     create = advice.index_sql(best, source.metric, table=table, column=column, type_name=kind, in_use=in_use)
     steps.append({"kind": "sql", "text": create})
-    store = Store(
-        f"Postgres, bqhnsw {best.bits} bit{'s' if best.bits > 1 else ''}",
-        best.index_bytes,
-        best.index_bytes + advice.heap_bytes(problem.dim, kind),
+    heap = advice.heap_bytes(problem.dim, kind)
+    plain = advice.index_bytes(advice.vector_bytes(problem.dim, kind))
+    stores = (
+        Store(f"Postgres, hnsw on {kind}", plain, plain + heap),
+        Store(
+            f"Postgres, bqhnsw {best.bits} bit{'s' if best.bits > 1 else ''}",
+            best.index_bytes,
+            best.index_bytes + heap,
+        ),
     )
     document = {
         "options": [one.as_dict() for one in advised.options],
         "chosen": best.as_dict(),
         "predicted_recall": best.recall,
+        "float_bytes": plain,
         "reaches_target": best.recall >= problem.target_recall,
         "table": table,
         "column": column,
-        "index": advice.index_name(advice.bare(table), advice.bare(column), best.bits),
+        "index": names.index_name(names.bare(table), names.bare(column), best.bits),
         "steps": steps,
         "note": "predicted for pgvector's graph at m = 16; bqcore_recall measures it on your rows",
     }
-    return EngineAdvice(document, store)
+    return EngineAdvice(document, stores)
 
 
 def qdrant(problem: Problem, places: Places) -> EngineAdvice:
     """Choose quantization and transform of a collection by predicted recall."""
     reason = "needs pip install 'bqcore[qdrant]'"
     if importlib.util.find_spec("qdrant_client") is None:
-        return EngineAdvice({"unavailable": reason}, None)
+        return EngineAdvice({"unavailable": reason})
     from bqcore.datasets import is_table, split_queries
     from bqcore_qdrant import advice
     from bqcore_qdrant.sources import usable_ids
@@ -129,7 +135,7 @@ def qdrant(problem: Problem, places: Places) -> EngineAdvice:
     try:
         codec, option = _fit(problem, base, queries, target, show)
     except ValueError as error:
-        return EngineAdvice({"unavailable": str(error)}, None)
+        return EngineAdvice({"unavailable": str(error)})
     name = places.collection or source.origin.identifier
     if places.collection is not None:
         name = f"{name}_bq"
@@ -162,13 +168,18 @@ def qdrant(problem: Problem, places: Places) -> EngineAdvice:
         "options": [advice.option_dict(one) for one in codec.options],
         "chosen": chosen,
         "predicted_recall": option.recall,
+        "float_bytes": 4 * problem.dim + advice.GRAPH_BYTES,
         "reaches_target": option.recall >= target,
         "collection": name,
         "steps": [{"kind": "shell", "text": "\n".join(commands)}] if commands else [],
         "note": "predicted without the graph's own loss, which is about .002 at hnsw_ef 256",
     }
-    store = Store(f"Qdrant, {option.config.name}", chosen["ram_bytes"], chosen["disk_bytes"])
-    return EngineAdvice(document, store)
+    floats = 4 * problem.dim + advice.GRAPH_BYTES
+    stores = (
+        Store("Qdrant, float32", floats, floats),
+        Store(f"Qdrant, {option.config.name}", chosen["ram_bytes"], chosen["disk_bytes"]),
+    )
+    return EngineAdvice(document, stores)
 
 
 def _fit(problem: Problem, base: Any, queries: Any, target: float, show: Any) -> Any:

@@ -85,7 +85,7 @@ class IndexOption:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, for JSON."""
-        return asdict(self)
+        return {**asdict(self), "at_k": {str(k): recall for k, recall in self.at_k.items()}}
 
 
 def spec(bits: int) -> str:
@@ -132,11 +132,7 @@ def options(bits: int, profile: Ranked, k: int, n: int) -> list[IndexOption]:
                 round(codes, 4),
                 nbytes,
                 index_bytes(nbytes),
-                {
-                    one: round(max(0.0, share(ef, one) - loss[ef]), 4)
-                    for one in AT_K
-                    if one <= ranks.shape[1]
-                },
+                {one: round(max(0.0, share(ef, one) - loss[ef]), 4) for one in AT_K if one <= ranks.shape[1]},
             )
         )
     return found
@@ -176,9 +172,14 @@ def choose_option(
     return max(fitting, key=lambda one: (one.recall, -one.ef_search))
 
 
+def vector_bytes(dim: int, type_name: str = "vector") -> int:
+    """Bytes of a vector with its header."""
+    return dim * (2 if type_name == "halfvec" else 4) + 8
+
+
 def heap_bytes(dim: int, type_name: str = "vector") -> int:
     """Bytes of a table's row with its vector; beyond 2,000 bytes TOAST adds headers of about 3 %."""
-    nbytes = dim * (2 if type_name == "halfvec" else 4) + 8
+    nbytes = vector_bytes(dim, type_name)
     return round(nbytes * (1.03 if nbytes > 2000 else 1.0)) + _HEAP
 
 
@@ -368,9 +369,7 @@ def index_sql(
     schema = table[: len(table) - len(last_part(table))]
     name = schema + quote(index_name(bare(table), bare(column), option.bits))
     lines = ["CREATE EXTENSION IF NOT EXISTS bqcore CASCADE;"] if in_use else []
-    ddl = index_ddl(
-        option.bits, metric, table=table, column=column, type_name=type_name, concurrently=in_use
-    )
+    ddl = index_ddl(option.bits, metric, table=table, column=column, type_name=type_name, concurrently=in_use)
     return "\n".join(
         [
             *lines,

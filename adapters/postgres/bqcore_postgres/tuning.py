@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bqcore.quickest import quickest
 from bqcore._validation import check_int
+from bqcore.quickest import quickest
 from bqcore_postgres.advice import SAMPLE_ROWS, advise_rows
 from bqcore_postgres.candidates import OPERATORS, raw_sql
 from bqcore_postgres.vectors import find_column, read_rows, split_name

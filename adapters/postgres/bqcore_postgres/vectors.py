@@ -158,8 +158,8 @@ def read_column(dsn: str, name: str, *, metric: str | None, rows: int) -> tuple[
         If there is no such column, or it holds no vectors.
     """
     try:
-        import pgvector.psycopg
         import psycopg
+        from pgvector.psycopg import register_vector  # noqa: F401 (what `read_rows` needs)
     except ImportError as error:
         raise ImportError(f"Postgres needs pip install 'bqcore[postgres]' ({error})") from error
     table, column = split_name(name)

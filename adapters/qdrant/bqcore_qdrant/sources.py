@@ -80,9 +80,9 @@ def open_source(
     Parameters
     ----------
     source : array-like, path, iterable or Source
-        Vectors (n, dim); a file or folder of them, as `bqcore.datasets.read` takes it, which is mapped or read
-        in pieces where its format allows it; of Parquet the other columns become the payload; an iterable of
-        (id, vector, payload) tuples or of mappings with these keys.
+        Vectors (n, dim); a file or folder of them, as `bqcore.datasets.read` takes it, which is mapped or
+        read in pieces where its format allows it; of Parquet the other columns become the payload; an
+        iterable of (id, vector, payload) tuples or of mappings with these keys.
     batch_size : int
     ids, payloads : sequence, optional
         Of an array or a file that is not Parquet; ids are row numbers by default.
