@@ -183,7 +183,8 @@ def test_lines_for_postgres_run(
             code = run(line)
             assert code == 0, f"{line}\n{capsys.readouterr().err}"
         (created,) = (line for line in lines if line.startswith("CREATE TABLE"))
-        n = value(conn, f"SELECT count(*) FROM {created.removeprefix('CREATE TABLE ').partition(' (id ')[0]}")
+        table = created.removeprefix("CREATE TABLE ").partition(" (id ")[0]
+        n = value(conn, f"SELECT count(*) FROM {table}")
     assert n == expected(reader, option)
 
 

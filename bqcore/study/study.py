@@ -132,6 +132,10 @@ def study(
         advices |= {budget: future.result() for budget, future in zip(budgets[1:], later, strict=True)}
 
     options = _options(advices, sample)
+    if not options and advices[max(budgets)] is None:
+        # It may have been left out for time, and nothing smaller held a codec.
+        advices[max(budgets)] = _within(problem, max(budgets), codecs, is_first=True)
+        options = _options(advices, sample)
     if not options:
         listed = ", ".join(str(budget) for budget in budgets)
         raise ValueError(
