@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import pytest
 from conftest import Server
@@ -12,9 +13,13 @@ from typer.testing import CliRunner
 
 from bqcore.cli import app
 from bqcore.datasets import clustered
+from bqcore.study import Places, study
+from bqcore.study.engines import postgres
 from bqcore_postgres.adopt import adopt
 from bqcore_postgres.advice import advise_rows
 from bqcore_postgres.inspection import inspect
+from bqcore_postgres.tuning import tune_index
+from bqcore_postgres.vectors import read_column
 
 pytestmark = pytest.mark.postgres
 
@@ -142,3 +147,54 @@ def test_command_line_prints_a_table_or_json(items: Connection, server: Server, 
     assert "before" in table.output
     assert "items_embedding_bqhnsw8" in table.output
     assert "DROP INDEX CONCURRENTLY mine" in table.output
+
+
+@pytest.mark.parametrize(
+    ("dim", "metric", "target", "k", "options"),
+    [
+        (128, "cosine", None, 10, {}),
+        (64, "l2", 0.99, 10, {"n_clusters": 1, "spectrum_exponent": 0.0}),
+        (24, "ip", 0.9, 20, {"within": 1.0}),
+    ],
+)
+def test_all_commands_choose_the_same_bits(
+    conn: Connection,
+    watcher: Connection,
+    server: Server,
+    database: str,
+    dim: int,
+    metric: str,
+    target: float | None,
+    k: int,
+    options: dict[str, float],
+) -> None:
+    data = clustered(1500, dim, random_state=4, metric=metric, **options)  # type: ignore[arg-type]
+    create_table(conn, data.base)
+    found = adopt(conn, watcher, "items", "embedding", metric=metric, k=k, target_recall=target, n_queries=3)
+    dsn = server.dsn(database)
+    source, *_ = read_column(dsn, "items.embedding", metric=None, rows=200_000)
+    assert source.metric == metric  # that of the index which is there now
+    places = Places(dsn=dsn, table="items", column="embedding")
+    part = study(
+        source,
+        k=k,
+        target_recall=target,
+        places=places,
+        engines={"postgres": postgres},
+        codecs=["rabitq(bits=1)"],
+        seconds=0,
+    ).document["postgres"]
+    tuned = tune_index(dsn, "items.embedding", k=k, target_recall=target, n_queries=3, seconds=0)
+    chosen = found.advice.chosen
+    assert part["chosen"] == chosen.as_dict()
+    assert tuned["advice"]["chosen"] == asdict(chosen)
+    assert tuned["bits"] == chosen.bits
+    assert set(chosen.at_k) == {10, 20, 40}
+    assert found.after is not None
+    assert found.after.ef_search == chosen.ef_search
+    # one statement, under one name
+    name = f"items_embedding_bqhnsw{chosen.bits}"
+    assert name in found.ddl
+    assert f"CREATE INDEX CONCURRENTLY {name} ON items" in part["steps"][0]["text"]
+    for own in (10, 20, 40):
+        assert found.after.at_k[own] > chosen.at_k[own] - 0.1
