@@ -87,6 +87,7 @@ class Advice:
     k : int
     n_queries, n_rows : int
         What recall was predicted from: queries, and the rows that they were compared with.
+    metric : {"l2", "ip", "cosine"}
     """
 
     options: tuple[Option, ...]
@@ -94,15 +95,16 @@ class Advice:
     k: int
     n_queries: int
     n_rows: int
+    metric: str
 
     @property
     def best(self) -> Option:
         """The first option."""
         return self.options[0]
 
-    def codec(self, metric: str) -> Codec:
+    def codec(self) -> Codec:
         """Return the codec of the first option, unfitted."""
-        return make_codec(self.best.codec, metric=metric)
+        return make_codec(self.best.codec, metric=self.metric)
 
     def __repr__(self) -> str:
         lines = [f"Advice({len(self.options)} options, recall@{self.k} from {self.n_queries:,} queries)"]
@@ -264,7 +266,7 @@ def choose(
     else:
         assert target_recall is not None
         options = _reaching(sample, codecs, target_recall, diagnosis, say)
-    return Advice(tuple(options), diagnosis, sample.k, len(sample.queries), len(sample.rows))
+    return Advice(tuple(options), diagnosis, sample.k, len(sample.queries), len(sample.rows), sample.metric)
 
 
 def _check_goal(bytes_per_vector: int | None, target_recall: float | None) -> None:

@@ -200,7 +200,7 @@ def test_sources_of_every_kind(client: EdgeClient, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         upload(collection, tmp_path / "none.npy")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 not")
-    with pytest.raises(ValueError, match="not a readable Parquet file"):
+    with pytest.raises(ValueError, match="expected a whole Parquet file"):
         upload(collection, tmp_path / "bad.parquet")
 
 

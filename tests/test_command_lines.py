@@ -193,3 +193,78 @@ def test_lines_drawn_at_random(
 def test_many_more_lines(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path, number: int) -> None:
     line = draw(number, tmp_path)
     check(line, run(*line.arguments), *capsys.readouterr())
+
+
+def _one(folder: Path) -> str:
+    rng = np.random.default_rng(3)
+    np.save(folder / "x.npy", (rng.standard_normal((420, 6)) + 0.3).astype(np.float32))
+    return "x.npy"
+
+
+@pytest.mark.parametrize(
+    ("words", "metric"),
+    [
+        (["eval", "x.npy", "--codec", "rabitq", "--seeds", "1", "--json", "-"], "cosine"),
+        (["eval", "x.npy", "--codec", "rabitq", "--seeds", "1", "--json", "-", "--metric", "dot"], "ip"),
+        (["tune", "x.npy", "--codec", "rabitq", "--seconds", "0", "--json", "-"], "cosine"),
+        (["tune", "x.npy", "--codec", "rabitq", "--seconds", "0", "--json", "-", "--metric", "L2"], "l2"),
+        (["qdrant", "advise", "x.npy", "--config", "turbo2+turbo8 x4", "--json"], "cosine"),
+        (["qdrant", "advise", "x.npy", "--config", "turbo2+turbo8 x4", "--json", "--metric", "Euclid"], "l2"),
+    ],
+)
+def test_the_rule_for_the_metric_is_the_same_in_every_command(
+    run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str], metric: str
+) -> None:
+    if words[0] == "qdrant":
+        pytest.importorskip("qdrant_client", reason="needs bqcore[qdrant]")
+    _one(tmp_path)
+    code = run(*words)
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    document = json.loads(out)
+    about = document[0] if isinstance(document, list) else document.get("data", document)
+    assert about["metric"] == metric
+    assert ("does not say its metric: taken as cosine (--metric changes that)" in err) == (metric == "cosine")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["eval", "x.npy", "--codec", "magic"], 2, "codec: expected one of rabitq"),
+        (["eval", "x.npy", "--codec", "rabitq", "--metric", "l1"], 2, "--metric: expected 'l2'"),
+        (["eval", "x.npy", "--codec", "rabitq", "--column", "v"], 2, "--column v expects a .parquet file"),
+        (["tune", "x.npy", "--target-recall", "7"], 2, "--target-recall"),
+        (["tune", "x.npy", "--column", "v"], 2, "--column v expects a .parquet file"),
+        (["qdrant", "advise", "x.npy", "--target-recall", "7"], 2, "--target-recall"),
+        (["qdrant", "advise", "x.npy", "--config", "turbo2+turbo8 x4", "--k", "600"], 2, "at least 601 rows"),
+        (["qdrant", "advise", "x.npy", "--column", "v"], 2, "--column v expects a .parquet file"),
+        (["qdrant", "create", "x.npy", "c", "--edge", "e"], 2, "x.npy"),
+        (["qdrant", "upload", "none.npz", "c", "x.npy", "--edge", "e"], 2, "none.npz"),
+        (["qdrant", "verify", "x.npy", "c"], 2, "x.npy"),
+        (["postgres", "load", "none.npy", "t", "--dsn", "host=/nowhere"], 2, "none.npy: no such file"),
+        (["postgres", "load", "x.npy", "t", "--dsn", "host=/nowhere"], 1, "/nowhere"),
+        (
+            ["postgres", "load", "x.npy", "t", "--dsn", "x", "--vector-column", "v"],
+            2,
+            "--vector-column v expects",
+        ),
+        (["demo", "--data", "none.npy"], 2, "none.npy"),
+    ],
+)
+def test_every_command_says_what_is_wrong_in_the_words_of_the_shell(
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    words: list[str],
+    code: int,
+    text: str,
+) -> None:
+    for module in ("qdrant_client", "qdrant_edge", "psycopg"):
+        pytest.importorskip(module, reason="needs the adapters' extras")
+    _one(tmp_path)
+    found = run(*words)
+    err = capsys.readouterr().err
+    assert found == code, err
+    assert text in re.sub(r"[\s│]+", " ", err)
+    assert "Traceback" not in err
+    assert "pickle" not in err

@@ -173,7 +173,7 @@ def test_study_and_advise_take_arrays_and_have_a_target() -> None:
     assert found.document["goal"]["target_recall"] == 0.95
     advice = bqcore.advise(X, codecs=["rabitq(bits=8)", "rabitq(bits=4)"], k=5, target_recall=0.5)
     assert advice.best is advice.options[0]
-    assert advice.codec("ip").get_params()["bits"] == 4
+    assert advice.codec().get_params()["bits"] == 4
     assert "rabitq(bits=4): 25 bytes, recall" in repr(advice)
     assert bqcore.advise(X, codecs=["rabitq(bits=8)"], k=5).best.recall >= 0.95
     source = array_source(X, None, "l2")

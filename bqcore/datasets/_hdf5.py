@@ -21,6 +21,26 @@ def _stored_metric(attribute: Any, path: Path) -> Metric | None:
         raise ValueError(f"{path}: expected a distance of {known}, not {distance!r}") from None
 
 
+def base_of(path: Path) -> Any:
+    """Return the base vectors as they are; errors as `read_hdf5`, but for the metric."""
+    with _opened(path) as file:
+        return file["train"][()]
+
+
+def _opened(path: Path) -> Any:
+    h5py = import_extra("h5py")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        size = path.stat().st_size
+        raise ValueError(f"{path}: expected a whole HDF5 file, not these {size} bytes: {error}") from error
+    if "train" not in file:
+        names = sorted(file)
+        file.close()
+        raise ValueError(f"{path}: expected a dataset 'train', not only {names}")
+    return file
+
+
 def read_hdf5(path: Path, *, metric: str | None, rows: int | None, part: Part = WHOLE) -> Dataset:
     """Read an ann-benchmarks file.
 
@@ -43,15 +63,7 @@ def read_hdf5(path: Path, *, metric: str | None, rows: int | None, part: Part = 
     ValueError
         If it is not a whole HDF5 file, has no ``train``, or its distance is not one of the three metrics.
     """
-    h5py = import_extra("h5py")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        size = path.stat().st_size
-        raise ValueError(f"{path}: expected a whole HDF5 file, not these {size} bytes: {error}") from error
-    with file:
-        if "train" not in file:
-            raise ValueError(f"{path}: expected a dataset 'train', not only {sorted(file)}")
+    with _opened(path) as file:
         try:
             stored = _stored_metric(file.attrs.get("distance"), path)
         except ValueError:

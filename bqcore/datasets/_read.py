@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from bqcore._validation import check_int, check_metric
 from bqcore.datasets._bin import ELEMENTS, read_bin, read_bin_dataset
 from bqcore.datasets._dataset import ColumnChoiceError, Dataset
-from bqcore.datasets._hdf5 import read_hdf5
+from bqcore.datasets._hdf5 import base_of, read_hdf5
 from bqcore.datasets._npy import is_folder, load_npy, read_folder, read_npy
 from bqcore.datasets._npz import read_npz, vectors_of
 from bqcore.datasets._parquet import parquet_files, read_parquet
@@ -132,6 +133,10 @@ def mapped(path: Path, column: str | None = None) -> npt.NDArray[Any]:
         As `read`.
     """
     suffix = path.suffix.lower()
+    if column is not None and suffix != ".npz":
+        raise ColumnChoiceError(
+            f"{path}: column={column!r} expects a .parquet file, not {suffix or 'a folder'}"
+        )
     if suffix == ".npy":
         return load_npy(path)
     if suffix == ".npz":
@@ -140,5 +145,8 @@ def mapped(path: Path, column: str | None = None) -> npt.NDArray[Any]:
         return read_vecs(path)
     if suffix in ELEMENTS:
         return read_bin(path)
-    # the metric plays no part in what is stored
-    return read(path, metric="l2", column=column, hold_out=False).base
+    if suffix in _HDF5:
+        return np.asarray(base_of(path))
+    if path.is_dir():
+        return load_npy(path / "base.npy")
+    raise ValueError(f"{path}: expected a folder or a suffix of {', '.join(_SUFFIXES)}, not {suffix!r}")
