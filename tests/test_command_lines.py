@@ -222,9 +222,10 @@ def test_the_rule_for_the_metric_is_the_same_in_every_command(
     out, err = capsys.readouterr()
     assert code == 0, err
     document = json.loads(out)
-    about = document[0] if isinstance(document, list) else document.get("data", document)
+    about = document[0] if isinstance(document, list) else document.get("data") or document["transform"]
     assert about["metric"] == metric
-    assert ("does not say its metric: taken as cosine (--metric changes that)" in err) == (metric == "cosine")
+    note = "does not say its metric: taken as cosine (--metric changes that)"
+    assert (note in err) == (metric == "cosine")
 
 
 @pytest.mark.parametrize(
