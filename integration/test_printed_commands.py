@@ -162,6 +162,24 @@ def test_lines_for_qdrant_run(
         assert points[0].payload["nested"] == {"at": "2024-01-01T00:00:00", "x": [1.5, None]}
 
 
+@pytest.mark.qdrant
+@pytest.mark.parametrize(("k", "code"), [(600, 2), (151, 2), (70, 0)])
+def test_tuning_wants_no_more_points_than_there_are(
+    run: Run, capsys: pytest.CaptureFixture[str], k: int, code: int
+) -> None:
+    pytest.importorskip("qdrant_edge", reason="needs bqcore[qdrant]")
+    np.save("x.npy", vectors("plain", "npy"))
+    for line in (
+        "bqcore qdrant advise x.npy --config 'turbo2+turbo8 x4' --output c.npz",
+        "bqcore qdrant create c.npz c --edge e",
+        "bqcore qdrant upload c.npz c x.npy --edge e",
+    ):
+        assert run(line) == 0, capsys.readouterr().err
+    assert run(f"bqcore tune c --live --edge e --codec-file c.npz --seconds 0 --k {k}") == code
+    if code:
+        assert f"--k: expected 1 to 150, not {k}" in capsys.readouterr().err
+
+
 @pytest.mark.postgres
 @pytest.mark.parametrize(("reader", "option"), CASES)
 def test_lines_for_postgres_run(

@@ -53,7 +53,8 @@ def tune_collection(
     ValueError
         As `verify`.
     """
-    k = check_int(k, name="k", low=1)
+    points = int(collection.client.count(collection.name, exact=True).count)
+    k = check_int(k, name="k", low=1, high=max(1, points))
     say = progress or (lambda text, done, total: None)
     started = time.monotonic()
     asked = queries
