@@ -19,11 +19,37 @@ IdArray = npt.NDArray[np.int64]
 
 METRICS: tuple[Metric, ...] = ("l2", "ip", "cosine")
 
+#: What other libraries call the metrics; upper and lower case, "-", "_" and spaces are the same.
+METRIC_NAMES: dict[str, Metric] = {
+    "l2": "l2",
+    "l2sq": "l2",
+    "euclid": "l2",
+    "euclidean": "l2",
+    "sqeuclidean": "l2",
+    "squaredeuclidean": "l2",
+    "squaredl2": "l2",
+    "ip": "ip",
+    "dot": "ip",
+    "dotproduct": "ip",
+    "inner": "ip",
+    "innerproduct": "ip",
+    "maxinnerproduct": "ip",
+    "cos": "cosine",
+    "cosine": "cosine",
+    "cosinesimilarity": "cosine",
+    "cosinedistance": "cosine",
+    "angular": "cosine",
+}
+
 #: The limit of pgvector's ``vector`` type; a row that no column can hold is refused at the door.
 MAX_DIM = 16_000
 
 # Temporaries (masks, float64 copies) are made for this many coordinates at a time, not for the whole set.
 _BLOCK_COORDINATES = 1 << 22
+
+
+class InputTypeError(TypeError):
+    """A value of the caller's has the wrong type; any other TypeError is a fault of this package."""
 
 
 def row_blocks(X: npt.NDArray[Any]) -> Iterator[slice]:
@@ -46,14 +72,48 @@ def row_blocks(X: npt.NDArray[Any]) -> Iterator[slice]:
 
 def _as_array(X: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     if np.ma.isMaskedArray(X):
-        raise TypeError(f"{name}: expected a plain array, not a masked one; fill the masked values first")
+        raise InputTypeError(
+            f"{name}: expected a plain array, not a masked one; fill the masked values first"
+        )
     try:
         array = np.asarray(X)
     except ValueError as error:
         raise ValueError(f"{name}: expected rows of equal length: {error}") from error
+    if array.dtype == object:
+        array = _stacked(array, name)
     if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name}: expected real numbers (float or integer), not dtype {array.dtype}")
+        raise InputTypeError(f"{name}: expected real numbers (float or integer), not dtype {array.dtype}")
     return array
+
+
+def _stacked(rows: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """Return the array of a column whose elements are vectors, as pandas, polars and Arrow have them."""
+    if rows.ndim != 1:
+        if rows.ndim == 2 and any(isinstance(one, list | tuple | np.ndarray) for one in rows[:1].ravel()):
+            raise InputTypeError(
+                f"{name}: expected vectors, not a table of {rows.shape[1]} columns: give its vectors' column"
+            )
+        return rows
+    if not len(rows):
+        return rows
+    parts: list[npt.NDArray[Any]] = []
+    for row, one in enumerate(rows):
+        if one is None or (isinstance(one, float) and one != one):
+            raise ValueError(f"{name}: expected a vector in every row, not {one} in row {row}")
+        if isinstance(one, str | bytes) or not hasattr(one, "__len__"):
+            return rows  # numbers of a type that arrays do not know
+        part = np.asarray(one)
+        if part.ndim != 1 or part.shape != (parts[0].shape if parts else part.shape):
+            shape = parts[0].shape if parts else "(dim,)"
+            raise ValueError(
+                f"{name}: expected rows of equal length: shape {shape}, not {part.shape} in row {row}"
+            )
+        if part.dtype.kind not in "fiu":
+            raise InputTypeError(
+                f"{name}: expected real numbers (float or integer), not dtype {part.dtype} in row {row}"
+            )
+        parts.append(part)
+    return np.stack(parts)
 
 
 def _check_finite(out: npt.NDArray[Any], given: npt.NDArray[Any], name: str) -> None:
@@ -202,11 +262,11 @@ def check_int(value: object, *, name: str, low: int, high: int | None = None) ->
         If it is out of range.
     """
     if isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name}: expected an int, not {value!r}")
+        raise InputTypeError(f"{name}: expected an int, not {value!r}")
     try:
         number = operator.index(cast(Any, value))
     except TypeError:
-        raise TypeError(f"{name}: expected an int, not {value!r} ({type(value).__name__})") from None
+        raise InputTypeError(f"{name}: expected an int, not {value!r} ({type(value).__name__})") from None
     if high is None and number < low:
         raise ValueError(f"{name}: expected at least {low}, not {number}")
     if high is not None and not low <= number <= high:
@@ -220,12 +280,12 @@ def check_metric(metric: object) -> Metric:
     Parameters
     ----------
     metric : str
-        One of "l2" (squared Euclidean), "ip" (negative inner product) and "cosine" (1 - cosine).
+        One of "l2" (squared Euclidean), "ip" (negative inner product) and "cosine" (1 - cosine), or a name
+        that other libraries give them (`METRIC_NAMES`), such as "euclidean", "dot" and "cos".
 
     Returns
     -------
     {"l2", "ip", "cosine"}
-        The same name.
 
     Raises
     ------
@@ -235,10 +295,11 @@ def check_metric(metric: object) -> Metric:
         If it is another string.
     """
     if not isinstance(metric, str):
-        raise TypeError(f"metric: expected a str, not {metric!r} ({type(metric).__name__})")
-    if metric not in METRICS:
+        raise InputTypeError(f"metric: expected a str, not {metric!r} ({type(metric).__name__})")
+    plain = metric.lower().replace("-", "").replace("_", "").replace(" ", "")
+    if plain not in METRIC_NAMES:
         raise ValueError(f"metric: expected 'l2', 'ip' or 'cosine', not {metric!r}")
-    return cast(Metric, str(metric))
+    return METRIC_NAMES[plain]
 
 
 def check_bits(bits: object, allowed: Collection[int], *, name: str = "bits") -> int:

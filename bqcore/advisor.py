@@ -10,11 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from bqcore._validation import as_vectors, check_int, check_metric, check_random_state, zero_rows
+from bqcore.centroids import can_cluster
+from bqcore.codec import Codec
 from bqcore.codec_sample import Sample, Screened
 from bqcore.diagnosis import Diagnosis, diagnose
 from bqcore.registry import CODECS, codec_class, make_codec, parse_spec
 
 Progress = Callable[[str], None]
+
+#: recall@k that is aimed at where nothing is said.
+TARGET_RECALL = 0.95
 
 # Candidates of a budget that are settled by recall: the best by local fidelity, as far as what they leave
 # unexplained is less than so many times the best one's. At a recall of .85, 1.5 times as much cost .02.
@@ -32,6 +37,10 @@ _SLOW_COORDINATES = 9_000_000
 _THREADS = 2
 # Bytes per dimension that are tried for a target recall, smallest first.
 _BUDGETS = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 1)
+
+
+class NothingFitsError(ValueError):
+    """No codec is as small as the budget of bytes."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,7 @@ class Advice:
     k : int
     n_queries, n_rows : int
         What recall was predicted from: queries, and the rows that they were compared with.
+    metric : {"l2", "ip", "cosine"}
     """
 
     options: tuple[Option, ...]
@@ -85,6 +95,25 @@ class Advice:
     k: int
     n_queries: int
     n_rows: int
+    metric: str
+
+    @property
+    def best(self) -> Option:
+        """The first option."""
+        return self.options[0]
+
+    def codec(self) -> Codec:
+        """Return the codec of the first option, unfitted."""
+        return make_codec(self.best.codec, metric=self.metric)
+
+    def __repr__(self) -> str:
+        lines = [f"Advice({len(self.options)} options, recall@{self.k} from {self.n_queries:,} queries)"]
+        lines += [
+            f"  {one.codec}: {one.bytes_per_vector} bytes, recall {one.recall:.3f}, "
+            f"99 % within {one.oversampling:g} x k candidates"
+            for one in self.options
+        ]
+        return "\n".join(lines)
 
 
 def candidate_specs(dim: int, n: int, nbytes: int) -> list[str]:
@@ -99,12 +128,15 @@ def candidate_specs(dim: int, n: int, nbytes: int) -> list[str]:
     Returns
     -------
     list of str
-        What they store exactly is known after training.
+        What they store exactly is known after training. Those that cannot be trained here are left out.
     """
     found = []
+    can_cluster_here = can_cluster()
     for name in CODECS:
-        for settings in codec_class(name).settings(dim, n, nbytes):
-            found.append(f"{name}({', '.join(f'{key}={value}' for key, value in settings.items())})")
+        cls = codec_class(name)
+        for settings in cls.settings(dim, n, nbytes):
+            if can_cluster_here or not cls.needs_clustering(settings):
+                found.append(f"{name}({', '.join(f'{key}={value}' for key, value in settings.items())})")
     return found
 
 
@@ -141,7 +173,8 @@ def advise(
     bytes_per_vector : int, optional
         Best recall within this many bytes per vector, corrective factors and list id included.
     target_recall : float, optional
-        Fewest bytes that reach this recall without rescoring. Give this or `bytes_per_vector`.
+        Fewest bytes that reach this recall without rescoring. Give this or `bytes_per_vector`; .95 where
+        neither is given.
     k : int, default 10
     codecs : sequence of str, optional
         Specs to choose from, all of which are measured; by default what the codecs themselves propose.
@@ -156,9 +189,11 @@ def advise(
     Raises
     ------
     TypeError, ValueError
-        If both or neither of `bytes_per_vector` and `target_recall` are given, no codec fits the budget or
-        reaches the target, there are fewer than 2 rows, or arrays are not finite and of equal dimensions.
+        If both `bytes_per_vector` and `target_recall` are given, no codec fits the budget or reaches the
+        target, there are fewer than 2 rows, or arrays are not finite and of equal dimensions.
     """
+    if bytes_per_vector is None and target_recall is None:
+        target_recall = TARGET_RECALL
     _check_goal(bytes_per_vector, target_recall)
     prepared = prepare(X, queries, metric, k=k, random_state=random_state, progress=progress)
     return choose(
@@ -225,11 +260,13 @@ def choose(
         limit = check_int(bytes_per_vector, name="bytes_per_vector", low=1)
         options = _within(sample, codecs, limit, diagnosis, say)
         if not options:
-            raise ValueError(f"bytes_per_vector: no codec stores {diagnosis.dim} dimensions in {limit} bytes")
+            raise NothingFitsError(
+                f"bytes_per_vector: no codec stores {diagnosis.dim} dimensions in {limit} bytes"
+            )
     else:
         assert target_recall is not None
         options = _reaching(sample, codecs, target_recall, diagnosis, say)
-    return Advice(tuple(options), diagnosis, sample.k, len(sample.queries), len(sample.rows))
+    return Advice(tuple(options), diagnosis, sample.k, len(sample.queries), len(sample.rows), sample.metric)
 
 
 def _check_goal(bytes_per_vector: int | None, target_recall: float | None) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bqcore._validation import Float32Array, check_int, unit_rows
+from bqcore.centroids import need
 
 # Forward recursion keeps 10 digits while sin^dim a stays above e^-12; below that its errors take over.
 _FORWARD_LIMIT = 12.0
@@ -266,8 +267,9 @@ def update_codebooks(
     ----------
     Guo et al. 2020, section 4.2.
     """
-    from scipy.sparse import csr_array  # type: ignore[import-untyped]
-    from scipy.sparse.linalg import LinearOperator, cg  # type: ignore[import-untyped]
+    csr_array = need("scipy.sparse").csr_array
+    linalg = need("scipy.sparse.linalg")
+    LinearOperator, cg = linalg.LinearOperator, linalg.cg
 
     n, dim = targets.shape
     size = codebooks.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import threading
 import warnings
 from typing import Any
@@ -22,13 +23,35 @@ _START_ROWS = 16
 _CHOSEN = 512
 
 
-def _sklearn() -> Any:
+def need(module: str) -> Any:
+    """Import a module of the extra ``train``.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed; the text names the extra.
+    """
     try:
-        import sklearn.cluster
-        import sklearn.exceptions
+        return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError("k-means needs scikit-learn: pip install 'bqcore[train]'") from error
-    return sklearn
+        raise ImportError(f"k-means needs scikit-learn: pip install 'bqcore[train]' ({error})") from error
+
+
+def _sklearn() -> Any:
+    need("sklearn.cluster")
+    need("sklearn.exceptions")
+    return need("sklearn")
+
+
+def can_cluster() -> bool:
+    """Whether k-means, and what codebooks need beside it, can be had here."""
+    try:
+        _sklearn()
+        need("threadpoolctl")
+        need("scipy.sparse.linalg")
+    except ImportError:
+        return False
+    return True
 
 
 def preload() -> None:
@@ -99,9 +122,7 @@ def _start(X: Float32Array, n_centroids: int, rng: np.random.Generator, chosen: 
     """Return the rows of X that k-means starts from, shape (n_centroids, dim)."""
     if not chosen:
         return X[rng.choice(len(X), n_centroids, replace=False)]
-    # It comes without type hints.
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
+    threadpool_limits = need("threadpoolctl").threadpool_limits
     if len(X) > _START_ROWS * n_centroids:
         X = X[rng.choice(len(X), _START_ROWS * n_centroids, replace=False)]
     with threadpool_limits(1):  # each of its many steps is too small to share out

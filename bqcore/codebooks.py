@@ -13,7 +13,7 @@ import numpy.typing as npt
 from bqcore import _kernels
 from bqcore._validation import Float32Array
 from bqcore.anisotropic import loss, update_codebooks
-from bqcore.centroids import kmeans
+from bqcore.centroids import kmeans, need
 
 # Passes of coordinate descent over the subspaces of one vector at most; most vectors settle in three.
 _MAX_SWEEPS = 10
@@ -43,8 +43,7 @@ def initial_codebooks(
     Where a subspace has fewer distinct rows than codewords, its first codeword is repeated; no code selects
     the copies, because ties go to the first.
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
+    threadpool_limits = need("threadpoolctl").threadpool_limits
     rng = np.random.default_rng(random_state)
     if len(X) > _INITIAL_ROWS * n_codewords:
         X = X[np.sort(rng.choice(len(X), _INITIAL_ROWS * n_codewords, replace=False))]

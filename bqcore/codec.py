@@ -6,6 +6,7 @@ import abc
 import hashlib
 import inspect
 import json
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from bqcore import _archive
 from bqcore._validation import (
     Float32Array,
+    InputTypeError,
     as_matrix_or_vector,
     as_vectors,
     check_bits,
@@ -101,6 +103,11 @@ class Codec(abc.ABC):
     def settings(cls, dim: int, n: int, nbytes: int) -> list[dict[str, Any]]:
         """Return parameters that the advisor tries for n vectors in at most `nbytes` bytes each."""
         return []
+
+    @classmethod
+    def needs_clustering(cls, settings: Mapping[str, Any]) -> bool:
+        """Tell whether training with these settings takes k-means, which an extra brings."""
+        return bool(settings.get("centroids", 1) > 1)
 
     def _restore(self) -> None:  # noqa: B027
         """Rebuild what is derived from the fitted state; called after `fit` and after reading a file."""
@@ -208,6 +215,8 @@ class Codec(abc.ABC):
         X : ndarray of float32, shape (n, dim)
             Training vectors.
         y : ignored
+            For scikit-learn's pipelines, which pass labels; a text is refused, because it would be meant as
+            the metric, which is a parameter of the constructor.
 
         Returns
         -------
@@ -222,6 +231,11 @@ class Codec(abc.ABC):
             If a parameter is out of range; if X is empty, not 2-d, or holds NaN or inf; under cosine, if a
             row is zero.
         """
+        if isinstance(y, str):
+            raise InputTypeError(
+                f"fit: expected the metric in the constructor, {type(self).__name__}(metric={y!r}), "
+                f"not as an argument of fit, {y!r}"
+            )
         metric = check_metric(self.metric)
         vectors = as_vectors(X)
         if metric == "cosine":

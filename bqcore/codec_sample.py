@@ -67,6 +67,8 @@ class Profile:
         Place of each true neighbour among all rows by estimate, from 1; ties count against it.
     per_query : ndarray of float64, shape (n_queries,)
         Recall of each query.
+    deep_ranks : ndarray of float64, shape (n_queries, depth)
+        `ranks` with further neighbours, where they were asked for.
     """
 
     spec: str
@@ -75,6 +77,7 @@ class Profile:
     recall: float
     ranks: Float64Array
     per_query: Float64Array
+    deep_ranks: Float64Array
 
     @property
     def bytes_per_vector(self) -> int:
@@ -191,18 +194,27 @@ class Sample:
         profile = self.profile(spec)
         return profile.recall, profile.oversampling
 
-    def profile(self, spec: str) -> Profile:
-        """Train in earnest and place each query's neighbours by estimate; once for a spec."""
-        if spec not in self.profiles:
-            self.profiles[spec] = self._profile(spec)
-        return self.profiles[spec]
+    def profile(self, spec: str, depth: int = 0) -> Profile:
+        """Train in earnest and place each query's neighbours by estimate; once for a spec.
 
-    def _profile(self, spec: str) -> Profile:
+        Parameters
+        ----------
+        spec : str
+        depth : int, default 0
+            Place so many neighbours, where they are more than k; fewer where rows are.
+        """
+        depth = min(max(depth, self.k), self._near.shape[1])
+        found = self.profiles.get(spec)
+        if found is None or found.deep_ranks.shape[1] < depth:
+            found = self.profiles[spec] = self._profile(spec, depth)
+        return found
+
+    def _profile(self, spec: str, depth: int) -> Profile:
         codec = make_codec(spec, metric=self.metric, random_state=self.random_state).fit(self._train)
-        k, truth = self.k, self._near[:, : self.k]
+        k, truth = self.k, self._near[:, :depth]
         codes = codec.encode(self._vectors[self.rows])
         found = np.empty((len(self.queries), k), dtype=np.int64)
-        ranks, credits = np.empty(truth.shape), np.empty(truth.shape)
+        ranks, credits = np.empty(truth.shape), np.empty((len(truth), k))
         step = max(1, _BLOCK_ESTIMATES // len(codes))
         for start in range(0, len(found), step):
             part = slice(start, start + step)
@@ -214,12 +226,15 @@ class Sample:
                     found[i] = np.argpartition(estimates, k - 1)[:k]
                     ranks[i] = [np.count_nonzero(estimates <= estimate) for estimate in true]
                 else:
-                    ranks[i], credits[i] = self._extrapolate(i, estimates, true)
+                    ranks[i], credit = self._extrapolate(i, estimates, true)
+                    credits[i] = credit[:k]
         if self._whole:
-            shares = recall_per_query(found, truth, k, X=self._vectors, Q=self.queries, metric=self.metric)
+            shares = recall_per_query(
+                found, truth[:, :k], k, X=self._vectors, Q=self.queries, metric=self.metric
+            )
         else:
             shares = credits.mean(axis=1)
-        return Profile(spec, codec, k, float(shares.mean()), ranks, shares)
+        return Profile(spec, codec, k, float(shares.mean()), ranks[:, :k], shares, ranks)
 
     def _extrapolate(
         self, query: int, estimates: Float32Array, true: Float32Array

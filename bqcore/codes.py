@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bqcore import _archive
+from bqcore._validation import InputTypeError
 
 FORMAT = "bqcore codes"
 FORMAT_VERSION = 2
@@ -54,8 +55,16 @@ class Codes:
         return len(self.packed)
 
     def __getitem__(self, rows: slice | npt.NDArray[Any]) -> Codes:
+        if isinstance(rows, int | np.integer):
+            raise InputTypeError(
+                f"codes: expected a slice or an array of rows, not {rows}: codes[i : i + 1] is one"
+            )
         packed, factors = np.ascontiguousarray(self.packed[rows]), np.ascontiguousarray(self.factors[rows])
         return Codes(packed, factors, self.dim, self.codec, self.model_id)
+
+    def __repr__(self) -> str:
+        size = f"{self.dim} d, {self.bytes_per_vector} bytes each"
+        return f"Codes({len(self):,} x {self.codec}, {size}, model {self.model_id})"
 
     @property
     def bytes_per_vector(self) -> int:

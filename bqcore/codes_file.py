@@ -78,6 +78,9 @@ def open_mapped(path: str | PathLike[str], *, verify: bool = False) -> Codes:
 def append_mapped(codes: Codes, path: str | PathLike[str]) -> None:
     """Add codes of the same model to a file of `save_mapped`; a crash leaves the file with them or without.
 
+    The whole file is read, checked and written anew, because its sections are contiguous: it costs as much as
+    `save_mapped` of everything. Collect codes, and append many at a time.
+
     Raises
     ------
     ValueError

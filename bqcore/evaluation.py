@@ -15,6 +15,7 @@ from bqcore._validation import (
     Float32Array,
     Float64Array,
     IdArray,
+    InputTypeError,
     Metric,
     as_vectors,
     check_int,
@@ -211,7 +212,9 @@ def recall_per_query(
     missing = [n for n, value in (("X", X), ("Q", Q), ("metric", metric)) if value is None]
     if X is None or Q is None or metric is None:
         if len(missing) < 3:
-            raise TypeError(f"expected all of X, Q and metric or none, not without {' and '.join(missing)}")
+            raise InputTypeError(
+                f"expected all of X, Q and metric or none, not without {' and '.join(missing)}"
+            )
         hits = _contains(truth, found)
     else:
         base, queries, checked_metric = check_pair(X, Q, metric)
@@ -246,7 +249,7 @@ def check_pair(X: npt.ArrayLike, Q: npt.ArrayLike, metric: str) -> tuple[Float32
 def _check_ids(ids: npt.ArrayLike, name: str, *, low: int, n_base: int | None = None) -> IdArray:
     array = np.asarray(ids)
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected integer ids, not dtype {array.dtype}")
+        raise InputTypeError(f"{name}: expected integer ids, not dtype {array.dtype}")
     if array.ndim != 2:
         raise ValueError(
             f"{name}: expected a 2-d array (n_queries, m), not {array.ndim}-d of shape {array.shape}"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bqcore import _kernels
-from bqcore._validation import Float32Array, Float64Array, check_int, check_random_state
+from bqcore._validation import Float32Array, Float64Array, InputTypeError, check_int, check_random_state
 from bqcore.residual_codec import ResidualCodec, UInt8Array
 
 #: Rows that the decoder is trained on at most, at up to 512 code bits; encoding them costs n_bits**2 each.
@@ -108,7 +108,7 @@ class LearnedBinary(ResidualCodec):
 
     def _fit(self, X: Float32Array) -> None:
         if isinstance(self.bits, bool) or not isinstance(self.bits, Real):
-            raise TypeError(f"bits: expected a number, not {self.bits!r}")
+            raise InputTypeError(f"bits: expected a number, not {self.bits!r}")
         if not 0 < self.bits <= 8:
             raise ValueError(f"bits: expected a number above 0 and up to 8, not {self.bits}")
         check_int(self.iterations, name="iterations", low=1)

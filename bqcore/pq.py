@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -136,6 +137,11 @@ class PQ(Codec):
             if 1 <= subspaces <= dim // 2 and n >= 16 * lists:
                 found.append({"subspaces": subspaces, "centroids": lists})
         return found
+
+    @classmethod
+    def needs_clustering(cls, settings: Mapping[str, Any]) -> bool:
+        """Every codebook is k-means of a subspace."""
+        return True
 
     def _fit(self, X: Float32Array) -> None:
         if self.code_bits not in CODE_BITS:

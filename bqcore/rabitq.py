@@ -466,9 +466,16 @@ class RaBitQ(Codec):
         return self
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the fitted model to a file: as `to_bytes`, or a .npz where that format cannot express it."""
+        """Write the fitted model to a file.
+
+        Parameters
+        ----------
+        path : path-like
+            With the suffix .npz it becomes such a file, as that of other codecs, and where the databases'
+            format cannot express the model; else it holds what `to_bytes` returns.
+        """
         self._check_fitted()
-        if self._beyond_format():
+        if self._beyond_format() or Path(path).suffix.lower() == ".npz":
             super().save(path)
         else:
             Path(path).write_bytes(self.to_bytes())

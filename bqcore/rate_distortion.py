@@ -14,6 +14,7 @@ import numpy.typing as npt
 from bqcore._validation import (
     Float32Array,
     Float64Array,
+    InputTypeError,
     as_matrix_or_vector,
     as_vectors,
     check_metric,
@@ -102,7 +103,7 @@ class GaussianBound:
 
     def __init__(self, nbytes: float, metric: str = "l2", random_state: int = 0) -> None:
         if isinstance(nbytes, bool) or not isinstance(nbytes, int | float | np.number):
-            raise TypeError(f"bytes: expected a number, not {nbytes!r}")
+            raise InputTypeError(f"bytes: expected a number, not {nbytes!r}")
         if not 0 < nbytes < np.inf:
             raise ValueError(f"bytes: expected a finite number > 0, not {nbytes}")
         self.nbytes = nbytes

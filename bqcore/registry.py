@@ -27,6 +27,9 @@ CODECS = {
     "vq": ("bqcore.vq", "VQ"),
 }
 
+# Parameters that callers give without asking whether the codec has them.
+_FOR_EVERY_CODEC = ("metric", "random_state")
+
 
 def codec_class(name: str) -> type[Codec]:
     """Return the class of a codec.
@@ -82,8 +85,8 @@ def make_codec(spec: str, **defaults: Any) -> Codec:
     spec : str
         As `parse_spec`; named arguments only.
     **defaults
-        Parameters that the spec may leave out, such as metric and random_state; those which the codec does
-        not have are ignored.
+        Parameters that the spec may leave out. `metric` and `random_state`, which callers give to every
+        codec, are ignored where a codec has no use for them.
 
     Raises
     ------
@@ -95,7 +98,7 @@ def make_codec(spec: str, **defaults: Any) -> Codec:
     known = list(inspect.signature(cls).parameters)
     if positional:
         raise ValueError(f"codec: {name} takes named parameters ({', '.join(known)}), not {positional[0]!r}")
-    for parameter in named:
+    for parameter in (*named, *(one for one in defaults if one not in _FOR_EVERY_CODEC)):
         if parameter not in known:
             raise ValueError(f"codec: {name} has {', '.join(known)}, not {parameter!r}")
     return cls(**{**{key: value for key, value in defaults.items() if key in known}, **named})

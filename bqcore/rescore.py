@@ -38,6 +38,9 @@ class Tier:
     def __post_init__(self) -> None:
         self.codec.check_codes(self.codes)
 
+    def __repr__(self) -> str:
+        return f"Tier({self.codec!r}, {self.codes!r})"
+
 
 def rescorer(X: npt.ArrayLike | Tier, Q: Float32Array, metric: str, n_rows: int) -> Rescorer:
     """Return what computes the distances of queries to rows of `X`.

@@ -201,7 +201,6 @@ class SeededRotation:
         self._model = _kernels.Model(
             bits=1, metric="l2", rotation=rotation, seed=random_state, centroid=zero, n_trained=1
         )
-        self._dim = dim
 
     def apply(self, X: Float32Array) -> Float32Array:
         """Return R x of each row, shape (n, dim)."""
@@ -213,5 +212,4 @@ class SeededRotation:
         """Return R' x of each row, shape (n, dim)."""
         if self._model.signs is None:
             return X
-        columns = self._model.rotate(np.eye(self._dim, dtype=np.float32))
-        return np.asarray(X @ columns.T, dtype=np.float32)
+        return self._model.unrotate(np.ascontiguousarray(X, dtype=np.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 from bqcore._saq_kernel import SAQEncoder
 from bqcore._trellis import Trellis
-from bqcore._validation import Float32Array, Float64Array, check_int, check_random_state
+from bqcore._validation import Float32Array, Float64Array, InputTypeError, check_int, check_random_state
 from bqcore.axes import Expectation, Pairs, expectation, fit_axes, near_pairs
 from bqcore.centroids import assign, kmeans
 from bqcore.codec import Codec
@@ -127,11 +128,16 @@ class SAQ(Codec):
                     out.append({"bits": min(bits, 8.0), "centroids": centroids, "factors": factors})
         return out
 
+    @classmethod
+    def needs_clustering(cls, settings: Mapping[str, Any]) -> bool:
+        """Pairs of factors are k-means, too."""
+        return super().needs_clustering(settings) or settings.get("factors") == PAIR
+
     # ---- train ----
 
     def _fit(self, X: Float32Array) -> None:
         if isinstance(self.bits, bool) or not isinstance(self.bits, (int, float)):
-            raise TypeError(f"bits: expected a number, not {type(self.bits).__name__}")
+            raise InputTypeError(f"bits: expected a number, not {type(self.bits).__name__}")
         if not 0.5 <= self.bits <= 8:
             raise ValueError(f"bits: expected 0.5 to 8, not {self.bits}")
         n_lists = check_int(self.centroids, name="centroids", low=1, high=4096)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -81,6 +82,18 @@ class ScanResult:
     ids: IdArray
     distances: Float64Array
     n_estimated: IdArray
+
+    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+        """Yield ids and distances: ``ids, distances = index.search(...)``."""
+        return iter((self.ids, self.distances))
+
+    def __len__(self) -> int:
+        """Return the number of queries."""
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        n, k = self.ids.shape
+        return f"ScanResult({n:,} queries, k = {k}, {int(self.n_estimated.sum()):,} codes estimated)"
 
 
 class ScanIndex:
@@ -235,6 +248,11 @@ class ScanIndex:
 
     def __len__(self) -> int:
         return len(self.codes)
+
+    def __repr__(self) -> str:
+        tier = "" if self._tier is None else ", with a tier"
+        read = f"{self.scanned_bytes_per_vector:g} of {self.codes.bytes_per_vector} bytes scanned per code"
+        return f"ScanIndex({len(self):,} x {self.quantizer.codec}, {self.quantizer.dim_} d, {read}{tier})"
 
     @property
     def scanned_bytes_per_vector(self) -> int:

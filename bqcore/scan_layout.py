@@ -11,7 +11,7 @@ import numpy.typing as npt
 from bqcore._ffi import Float32Array
 from bqcore._scan import BLOCK, NONE, SEGMENT_DTYPE, Blocks, UInt32Array, pack
 from bqcore._scan_queries import UInt8Array
-from bqcore._validation import Float64Array
+from bqcore._validation import Float64Array, InputTypeError
 from bqcore.codes import Codes
 from bqcore.scan_stages import StagePlan
 from bqcore.scan_view import View
@@ -50,7 +50,7 @@ def as_filter(rows: npt.ArrayLike, n: int) -> tuple[UInt8Array | None, UInt32Arr
         mask = np.zeros(n, dtype=np.bool_)
         mask[given] = True
     else:
-        raise TypeError(f"filter: expected bool or int, not {given.dtype}")
+        raise InputTypeError(f"filter: expected bool or int, not {given.dtype}")
     if np.count_nonzero(mask) <= _LISTED_SHARE * n:
         return None, np.flatnonzero(mask).astype(np.uint32)
     return np.packbits(mask, bitorder="little"), None

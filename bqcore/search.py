@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bqcore._validation import Float32Array, Float64Array, IdArray, as_matrix_or_vector, check_int
+from bqcore._validation import (
+    Float32Array,
+    Float64Array,
+    IdArray,
+    InputTypeError,
+    as_matrix_or_vector,
+    check_int,
+)
 from bqcore.codec import Codec
 from bqcore.codes import Codes
 from bqcore.rescore import Rescorer, Tier, rescore_bounded, rescorer
@@ -37,6 +45,18 @@ class SearchResult:
     ids: IdArray
     distances: Float64Array
     n_rescored: IdArray
+
+    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+        """Yield ids and distances: ``ids, distances = search(...)``."""
+        return iter((self.ids, self.distances))
+
+    def __len__(self) -> int:
+        """Return the number of queries."""
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        n, k = self.ids.shape
+        return f"SearchResult({n:,} queries, k = {k}, {int(self.n_rescored.sum()):,} rows rescored)"
 
 
 def _best(distances: Float32Array, k: int) -> IdArray:
@@ -103,6 +123,10 @@ def search(
     index = codes if isinstance(codes, ScanIndex) else None
     if isinstance(codes, ScanIndex):
         codes = codes.codes
+    if not isinstance(codes, Codes):
+        raise InputTypeError(
+            f"codes: expected Codes or a ScanIndex, not {type(codes).__name__}: search(quantizer, codes, Q)"
+        )
     quantizer.check_codes(codes)
     queries, _ = as_matrix_or_vector(Q, dim=quantizer.dim_)
     if len(codes) == 0:

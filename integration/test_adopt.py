@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import pytest
 from conftest import Server
@@ -12,8 +13,13 @@ from typer.testing import CliRunner
 
 from bqcore.cli import app
 from bqcore.datasets import clustered
+from bqcore.study import Places, study
+from bqcore.study.engines import postgres
 from bqcore_postgres.adopt import adopt
-from bqcore_postgres.inspection import advise_bits, inspect
+from bqcore_postgres.advice import advise_rows
+from bqcore_postgres.inspection import inspect
+from bqcore_postgres.tuning import tune_index
+from bqcore_postgres.vectors import read_column
 
 pytestmark = pytest.mark.postgres
 
@@ -52,7 +58,7 @@ def test_it_builds_beside_the_index_that_is_there(items: Connection, watcher: Co
         progress=lambda phase, done, total: phases.append(phase),
     )
     assert report.inspection.metric == "l2"
-    name = f"items_embedding_bqhnsw{report.advice.bits}"
+    name = f"items_embedding_bqhnsw{report.advice.chosen.bits}"
     assert indexes(items) == {"mine", name}
     assert report.before is not None
     assert report.after is not None
@@ -72,7 +78,7 @@ def test_dry_run_changes_nothing_and_needs_no_extension(server: Server, database
         report = adopt(conn, conn, "items", "embedding", bits=4, dry_run=True)
         assert indexes(conn) == set()
         assert report.ddl == (
-            'CREATE INDEX CONCURRENTLY "items_embedding_bqhnsw4" ON "public"."items" '
+            'CREATE INDEX CONCURRENTLY items_embedding_bqhnsw4 ON "public"."items" '
             'USING bqhnsw ("embedding" vector_cosine_ops) WITH (bits = 4)'
         )
         assert report.notes == ("this database has no extension bqcore yet: CREATE EXTENSION bqcore CASCADE",)
@@ -98,12 +104,12 @@ def test_odd_names_and_toasted_columns(conn: Connection, watcher: Connection) ->
 
 
 def test_more_bits_where_few_dimensions_say_little() -> None:
-    assert advise_bits(clustered(2000, 768, random_state=3).base, "cosine", 200).bits == 1
-    low = advise_bits(clustered(4000, 16, random_state=3, n_clusters=4).base, "l2")
-    assert low.bits > 1
-    assert list(low.shares) == [1, 2, 4, 8]
-    with pytest.raises(ValueError, match="expected 100 rows or more to advise from, not 50"):
-        advise_bits(DATA.base[:50], "l2")
+    assert advise_rows(clustered(2000, 768, random_state=3).base, "cosine", 2000).chosen.bits == 1
+    low = advise_rows(clustered(4000, 16, random_state=3, n_clusters=4).base, "l2", 4000)
+    assert low.chosen.bits > 1
+    assert {one.bits for one in low.options} >= {1, 2}
+    with pytest.raises(ValueError, match=r"rows: expected at least 100 rows .* not 50"):
+        advise_rows(DATA.base[:50], "l2", 50)
 
 
 @pytest.mark.parametrize(
@@ -141,3 +147,54 @@ def test_command_line_prints_a_table_or_json(items: Connection, server: Server, 
     assert "before" in table.output
     assert "items_embedding_bqhnsw8" in table.output
     assert "DROP INDEX CONCURRENTLY mine" in table.output
+
+
+@pytest.mark.parametrize(
+    ("dim", "metric", "target", "k", "options"),
+    [
+        (128, "cosine", None, 10, {}),
+        (64, "l2", 0.99, 10, {"n_clusters": 1, "spectrum_exponent": 0.0}),
+        (24, "ip", 0.9, 20, {"within": 1.0}),
+    ],
+)
+def test_all_commands_choose_the_same_bits(
+    conn: Connection,
+    watcher: Connection,
+    server: Server,
+    database: str,
+    dim: int,
+    metric: str,
+    target: float | None,
+    k: int,
+    options: dict[str, float],
+) -> None:
+    data = clustered(1500, dim, random_state=4, metric=metric, **options)  # type: ignore[arg-type]
+    create_table(conn, data.base)
+    found = adopt(conn, watcher, "items", "embedding", metric=metric, k=k, target_recall=target, n_queries=3)
+    dsn = server.dsn(database)
+    source, *_ = read_column(dsn, "items.embedding", metric=None, rows=200_000)
+    assert source.metric == metric  # that of the index which is there now
+    places = Places(dsn=dsn, table="items", column="embedding")
+    part = study(
+        source,
+        k=k,
+        target_recall=target,
+        places=places,
+        engines={"postgres": postgres},
+        codecs=["rabitq(bits=1)"],
+        seconds=0,
+    ).document["postgres"]
+    tuned = tune_index(dsn, "items.embedding", k=k, target_recall=target, n_queries=3, seconds=0)
+    chosen = found.advice.chosen
+    assert part["chosen"] == chosen.as_dict()
+    assert tuned["advice"]["chosen"] == asdict(chosen)
+    assert tuned["bits"] == chosen.bits
+    assert set(chosen.at_k) == {10, 20, 40}
+    assert found.after is not None
+    assert found.after.ef_search == chosen.ef_search
+    # one statement, under one name
+    name = f"items_embedding_bqhnsw{chosen.bits}"
+    assert name in found.ddl
+    assert f"CREATE INDEX CONCURRENTLY {name} ON items" in part["steps"][0]["text"]
+    for own in (10, 20, 40):
+        assert found.after.at_k[own] > chosen.at_k[own] - 0.1

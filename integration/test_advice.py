@@ -142,7 +142,7 @@ def test_a_column_is_advised_on_and_indexed_in_place(
     for statement in step["text"].split(";"):
         if statement.strip():
             execute(conn, statement)
-    assert value(conn, "SELECT bits FROM bqcore_index_info('\"Docs_embedding_bq\"')") == 1
+    assert value(conn, "SELECT bits FROM bqcore_index_info('\"Docs_embedding_bqhnsw1\"')") == 1
 
 
 @pytest.mark.postgres

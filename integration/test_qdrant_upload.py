@@ -195,12 +195,12 @@ def test_sources_of_every_kind(client: EdgeClient, tmp_path: Path) -> None:
         point = collection.query_points(rows[5], limit=1).points[0]
         assert (point.id, point.payload) == (id_, payload)
     (tmp_path / "rows.csv").write_text("1,2")
-    with pytest.raises(ValueError, match=r"expected a \.npy or \.parquet file, not \.csv"):
+    with pytest.raises(ValueError, match=r"expected a folder or a suffix of \.npy, .*, not '\.csv'"):
         upload(collection, tmp_path / "rows.csv")
     with pytest.raises(FileNotFoundError):
         upload(collection, tmp_path / "none.npy")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 not")
-    with pytest.raises(ValueError, match="not a readable Parquet file"):
+    with pytest.raises(ValueError, match="expected a whole Parquet file"):
         upload(collection, tmp_path / "bad.parquet")
 
 

@@ -36,8 +36,8 @@ EQUAL = {0, *range(1000, 1025)}
 def agree(conn: Connection, ef_search: int = 40, table: str = "items") -> None:
     """Compare all rows of scans with both walks, up to the order of rows that are equally far.
 
-    Which of the elements of equal vectors is the last of hnsw.ef_search is open, and so are their rows. The own walk
-    goes no further than pgvector's where a number of rows is to be rescored.
+    Which of the elements of equal vectors is the last of hnsw.ef_search is open, and so are their rows. The
+    own walk goes no further than pgvector's where a number of rows is to be rescored.
     """
     configure(conn, hnsw_ef_search=ef_search, bqcore_rescore=10_000)
     for q in DATA.queries:

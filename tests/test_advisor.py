@@ -180,7 +180,6 @@ def test_few_rows_of_many_coordinates_are_no_smaller_a_sample(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({}, "expected one of bytes_per_vector and target_recall, not .*None and"),
         ({"bytes_per_vector": 9, "target_recall": 0.5}, "expected one of bytes_per_vector and target_recall"),
         ({"bytes_per_vector": 0}, "bytes_per_vector: expected at least 1, not 0"),
         ({"bytes_per_vector": 3, "codecs": SPECS[:1]}, "no codec stores 16 dimensions in 3 bytes"),

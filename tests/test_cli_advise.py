@@ -55,7 +55,8 @@ def test_advice_is_printed_with_the_next_commands(run: Run, capsys: pytest.Captu
         assert option["codec"] in out
     for step in document["postgres"]["steps"]:
         assert step["text"].splitlines()[0] in out
-    assert "CREATE INDEX docs_embedding_bq ON docs USING bqhnsw (embedding vector_cosine_ops)" in out
+    name = f"docs_embedding_bqhnsw{document['postgres']['chosen']['bits']}"
+    assert f"CREATE INDEX {name} ON docs USING bqhnsw (embedding vector_cosine_ops)" in out
     assert "Report: out/a.html" in out
     assert "exact neighbours" in err  # progress
     assert "exact neighbours" not in out
@@ -125,16 +126,16 @@ def _plain() -> str:
         (_small, (), "x.npy: expected at least 100 rows to predict recall@10 from, not 20"),
         (_wide, (), "queries: expected 16 dimensions, not 12"),
         (_huge, (), "x.npy: expected a whole .npy file of numbers"),
-        (_plain, ("--metric", "dot"), "dot"),
-        (_plain, ("--bytes", "0"), "bytes: expected 1 to 1048576, not 0"),
+        (_plain, ("--metric", "manhattan"), "manhattan"),
+        (_plain, ("--bytes", "0"), "--bytes: expected 1 to 1048576, not 0"),
         (_plain, ("--bytes", str(1 << 70)), "1180591620717411303424"),
         (_plain, ("--k", "700"), "expected at least 701 rows to predict recall@700 from, not 700"),
         (_plain, ("--k", str(1 << 63)), "9,223,372,036,854,775,809 rows"),
-        (_plain, ("--target-recall", "1.2"), "target_recall: expected a number in (0, 1], not 1.2"),
+        (_plain, ("--target-recall", "1.2"), "--target-recall: expected a number in (0, 1], not 1.2"),
         (
             _plain,
             ("--target-recall", "0.9", "--bytes", "9"),
-            "expected one of target_recall and bytes_per_vector",
+            "expected one of --target-recall and --bytes, not 0.9 and 9",
         ),
         (_plain, ("--codec", "magic(bits=1)", "--engine", "postgres"), "magic"),
         (_plain, ("--engine", "mysql"), "--engine: expected one of postgres, qdrant, not 'mysql'"),

@@ -223,5 +223,10 @@ def test_unknown_codecs_and_parameters_are_refused():
         make_codec("rabitq(bit=1)")
     with pytest.raises(ValueError, match="takes named parameters"):
         make_codec("rabitq(1)")
-    assert make_codec("rabitq", bits=4, colour=1).get_params()["bits"] == 4
+    assert make_codec("rabitq", bits=4).get_params()["bits"] == 4
+    for given in ({"bit": 4}, {"metrics": "cosine"}, {"colour": 1}):
+        with pytest.raises(ValueError, match=rf"rabitq has bits, metric, .*, not '{next(iter(given))}'"):
+            make_codec("rabitq", **given)
+    # what callers give to every codec
+    assert "random_state" not in make_codec("scalar", random_state=1, metric="ip").get_params()
     assert codec_class("rabitq") is bqcore.RaBitQ

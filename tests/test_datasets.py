@@ -49,7 +49,7 @@ def test_parts_are_checked_and_converted():
     [
         ({"queries": np.ones((1, 3))}, ValueError, "a: queries: expected 2 dimensions, not 3"),
         ({"base": np.ones(2)}, ValueError, "a: base: expected a 2-d array (n, dim), not 1-d of shape (2,)"),
-        ({"metric": "dot"}, ValueError, "metric: expected 'l2', 'ip' or 'cosine', not 'dot'"),
+        ({"metric": "manhattan"}, ValueError, "metric: expected 'l2', 'ip' or 'cosine', not 'manhattan'"),
         ({"ground_truth": [[0], [1]]}, ValueError, "a: ground_truth: expected 1 rows like queries, not 2"),
         ({"ground_truth": [[2]]}, ValueError, "a: ground_truth: expected ids from 0 to 1, not 2 (row 0)"),
         ({"ground_truth": [[-1]]}, ValueError, "a: ground_truth: expected ids from 0 to 1, not -1 (row 0)"),
@@ -196,8 +196,8 @@ def test_wrong_arguments_are_refused_at_the_door(tmp_path):
         read(tmp_path / "x.npy", column="v")
     with pytest.raises(ValueError, match="rows: expected at least 1, not 0"):
         read(tmp_path / "x.npy", rows=0)
-    with pytest.raises(ValueError, match="expected 'l2', 'ip' or 'cosine', not 'dot'"):
-        read(tmp_path / "x.npy", metric="dot")
+    with pytest.raises(ValueError, match="expected 'l2', 'ip' or 'cosine', not 'manhattan'"):
+        read(tmp_path / "x.npy", metric="manhattan")
 
 
 # Real vectors

@@ -154,7 +154,10 @@ def test_distances_agree_with_search():
         ((np.ones((3, 4)), np.ones((1, 5)), 1, "l2"), "Q: expected 4 dimensions, not 5"),
         ((np.ones((3, 4)), np.ones((1, 4)), 4, "l2"), "k: expected 1 to 3, not 4"),
         ((np.ones((3, 4)), np.ones((1, 4)), 0, "l2"), "k: expected 1 to 3, not 0"),
-        ((np.ones((3, 4)), np.ones((1, 4)), 1, "dot"), "expected 'l2', 'ip' or 'cosine', not 'dot'"),
+        (
+            (np.ones((3, 4)), np.ones((1, 4)), 1, "manhattan"),
+            "expected 'l2', 'ip' or 'cosine', not 'manhattan'",
+        ),
         (
             (np.eye(3)[[0, 1]] * 0, np.ones((1, 3)), 1, "cosine"),
             r"X: .* row 0 is a zero vector \(2 of 2 rows",

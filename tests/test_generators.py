@@ -56,7 +56,7 @@ def test_clustered_rows_are_near_their_centres():
             {"spectrum_exponent": float("nan")},
             "spectrum_exponent: expected a finite number of at least 0, not nan",
         ),
-        ({"metric": "dot"}, "expected 'l2', 'ip' or 'cosine', not 'dot'"),
+        ({"metric": "manhattan"}, "expected 'l2', 'ip' or 'cosine', not 'manhattan'"),
         ({"random_state": -1}, r"random_state: expected an int in \[0, 2\*\*64\), not -1"),
         ({"k": 0}, "k: expected at least 1, not 0"),
     ],

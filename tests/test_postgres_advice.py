@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from bqcore_postgres import advice
+from bqcore_postgres import advice, names, rule
 from bqcore_postgres.advice import IndexOption
 from bqcore_postgres.vectors import split_name
 
@@ -24,10 +24,10 @@ def option(bits: int, ef: int, recall: float) -> IndexOption:
 
 def test_candidates_follow_the_rule_of_the_index() -> None:
     # docs/postgres.md: a + s (k - 1)
-    assert [advice.rescored(bits, 100, 10) for bits in (1, 2, 4, 8)] == [100, 67, 30, 19]
-    assert advice.rescored(2, 40, 10) == 40  # no more than ef_search yields
-    assert advice.rescored(8, 40, 30) == 39
-    assert advice.rescored(4, 20, 20) == 20
+    assert [rule.rescored(bits, 100, 10) for bits in (1, 2, 4, 8)] == [100, 67, 30, 19]
+    assert rule.rescored(2, 40, 10) == 40  # no more than ef_search yields
+    assert rule.rescored(8, 40, 30) == 39
+    assert rule.rescored(4, 20, 20) == 20
 
 
 def test_recall_is_that_of_the_candidates_less_the_graph() -> None:
@@ -64,12 +64,12 @@ def test_more_bits_come_before_a_large_ef_search() -> None:
 def test_sql_names_and_quotes() -> None:
     text = advice.index_sql(option(2, 100, 0.9), "l2", table='"My Docs"', column="vec", type_name="halfvec")
     assert (
-        'CREATE INDEX "My Docs_vec_bq" ON "My Docs" USING bqhnsw (vec halfvec_l2_ops) WITH (bits = 2);'
+        'CREATE INDEX "My Docs_vec_bqhnsw2" ON "My Docs" USING bqhnsw (vec halfvec_l2_ops) WITH (bits = 2);'
         in text
     )
     assert "SET hnsw.ef_search = 100;" in text
-    assert "SELECT bqcore_recall('\"My Docs_vec_bq\"');" in text
-    assert len(advice.index_name("x" * 80, "embedding")) <= 63
+    assert "SELECT bqcore_recall('\"My Docs_vec_bqhnsw2\"');" in text
+    assert len(names.index_name("x" * 80, "embedding", 1)) <= 63
     assert split_name('public."My.Docs".vec') == ('public."My.Docs"', "vec")
     for name in ("items", ".vec", "items."):
         with pytest.raises(ValueError, match=r"expected table\.column"):

@@ -1,3 +1,5 @@
+"""Speed as a ratio within one run: what vector instructions are for, whatever the machine."""
+
 from __future__ import annotations
 
 import time
@@ -11,15 +13,16 @@ BEST = _kernels.supported_isas()[-1]
 
 
 @pytest.mark.skipif(BEST == "scalar", reason="this machine has scalar kernels alone")
-def test_one_bit_encoding_takes_300_000_vectors_per_second_and_core():
-    X = np.random.default_rng(0).standard_normal((20_000, 384)).astype(np.float32)
+def test_vector_instructions_encode_one_bit_faster_than_scalar_ones():
+    X = np.random.default_rng(0).standard_normal((3_000, 384)).astype(np.float32)
     quantizer = RaBitQ().fit(X)
     before = _kernels.active_isa()
-    _kernels.select_isa(BEST)
-    times = []
-    for _ in range(3):
-        start = time.process_time()
-        quantizer.encode(X)
-        times.append(time.process_time() - start)
+    least = dict.fromkeys(("scalar", BEST), np.inf)
+    for _ in range(5):  # in turns, so that both meet the same neighbours
+        for isa in least:
+            _kernels.select_isa(isa)
+            start = time.process_time()
+            quantizer.encode(X)
+            least[isa] = min(least[isa], time.process_time() - start)
     _kernels.select_isa(before)
-    assert len(X) / min(times) >= 300_000
+    assert least[BEST] < 0.8 * least["scalar"], least

@@ -172,10 +172,9 @@ def test_sql_for_a_table_in_use_creates_no_table() -> None:
     ).document["postgres"]
     (step,) = part["steps"]
     assert "CREATE TABLE" not in step["text"]
-    assert (
-        "CREATE INDEX CONCURRENTLY docs_vec_bq ON public.docs USING bqhnsw (vec vector_ip_ops)"
-        in step["text"]
-    )
+    name = f"docs_vec_bqhnsw{part['chosen']['bits']}"
+    assert f"CREATE INDEX CONCURRENTLY {name} ON public.docs USING bqhnsw (vec vector_ip_ops)" in step["text"]
+    assert f"SELECT bqcore_recall('public.{name}');" in step["text"]
 
 
 def test_findings_say_what_is_wrong() -> None:

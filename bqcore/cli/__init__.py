@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from importlib import metadata
 from typing import Annotated
 
 import typer
 
-from bqcore.cli import qdrant
+from bqcore.cli import errors, qdrant
 from bqcore.cli.advise import advise_command
 from bqcore.cli.demo import demo
 from bqcore.cli.eval_ import eval_command
@@ -74,23 +75,18 @@ def version() -> str:
 def main() -> None:
     """Run the command line.
 
-    Errors meant for users are a line on stderr; the exit code is 2 for bad input and 1 for other failures.
+    Errors meant for users are a line on stderr; the exit code is 2 for bad input and 1 for other failures. A
+    fault of ours shows its traceback.
     """
     try:
         app()
     except Exception as error:
-        if os.environ.get("BQCORE_DEBUG") or not _is_for_users(error):
+        if os.environ.get("BQCORE_DEBUG"):
             raise
-        message = str(error).strip() or type(error).__name__
-        print(f"bqcore: {message}", file=sys.stderr)
-        sys.exit(_USAGE if isinstance(error, ValueError | TypeError | FileNotFoundError) else _FAILURE)
-
-
-def _is_for_users(error: Exception) -> bool:
-    is_from_driver = type(error).__module__.partition(".")[0] in (
-        "psycopg",
-        "qdrant_client",
-        "qdrant_edge",
-        "grpc",
-    )
-    return is_from_driver or isinstance(error, ValueError | TypeError | OSError | ImportError | RuntimeError)
+        if not errors.is_for_users(error):
+            traceback.print_exc()
+            print("bqcore: this is a fault of bqcore: please report it with the lines above", file=sys.stderr)
+            sys.exit(_FAILURE)
+        command = errors.command_of(typer.main.get_command(app), sys.argv[1:])
+        print(f"bqcore: {errors.in_shell_words(error, command)}", file=sys.stderr)
+        sys.exit(_USAGE if errors.is_bad_input(error) else _FAILURE)

@@ -42,7 +42,8 @@ def _paragraph(lead: str, text: str, indent: str = "    ") -> None:
 
 def _print_options(document: dict[str, Any]) -> None:
     k, rescored = document["goal"]["k"], document["goal"]["rescored_per_result"]
-    title = f"\nOptions, predicted from {document['data']['queries_used']:,} queries (* advised, f frontier)"
+    n = document["data"]["queries_used"]
+    title = f"\nCodes for files and memory, predicted from {n:,} queries (* advised, f frontier)"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True)
     table.add_column("codec", no_wrap=True)
@@ -65,30 +66,52 @@ def _print_options(document: dict[str, Any]) -> None:
 
 
 def _print_advice(found: Study) -> None:
-    best, goal = found.chosen, found.document["goal"]
+    """Say first what the databases can store, then the codec for files."""
+    document, best, goal = found.document, found.chosen, found.document["goal"]
     k, rescored = goal["k"], goal["rescored_per_result"]
     typer.echo("Advice")
+    for name, heading in _HEADINGS.items():
+        if "chosen" in document.get(name, {}):
+            _paragraph(f"{heading}: ", f"{engine_text(document[name], k)}.")
     text = (
-        f"{best['bytes_per_vector']} bytes per vector instead of {4 * found.document['data']['dim']}. "
-        f"Of the {k} nearest rows {best['recall']:.1%} come first by codes "
+        f"{best['bytes_per_vector']} bytes per vector instead of {4 * document['data']['dim']}, which no "
+        f"database stores. Of the {k} nearest rows {best['recall']:.1%} come first by codes "
         f"alone, and {best['recall_rescored']:.1%} are "
         f"among the first {k * rescored} candidates, which rescoring puts in exact order. Why: "
         f"{best['reason']}."
     )
-    _paragraph(f"{best['codec']}: ", text)
+    _paragraph(f"Files and memory (bqcore.search): {best['codec']}: ", text)
     if goal["bytes_per_vector"] is None and best["recall_rescored"] < goal["target_recall"]:
         _paragraph(
             "! ",
             f"no option reaches the target of {goal['target_recall']:g} with {rescored} candidates per row.",
         )
-    for row in found.document["verification"]["rows"]:
+    if document["left_out"]:
+        _paragraph("! ", f"{document['left_out']}.")
+    for row in document["verification"]["rows"]:
         if row["codec"] == best["codec"]:
             _paragraph(
-                "measured again: ",
+                f"{best['codec']} measured again: ",
                 f"{row['measured']:.3f} (predicted {row['predicted']:.3f}), rescored "
                 f"{row['measured_rescored']:.3f} ({row['predicted_rescored']:.3f}); "
-                f"{found.document['verification']['queries']}.",
+                f"{document['verification']['queries']}.",
             )
+
+
+def engine_text(part: dict[str, Any], k: int) -> str:
+    """Say what a database would store, what it takes and the recall that it would have."""
+    chosen = part["chosen"]
+    if "bits" in chosen:
+        others = ", ".join(f"@{one} {recall:.3f}" for one, recall in chosen["at_k"].items())
+        return (
+            f"bits = {chosen['bits']}, hnsw.ef_search = {chosen['ef_search']}; {chosen['index_bytes']} bytes "
+            f"of index per row instead of {part['float_bytes']}; predicted recall@{k} "
+            f"{part['predicted_recall']:.3f} ({others})"
+        )
+    return (
+        f"{chosen['config']}, vectors {chosen['transform']}; {chosen['ram_bytes']} bytes of memory per row "
+        f"instead of {part['float_bytes']}; predicted recall@{k} {part['predicted_recall']:.3f}"
+    )
 
 
 def storage_table(document: dict[str, Any]) -> Table:
@@ -127,15 +150,7 @@ def _print_engine(heading: str, part: dict[str, Any], document: dict[str, Any]) 
     if "unavailable" in part:
         _paragraph("", part["unavailable"])
         return
-    chosen = part["chosen"]
-    k = document["goal"]["k"]
-    if "bits" in chosen:
-        what = f"bits = {chosen['bits']}, hnsw.ef_search = {chosen['ef_search']}"
-        size = f"{chosen['index_bytes']} bytes of index per row"
-    else:
-        what = f"{chosen['config']}, vectors {chosen['transform']}"
-        size = f"{chosen['ram_bytes']} bytes of memory and {chosen['disk_bytes']} of disk per row"
-    _paragraph("", f"{what}: predicted recall@{k} {part['predicted_recall']:.3f}, {size}; {part['note']}.")
+    _paragraph("", f"{engine_text(part, document['goal']['k'])}; {part['note']}.")
     if not part["reaches_target"] and document["goal"]["bytes_per_vector"] is None:
         _paragraph("! ", f"the target of {document['goal']['target_recall']:g} is not reached.")
     for step in part["steps"]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from bqcore.cli.data import with_metric
 from bqcore.study import Places, Source, read_source
-
-_WITHOUT_METRIC = (".npy", ".parquet")
 
 
 def open_source(
@@ -37,11 +36,12 @@ def open_source(
 
     path = Path(data)
     if path.exists() or (dsn is None and url is None):
-        if metric is None and path.suffix.lower() in _WITHOUT_METRIC and path.is_file():
-            metric = "cosine"
-            note(f"{path.name} does not say its metric: taken as cosine (--metric changes that)")
+
+        def read_file(known: str | None) -> Source:
+            return read_source(path, metric=known, max_rows=rows, drop_invalid=drop_invalid, column=column)
+
         try:
-            source = read_source(path, metric=metric, max_rows=rows, drop_invalid=drop_invalid, column=column)
+            source = with_metric(read_file, metric, path.name, note)
         except InvalidRowsError as error:
             raise ValueError(f"{error}; --drop-invalid leaves them out") from None
         return source, Places(dsn=dsn, url=url)
@@ -50,9 +50,10 @@ def open_source(
     if dsn is not None:
         from bqcore_postgres.vectors import read_column
 
-        source, table, name = read_column(dsn, data, metric=metric or "cosine", rows=rows)
-        if metric is None:
-            note("a table does not say its metric: taken as cosine (--metric changes that)")
+        def read_table(known: str | None) -> tuple[Source, str, str]:
+            return read_column(dsn, data, metric=known, rows=rows)
+
+        source, table, name = with_metric(read_table, metric, data, note)
         return source, Places(dsn=dsn, table=table, column=name)
     from bqcore_qdrant.vectors import read_collection
 

@@ -59,7 +59,8 @@ def demo(
         Path | None, typer.Option(help="Your vectors: a folder or file (npy, fvecs, hdf5, parquet).")
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="Metric of --data: l2, ip or cosine. [default: what the data says]")
+        str | None,
+        typer.Option(help="Metric of --data: l2, ip or cosine. [default: what it says, else cosine]"),
     ] = None,
     dsn: Annotated[
         str | None, typer.Option(help="Use this Postgres server, in a schema dropped at the end.")

@@ -21,7 +21,6 @@ QUESTIONS = (
 DEFAULT_DATA_ROWS = 50_000
 HELD_OUT = 300
 K = 10
-_WITHOUT_METRIC = (".npy", ".parquet")
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,13 +126,10 @@ def user_data(path: Path, metric: str | None, rows: int | None, stages: Stages) 
     """
     import numpy as np
 
-    from bqcore import datasets
+    from bqcore.cli.data import read_data
 
-    if metric is None and path.suffix.lower() in _WITHOUT_METRIC and path.is_file():
-        metric = "cosine"
-        stages.note(f"{path.name} does not say its metric: taken as cosine (--metric changes that)")
     with stages.stage(f"read {path.name}"):
-        data = datasets.read(path, metric=metric)
+        data = read_data(path, metric=metric, note=stages.note)
     ids = np.arange(data.n)
     asked = np.arange(len(data.queries))
     if data.metric == "cosine":

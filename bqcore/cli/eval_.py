@@ -14,9 +14,10 @@ from rich import box
 from rich.table import Table
 
 from bqcore.cli import tables
+from bqcore.cli.data import read_data
 from bqcore.cli.progress import Stages
 from bqcore.codec_eval import OVERSAMPLING, CodecResult, check_specs, evaluate
-from bqcore.datasets import Dataset, read
+from bqcore.datasets import Dataset
 
 
 def eval_command(
@@ -36,8 +37,9 @@ def eval_command(
     k: Annotated[int, typer.Option(min=1, help="Neighbours per query.")] = 10,
     rows: Annotated[int | None, typer.Option(min=1, help="Use the first vectors only.")] = None,
     metric: Annotated[
-        str | None, typer.Option(help="l2, ip or cosine. [default: what the data says]")
+        str | None, typer.Option(help="l2, ip or cosine. [default: what the data says, else cosine]")
     ] = None,
+    column: Annotated[str | None, typer.Option(help="Column of a Parquet file.")] = None,
     bound: Annotated[
         bool, typer.Option(help="Add the Gaussian rate-distortion bound at every size that occurs.")
     ] = True,
@@ -55,7 +57,7 @@ def eval_command(
     if plot is not None:
         picture.require_matplotlib()
     stages = Stages()
-    data = read(data_dir, metric=metric, rows=rows)
+    data = read_data(data_dir, metric=metric, rows=rows, column=column, note=stages.note)
     skipped: dict[str, str] = {}
     with _quiet_stdout():
         if skip:

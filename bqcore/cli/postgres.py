@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -148,6 +149,10 @@ def adopt(
         str | None,
         typer.Option(help="l2, ip or cosine. Default: that of the index that is there, else cosine."),
     ] = None,
+    k: Annotated[int, typer.Option(min=1, help="Rows that queries ask for.")] = 10,
+    target_recall: Annotated[
+        float | None, typer.Option(help="Fewest bits with this recall@k. [default: 0.95]")
+    ] = None,
     queries: Annotated[
         int, typer.Option(help="Rows to search for when recall is measured; each is a scan of the table too.")
     ] = 50,
@@ -172,6 +177,8 @@ def adopt(
             column,
             bits=bits,
             metric=metric,
+            k=k,
+            target_recall=target_recall,
             n_queries=queries,
             dry_run=dry_run,
             progress=show,
@@ -193,26 +200,37 @@ def _print_adoption(report: Adoption) -> None:
     for index in found.indexes:
         state = "" if index.is_valid else ", invalid"
         typer.echo(f"  {index.name}: {index.method} {index.opclass}, {megabytes(index.size_bytes)}{state}")
-    shares = ", ".join(f"{bits} bits {share:.3f}" for bits, share in report.advice.shares.items())
+    advice = report.advice
+    best = advice.chosen
     typer.echo(
-        f"Advice: bits = {report.advice.bits} (ten nearest among the rescored, "
-        f"in {report.advice.sample_rows:,} rows: {shares})"
+        f"Advice: bits = {best.bits}, hnsw.ef_search = {best.ef_search}: predicted recall@{advice.k} "
+        f"{best.recall:.3f} from {advice.sample_rows:,} rows ({recalls(best.at_k)})"
     )
+    if not advice.reaches_target:
+        typer.echo(f"! the target of {advice.target_recall:g} is not reached: this is the best recall")
     typer.echo(f"{report.ddl};")
+    typer.echo(f"SET hnsw.ef_search = {report.ef_search};")
     if report.after is not None:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for heading in ("", "index", "size", "recall@10", "p50"):
+        ks = [f"recall@{k}" for k in report.after.at_k]
+        for heading in ("", "index", "size", "ef_search", *ks, "p50"):
             table.add_column(heading, no_wrap=True)
         for when, reading in (("before", report.before), ("after", report.after)):
-            table.add_row(when, *_cells(reading))
+            table.add_row(when, *_cells(reading, len(ks)))
         print_table(table)
         typer.echo(f"Built in {report.build_s:.1f} s.")
     for note in report.notes:
         typer.echo(f"Note: {note}")
 
 
-def _cells(reading: Reading | None) -> list[str]:
+def recalls(at_k: Mapping[int, float]) -> str:
+    """Write recall at several k in a line."""
+    return ", ".join(f"@{k} {recall:.3f}" for k, recall in at_k.items())
+
+
+def _cells(reading: Reading | None, n_recalls: int) -> list[str]:
     if reading is None:
-        return ["none", "", "", ""]
+        return ["none", *[""] * (n_recalls + 3)]
     time_ms = "-" if reading.p50_ms is None else f"{reading.p50_ms:.2f} ms"
-    return [reading.index, megabytes(reading.size_bytes), f"{reading.recall:.4f}", time_ms]
+    shown = [f"{recall:.4f}" for recall in reading.at_k.values()]
+    return [reading.index, megabytes(reading.size_bytes), str(reading.ef_search), *shown, time_ms]

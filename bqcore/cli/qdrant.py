@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from bqcore.cli import tables
+from bqcore.cli.data import read_queries
 from bqcore.cli.progress import Stages
 from bqcore.cli.qdrant_migrate import fit_codec, migrate
 from bqcore.cli.qdrant_options import (
@@ -21,6 +22,7 @@ from bqcore.cli.qdrant_options import (
     BatchSize,
     Budget,
     Codec,
+    DropInvalid,
     Edge,
     Grpc,
     GrpcPort,
@@ -105,12 +107,15 @@ def advise(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the codec is saved.")] = Path(
         "codec.npz"
     ),
+    column: Annotated[str | None, typer.Option(help="Column of a Parquet file.")] = None,
+    drop_invalid: DropInvalid = False,
     as_json: AsJson = False,
 ) -> None:
     """Choose a transform and a configuration for data, with the recall that they will have."""
     import numpy as np
 
-    from bqcore import datasets
+    from bqcore.cli.data import read_data
+    from bqcore.study.source import check_rows
     from bqcore_qdrant import QdrantCodec
 
     if factors and (bytes_per_vector is not None or config is not None):
@@ -118,7 +123,10 @@ def advise(
         raise ValueError(f"--factors: expected --target-recall alone, not {given}")
     stages = Stages()
     with stages.stage(f"read {data.name}"):
-        found = datasets.read(data, metric=metric)
+        found = read_data(
+            data, metric=metric, note=stages.note, can_drop=True, column=column, drop_invalid=drop_invalid
+        )
+    check_rows(found.n + (0 if found.has_own_queries else len(found.queries)), k, str(data))
     X, n_total = found.base, found.n
     if rows is not None and rows < found.n:
         X = X[np.sort(np.random.default_rng(0).choice(found.n, rows, replace=False))]
@@ -191,7 +199,7 @@ def create(
 def upload(
     codec_file: Codec,
     name: Name,
-    source: Annotated[Path, typer.Argument(help=".npy or .parquet with vectors.")],
+    source: Annotated[Path, typer.Argument(help="File or folder of vectors; of Parquet with their payload.")],
     url: Url = None,
     api_key: ApiKey = None,
     edge: Edge = None,
@@ -205,7 +213,8 @@ def upload(
     keep_zero: Annotated[
         bool, typer.Option("--keep-zero", help="Cosine: write zero vectors' points without the vector.")
     ] = False,
-    id_column: Annotated[str, typer.Option(help="Of a Parquet file.")] = "id",
+    drop_invalid: DropInvalid = False,
+    id_column: Annotated[str, typer.Option(help="Of a Parquet file; '' for the numbers of the rows.")] = "id",
     vector_column: Annotated[str | None, typer.Option(help="Of a Parquet file.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -227,6 +236,7 @@ def upload(
                 zero_vectors="keep" if keep_zero else "error",
                 id_column=id_column,
                 vector_column=vector_column,
+                drop_invalid=drop_invalid,
                 progress=lambda n, total: bar(n, total or n),
             )
         with stages.stage("build graph and codes"):
@@ -253,14 +263,12 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Measure recall on the live collection; exit code 1 where it is below the prediction."""
-    import numpy as np
-
     from bqcore_qdrant import Collection, QdrantCodec
     from bqcore_qdrant import verify as measure
 
-    asked = None if queries is None else np.load(queries, allow_pickle=False)
     codec = QdrantCodec.load(codec_file)
     stages = Stages()
+    asked = None if queries is None else read_queries(queries, codec.metric, stages.note)
     with (
         open_client(url, api_key, edge, grpc, grpc_port, timeout) as client,
         stages.stage("exact and quantized search") as bar,

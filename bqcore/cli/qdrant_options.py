@@ -26,7 +26,9 @@ Using = Annotated[
     str | None, typer.Option(help="The codec's vector. [default: the one that the collection was made with]")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Metric = Annotated[str | None, typer.Option(help="l2, ip or cosine. [default: what the data says]")]
+Metric = Annotated[
+    str | None, typer.Option(help="l2, ip or cosine. [default: what the data says, else cosine]")
+]
 Target = Annotated[float | None, typer.Option(help="Cheapest configuration with this recall@k.")]
 Budget = Annotated[
     int | None, typer.Option("--bytes-per-vector", help="Best recall with so many bytes in memory.")
@@ -35,6 +37,9 @@ Codec = Annotated[Path, typer.Argument(help="File that `advise` wrote.")]
 Name = Annotated[str, typer.Argument(help="Collection.")]
 Parallel = Annotated[int, typer.Option(min=1, help="Threads.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Points per request.")]
+DropInvalid = Annotated[
+    bool, typer.Option("--drop-invalid", help="Leave out rows that are null, or hold NaN or inf.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Leave points alone that are there already.")]
 
 

@@ -172,6 +172,12 @@ def _print(document: dict[str, Any]) -> None:
         chosen = ", ".join(f"{name} {value}" for name, value in document["chosen"].items())
         typer.echo(f"chosen: {chosen}")
         _print_misses(document["reaches_target"], document["target_recall"])
+        if "advice" in document:
+            advised, best = document["advice"], document["advice"]["chosen"]
+            typer.echo(
+                f"bits: {document['bits']} in this index; advised for recall@{document['k']} of "
+                f"{advised['target_recall']:g}: {best['bits']}, at hnsw.ef_search {best['ef_search']}"
+            )
         typer.echo(document.get("sql") or document["python"])
         return
     data, goal = document["data"], document["goal"]

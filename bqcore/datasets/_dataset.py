@@ -12,6 +12,7 @@ import numpy.typing as npt
 from bqcore._validation import (
     Float32Array,
     IdArray,
+    InputTypeError,
     as_vectors,
     check_int,
     check_metric,
@@ -23,6 +24,14 @@ from bqcore.evaluation import exact_search
 
 class InvalidRowsError(ValueError):
     """Some rows are not finite as float32; the text counts them."""
+
+
+class MetricMissingError(ValueError):
+    """A file does not say its metric, and the caller did not either."""
+
+
+class ColumnChoiceError(ValueError):
+    """A file holds vectors in no column, in several, or not in the one that was named."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +58,8 @@ class Dataset:
         Rows of base and queries left out because they are not finite.
     has_queries : bool, default True
         False where there are none, and `queries` may have no rows.
+    has_own_queries : bool, default True
+        False where queries are rows that were held out of the base.
 
     Raises
     ------
@@ -66,6 +77,7 @@ class Dataset:
     n_source: int | None = None
     n_dropped: tuple[int, int] = (0, 0)
     has_queries: bool = True
+    has_own_queries: bool = True
 
     def __post_init__(self) -> None:
         base = as_vectors(self.base, name=f"{self.name}: base")
@@ -122,7 +134,7 @@ def check_ground_truth(ids: npt.ArrayLike, *, n: int, n_queries: int, name: str)
     """
     array = np.asarray(ids)
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{name}: ground_truth: expected integer ids, not dtype {array.dtype}")
+        raise InputTypeError(f"{name}: ground_truth: expected integer ids, not dtype {array.dtype}")
     if array.ndim != 2 or array.shape[1] == 0:
         raise ValueError(f"{name}: ground_truth: expected shape ({n_queries}, k), not {array.shape}")
     if len(array) != n_queries:
@@ -239,10 +251,16 @@ def assemble(
                 n_dropped = (n_dropped[0], len(queries) - len(valid))
                 queries, query_texts = queries[valid], chosen_texts(query_texts, valid)
                 ground_truth = None if ground_truth is None else ground_truth[valid]
-    has_queries = queries is not None or part.hold_out
+    is_own = queries is not None
+    has_queries = is_own or part.hold_out
     if queries is None:
         base, queries = split_queries(base) if part.hold_out else (base, base[:0])
-    about: dict[str, Any] = {"n_source": n_source, "n_dropped": n_dropped, "has_queries": has_queries}
+    about: dict[str, Any] = {
+        "n_source": n_source,
+        "n_dropped": n_dropped,
+        "has_queries": has_queries,
+        "has_own_queries": is_own,
+    }
     if ground_truth is not None:
         ground_truth = check_ground_truth(ground_truth, n=len(base), n_queries=len(queries), name=name)
     stale = stored_metric is not None and metric != stored_metric
@@ -286,11 +304,13 @@ def require_metric(metric: str | None, path: object) -> str:
 
     Raises
     ------
+    MetricMissingError
+        If it is None.
     ValueError
-        If it is None or unknown.
+        If it is unknown.
     """
     if metric is None:
-        raise ValueError(
+        raise MetricMissingError(
             f"{path}: the file does not say its metric; expected metric='l2', 'ip' or 'cosine', not None"
         )
     return check_metric(metric)

@@ -5,27 +5,40 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bqcore._validation import Metric
+from bqcore._validation import Metric, check_metric
 from bqcore.datasets._dataset import Dataset, assemble, import_extra, require_metric
 from bqcore.datasets._part import WHOLE, Part, check_memory
-
-_METRICS: dict[str, Metric] = {
-    "angular": "cosine",
-    "cosine": "cosine",
-    "euclidean": "l2",
-    "l2": "l2",
-    "dot": "ip",
-    "ip": "ip",
-}
 
 
 def _stored_metric(attribute: Any, path: Path) -> Metric | None:
     if attribute is None:
         return None
     distance = attribute.decode() if isinstance(attribute, bytes) else str(attribute)
-    if distance not in _METRICS:
-        raise ValueError(f"{path}: expected a distance of {', '.join(_METRICS)}, not {distance!r}")
-    return _METRICS[distance]
+    try:
+        return check_metric(distance)
+    except ValueError:
+        known = "angular, cosine, euclidean, l2, dot, ip"
+        raise ValueError(f"{path}: expected a distance of {known}, not {distance!r}") from None
+
+
+def base_of(path: Path) -> Any:
+    """Return the base vectors as they are; errors as `read_hdf5`, but for the metric."""
+    with _opened(path) as file:
+        return file["train"][()]
+
+
+def _opened(path: Path) -> Any:
+    h5py = import_extra("h5py")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        size = path.stat().st_size
+        raise ValueError(f"{path}: expected a whole HDF5 file, not these {size} bytes: {error}") from error
+    if "train" not in file:
+        names = sorted(file)
+        file.close()
+        raise ValueError(f"{path}: expected a dataset 'train', not only {names}")
+    return file
 
 
 def read_hdf5(path: Path, *, metric: str | None, rows: int | None, part: Part = WHOLE) -> Dataset:
@@ -50,16 +63,15 @@ def read_hdf5(path: Path, *, metric: str | None, rows: int | None, part: Part = 
     ValueError
         If it is not a whole HDF5 file, has no ``train``, or its distance is not one of the three metrics.
     """
-    h5py = import_extra("h5py")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        size = path.stat().st_size
-        raise ValueError(f"{path}: expected a whole HDF5 file, not these {size} bytes: {error}") from error
-    with file:
-        if "train" not in file:
-            raise ValueError(f"{path}: expected a dataset 'train', not only {sorted(file)}")
-        stored = _stored_metric(file.attrs.get("distance"), path)
+    with _opened(path) as file:
+        try:
+            stored = _stored_metric(file.attrs.get("distance"), path)
+        except ValueError:
+            # what the caller says is needed then, and the file's ground truth is of no use
+            if metric is None:
+                raise
+            stored = None
+        is_known = stored is not None or file.attrs.get("distance") is None
         has_queries = "test" in file
         check_memory(file["train"].shape, path.stem)
         return assemble(
@@ -68,7 +80,7 @@ def read_hdf5(path: Path, *, metric: str | None, rows: int | None, part: Part = 
             file["test"][()] if has_queries else None,
             metric=require_metric(metric or stored, path),
             stored_metric=stored,
-            ground_truth=file["neighbors"][()] if has_queries and "neighbors" in file else None,
+            ground_truth=file["neighbors"][()] if has_queries and is_known and "neighbors" in file else None,
             rows=rows,
             part=part,
         )

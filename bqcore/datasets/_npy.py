@@ -17,7 +17,13 @@ _EXPECTED = ("base.npy", "query.npy", "meta.json")
 _TRUTH = "gt.npy"
 
 
-def _load(path: Path) -> npt.NDArray[Any]:
+def is_folder(folder: Path) -> bool:
+    """Whether a folder has one of the files that `read_folder` expects."""
+    return any((folder / name).exists() for name in _EXPECTED)
+
+
+def load_npy(path: Path) -> npt.NDArray[Any]:
+    """Map an array; a ValueError names a file that is not a whole one of numbers."""
     # Mapped, so that rows=N reads only those rows; and a mapped file cannot hold pickled objects.
     # A shape whose product exceeds 64 bits overflows in numpy: an error, not a warning.
     try:
@@ -50,7 +56,9 @@ def read_npy(path: Path, *, metric: str | None, rows: int | None, part: Part = W
     ValueError
         If it is not a whole ``.npy`` file of numbers, or the metric is missing.
     """
-    return assemble(path.stem, _load(path), None, metric=require_metric(metric, path), rows=rows, part=part)
+    return assemble(
+        path.stem, load_npy(path), None, metric=require_metric(metric, path), rows=rows, part=part
+    )
 
 
 def _load_meta(path: Path) -> dict[str, Any]:
@@ -99,7 +107,7 @@ def read_folder(folder: Path, *, metric: str | None, rows: int | None, part: Par
         raise FileNotFoundError(f"{folder}: expected {', '.join(_EXPECTED)}; missing: {', '.join(missing)}")
     meta = _load_meta(folder / "meta.json")
     stored_metric = check_metric(meta["metric"])
-    base = _load(folder / "base.npy")
+    base = load_npy(folder / "base.npy")
     for key, axis in (("n", 0), ("d", 1)):
         if key in meta and base.ndim == 2 and meta[key] != base.shape[axis]:
             raise ValueError(
@@ -108,10 +116,10 @@ def read_folder(folder: Path, *, metric: str | None, rows: int | None, part: Par
     return assemble(
         str(meta.get("name", folder.name)),
         base,
-        _load(folder / "query.npy"),
+        load_npy(folder / "query.npy"),
         metric=stored_metric if metric is None else metric,
         stored_metric=stored_metric,
-        ground_truth=_load(folder / _TRUTH) if (folder / _TRUTH).exists() else None,
+        ground_truth=load_npy(folder / _TRUTH) if (folder / _TRUTH).exists() else None,
         rows=rows,
         part=part,
         base_texts=_load_texts(folder / "base_texts.txt"),

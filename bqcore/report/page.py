@@ -116,14 +116,7 @@ def _cards(document: Document) -> str:
     best = next(one for one in document["options"] if one["chosen"])
     goal = document["goal"]
     k = goal["k"]
-    cards = [
-        (num(best["bytes_per_vector"]), f"bytes per vector, {esc(best['codec'])}"),
-        (recall(best["recall"]), f"recall@{num(k)} by codes alone"),
-        (
-            recall(best["recall_rescored"]),
-            f"recall@{num(k)}, {num(goal['rescored_per_result'])} candidates per row rescored",
-        ),
-    ]
+    cards = []
     for key, name in (("postgres", "Postgres"), ("qdrant", "Qdrant")):
         part = document.get(key)
         if part and "chosen" in part:
@@ -134,6 +127,14 @@ def _cards(document: Document) -> str:
                 else esc(chosen["config"])
             )
             cards.append((recall(part["predicted_recall"]), f"recall@{num(k)} in {name}: {what}"))
+    cards += [
+        (num(best["bytes_per_vector"]), f"bytes per vector in files and memory, {esc(best['codec'])}"),
+        (recall(best["recall"]), f"recall@{num(k)} by codes alone"),
+        (
+            recall(best["recall_rescored"]),
+            f"recall@{num(k)}, {num(goal['rescored_per_result'])} candidates per row rescored",
+        ),
+    ]
     items = "".join(f'<div class="card"><b>{big}</b><span>{small}</span></div>' for big, small in cards)
     return f'<section class="cards" aria-label="Advice">{items}</section><p>Why: {esc(best["reason"])}.</p>'
 

@@ -10,12 +10,17 @@ from typing import Literal
 import numpy as np
 
 from bqcore._validation import Float32Array
-from bqcore.datasets import Dataset, read
+from bqcore.datasets import Dataset, is_table, read
 
 #: Rows that are read at most unless told otherwise: recall of more is that of a sample anyway.
 MAX_ROWS = 200_000
 #: From fewer rows nothing can be predicted: neighbours are then everywhere.
 MIN_ROWS = 100
+
+
+def shell_path(path: str) -> str:
+    """Quote a path for a shell; one that begins like an option begins with its folder."""
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,10 @@ class Origin:
         Files of the vectors alone, for loading, and of the queries.
     type_name : str, default "vector"
         Of a Postgres column.
+    column : str, optional
+        Of a file, where it was named.
+    drop_invalid : bool, default False
+        Whether rows that are not finite were to be left out.
     """
 
     kind: Literal["file", "postgres", "qdrant", "array"]
@@ -38,11 +47,13 @@ class Origin:
     vectors_path: str | None = None
     queries_path: str | None = None
     type_name: str = "vector"
+    column: str | None = None
+    drop_invalid: bool = False
 
     @property
     def quoted(self) -> str:
         """`name` for a shell."""
-        return shlex.quote(self.name)
+        return shell_path(self.name)
 
     @property
     def identifier(self) -> str:
@@ -92,12 +103,20 @@ class Source:
         ValueError
             If there are fewer than 100 rows, or not more than `k`.
         """
-        least = max(MIN_ROWS, k + 1)
-        if len(self.base) < least:
-            raise ValueError(
-                f"{self.origin.name}: expected at least {least:,} rows to predict recall@{k} from, "
-                f"not {len(self.base):,}"
-            )
+        check_rows(len(self.base), k, self.origin.name)
+
+
+def check_rows(n: int, k: int, name: str) -> None:
+    """Refuse too few rows: neighbours are then everywhere.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 100 rows, or not more than `k`; the text calls them `name`.
+    """
+    least = max(MIN_ROWS, k + 1)
+    if n < least:
+        raise ValueError(f"{name}: expected at least {least:,} rows to predict recall@{k} from, not {n:,}")
 
 
 def read_source(
@@ -135,16 +154,18 @@ def read_source(
     data = read(
         path, metric=metric, sample=max_rows, drop_invalid=drop_invalid, column=column, hold_out=False
     )
-    vectors = path / "base.npy" if path.is_dir() else path
-    loadable = vectors.suffix in (".npy", ".parquet")
+    vectors = path / "base.npy" if path.is_dir() and not is_table(path) else path
     queries = path / "query.npy"
+    has_queries = vectors != path and queries.is_file()
     return Source.of(
         data,
         Origin(
             "file",
             str(path),
-            str(vectors) if loadable else None,
-            str(queries) if path.is_dir() and queries.is_file() else None,
+            str(vectors),
+            str(queries) if has_queries else None,
+            column=column,
+            drop_invalid=drop_invalid,
         ),
     )
 

@@ -10,11 +10,12 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import bqcore
-from bqcore._validation import check_int, zero_rows
-from bqcore.advisor import Advice, Option, choose, prepare
-from bqcore.centroids import preload
+from bqcore._validation import as_vectors, check_int, check_metric, zero_rows
+from bqcore.advisor import TARGET_RECALL, Advice, NothingFitsError, Option, choose, prepare
+from bqcore.centroids import can_cluster, preload
 from bqcore.codec_sample import RESCORED_RECALL, Profile, Sample
 from bqcore.diagnosis import gaussian_l1_ratio
 from bqcore.study import details
@@ -22,12 +23,10 @@ from bqcore.study.coordinates import coordinates_of
 from bqcore.study.engines import ENGINES, Engine, EngineAdvice, Places
 from bqcore.study.problem import Problem, Say
 from bqcore.study.result import Study
-from bqcore.study.scale import DISK_PRICE, RAM_PRICE, Store, scales
-from bqcore.study.source import Source
+from bqcore.study.scale import DISK_PRICE, GRAPH_BYTES, RAM_PRICE, Store, scales
+from bqcore.study.source import Source, array_source
 from bqcore.study.words import findings
 
-#: recall@k of answers, after rescoring, that is aimed at where nothing is said.
-TARGET_RECALL = 0.95
 #: Candidates per wanted row that databases are taken to rescore at most.
 RESCORED = 10
 # Bytes per dimension of the budgets that make up the trade-off; the first one is always measured.
@@ -36,12 +35,16 @@ _LADDER = (1 / 8, 1 / 4, 1 / 16, 1 / 2)
 _FACTORS = 8
 # Queries from which on half of them are kept for the second measurement.
 _SPLIT_FROM = 400
+#: What is said where some codecs cannot be trained.
+LEFT_OUT = "codecs that need k-means are left out: it needs scikit-learn, pip install 'bqcore[train]'"
 #: Seconds after which no further budget is begun.
 SECONDS = 40.0
 
 
 def study(
-    source: Source,
+    source: Source | npt.ArrayLike,
+    queries: npt.ArrayLike | None = None,
+    metric: str = "l2",
     *,
     k: int = 10,
     target_recall: float | None = None,
@@ -63,7 +66,9 @@ def study(
 
     Parameters
     ----------
-    source : Source
+    source : Source or array-like of float, shape (n, dim)
+    queries, metric
+        Of an array, as `bqcore.advise` takes them; a `Source` has its own.
     k : int, default 10
     target_recall : float, optional
         recall@k after exact rescoring; .95 where neither this nor a budget is given.
@@ -92,6 +97,11 @@ def study(
         If there are too few rows, both goals are given, or one of them is out of range.
     """
     started, cpu = time.perf_counter(), time.process_time()
+    if not isinstance(source, Source):
+        asked = None if queries is None else as_vectors(queries, name="queries")
+        source = array_source(as_vectors(source), asked, check_metric(metric))
+    elif queries is not None:
+        raise ValueError("queries: expected none beside a Source, which has its own")
     if target_recall is not None and bytes_per_vector is not None:
         raise ValueError(
             f"expected one of target_recall and bytes_per_vector, not {target_recall} and {bytes_per_vector}"
@@ -105,8 +115,8 @@ def study(
     source.check(k)
     say = progress or (lambda text: None)
     preload()
-    asked, kept = _split(source)
-    prepared = prepare(source.base, asked, source.metric, k=k, random_state=random_state, progress=say)
+    used, kept = _split(source)
+    prepared = prepare(source.base, used, source.metric, k=k, random_state=random_state, progress=say)
     sample = prepared.sample
     problem = Problem(source, prepared, k, target, bytes_per_vector, RESCORED, seconds, say)
     coordinates = coordinates_of(sample.vectors, source.metric, random_state)
@@ -122,6 +132,10 @@ def study(
         advices |= {budget: future.result() for budget, future in zip(budgets[1:], later, strict=True)}
 
     options = _options(advices, sample)
+    if not options and advices[max(budgets)] is None:
+        # It may have been left out for time, and nothing smaller held a codec.
+        advices[max(budgets)] = _within(problem, max(budgets), codecs, is_first=True)
+        options = _options(advices, sample)
     if not options:
         listed = ", ".join(str(budget) for budget in budgets)
         raise ValueError(
@@ -155,12 +169,13 @@ def study(
         "findings": [one.as_dict() for one in findings(prepared.diagnosis, coordinates, source.n_dropped)],
         "options": options,
         "chosen": best["codec"],
+        "left_out": "" if codecs is not None or can_cluster() else LEFT_OUT,
         "skipped_budgets": [budget for budget, advice in advices.items() if advice is None],
         "candidates": {one["codec"]: one.pop("curve") for one in options},
         "verification": verified,
         "coordinates": coordinates.as_dict(),
         "scatter": details.scatter(sample, profile, random_state),
-        "queries": details.query_recall(profile, _names(source, sample, asked), RESCORED, source.query_texts),
+        "queries": details.query_recall(profile, _names(source, sample, used), RESCORED, source.query_texts),
         "storage": _storage(source, best, advised, ram_price, disk_price),
         **{name: one.document for name, one in advised.items()},
         "seconds": round(time.perf_counter() - started, 2),
@@ -225,9 +240,9 @@ def _within(
         return None
     try:
         return choose(problem.prepared, bytes_per_vector=budget, codecs=codecs, progress=problem.say)
-    except ValueError as error:
-        # Specs of the caller's own may be wrong, or larger than this budget.
-        if (is_first and problem.bytes_per_vector is not None) or "no codec stores" not in str(error):
+    except NothingFitsError:
+        # Specs of the caller's own may be larger than this budget.
+        if is_first and problem.bytes_per_vector is not None:
             raise
         return None
 
@@ -333,15 +348,16 @@ def _storage(
     ram_price: float,
     disk_price: float,
 ) -> dict[str, Any]:
-    floats = 4 * int(source.base.shape[1])
+    floats, code = 4 * int(source.base.shape[1]), best["bytes_per_vector"]
+    # Each after what it replaces, with the same graph.
     stores = [
-        Store("float32 vectors in memory", floats, floats),
+        *(store for one in advised.values() for store in one.stores),
+        Store("no database: float32 with a graph", floats + GRAPH_BYTES, floats + GRAPH_BYTES),
         Store(
-            f"codes of {best['codec']}, float32 on disk",
-            best["bytes_per_vector"],
-            floats + best["bytes_per_vector"],
+            f"no database: codes of {best['codec']} with a graph, float32 on disk",
+            code + GRAPH_BYTES,
+            floats + code + GRAPH_BYTES,
         ),
-        *(one.store for one in advised.values() if one.store is not None),
     ]
     return {
         "ram_price": ram_price,

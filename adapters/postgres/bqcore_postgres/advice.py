@@ -1,21 +1,31 @@
 """What bqhnsw will do for vectors: bits, ef_search, predicted recall, index size, and the SQL to get there.
 
-No driver is needed here.
+`advise_index` is the only place that chooses bits: for `bqcore advise`, `bqcore postgres adopt` and
+`bqcore tune --live`. No driver is needed here.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: Bits that an index can have, and the most dimensions at each: a code has to fit a page.
-MAX_DIM = {1: 16_000, 2: 16_000, 4: 16_000, 8: 8_064}
+from bqcore._validation import Float32Array, zero_rows
+from bqcore.codec_sample import Sample
+from bqcore.study.source import check_rows
+from bqcore_postgres.names import bare, index_name, last_part, quote
+from bqcore_postgres.rule import MAX_DIM, rescored
+
+#: recall@k of answers that is aimed at where nothing is said.
+TARGET_RECALL = 0.95
+#: Rows of a table that recall is predicted from at most.
+SAMPLE_ROWS = 200_000
+#: Values of k that recall is told for, whatever k was asked for.
+AT_K = (10, 20, 40)
 #: Values of hnsw.ef_search that are offered. 40 is pgvector's default.
 EF_SEARCH = (40, 100, 200, 400)
 # Up to here a larger ef_search is cheaper than more bits: see `choose_option`.
@@ -60,6 +70,8 @@ class IndexOption:
         Of the candidates, as if the graph were searched exhaustively.
     code_bytes, index_bytes : int
         Per row: the code, and all of the index.
+    at_k : dict of int to float
+        Predicted recall at other k, with the same index and setting.
     """
 
     bits: int
@@ -69,21 +81,16 @@ class IndexOption:
     codes_recall: float
     code_bytes: int
     index_bytes: int
+    at_k: dict[int, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, for JSON."""
-        return asdict(self)
+        return {**asdict(self), "at_k": {str(k): recall for k, recall in self.at_k.items()}}
 
 
 def spec(bits: int) -> str:
     """Return the codec that an index of so many bits stores, as `bqcore.make_codec` takes it."""
     return f"rabitq(bits={bits}, rotation=hadamard, centroids=1)"
-
-
-def rescored(bits: int, ef_search: int, k: int) -> int:
-    """Rows rescored before the k-th is returned: a + s (k - 1) of docs/postgres.md, at most ef_search."""
-    a, s = {1: (ef_search, 1), 2: (40, 3), 4: (12, 2), 8: (10, 1)}[bits]
-    return max(k, min(ef_search, a + s * (k - 1)))
 
 
 def graph_loss(ef_search: int, n: int) -> float:
@@ -99,30 +106,41 @@ def options(bits: int, profile: Ranked, k: int, n: int) -> list[IndexOption]:
     ----------
     bits : {1, 2, 4, 8}
     profile : Ranked
-        Of `spec(bits)`.
+        Of `spec(bits)`; of ranks beyond k, recall at `AT_K` is told.
     k : int
     n : int
         Rows of the table.
     """
     found = []
+    ranks = profile.ranks
+    loss = {ef: graph_loss(ef, n) for ef in EF_SEARCH}
+
+    def share(ef: int, wanted: int) -> float:
+        return float((ranks[:, :wanted] <= rescored(bits, ef, wanted)).mean())
+
     for ef in EF_SEARCH:
         if ef < k and ef != EF_SEARCH[-1]:
             continue
-        candidates = rescored(bits, ef, k)
-        codes = float((profile.ranks <= candidates).mean())
+        codes = share(ef, k)
         nbytes = profile.bytes_per_vector
         found.append(
             IndexOption(
                 bits,
                 ef,
-                candidates,
-                round(max(0.0, codes - graph_loss(ef, n)), 4),
+                rescored(bits, ef, k),
+                round(max(0.0, codes - loss[ef]), 4),
                 round(codes, 4),
                 nbytes,
-                round(_LINKS + _FILL * nbytes),
+                index_bytes(nbytes),
+                {one: round(max(0.0, share(ef, one) - loss[ef]), 4) for one in AT_K if one <= ranks.shape[1]},
             )
         )
     return found
+
+
+def index_bytes(code_bytes: int) -> int:
+    """Bytes per row of a graph's index: links at m = 16, what stands for the vector, and free room."""
+    return round(_LINKS + _FILL * code_bytes)
 
 
 def is_cheap(found: Sequence[IndexOption], target_recall: float) -> bool:
@@ -154,25 +172,137 @@ def choose_option(
     return max(fitting, key=lambda one: (one.recall, -one.ef_search))
 
 
+def vector_bytes(dim: int, type_name: str = "vector") -> int:
+    """Bytes of a vector with its header."""
+    return dim * (2 if type_name == "halfvec" else 4) + 8
+
+
 def heap_bytes(dim: int, type_name: str = "vector") -> int:
     """Bytes of a table's row with its vector; beyond 2,000 bytes TOAST adds headers of about 3 %."""
-    nbytes = dim * (2 if type_name == "halfvec" else 4) + 8
+    nbytes = vector_bytes(dim, type_name)
     return round(nbytes * (1.03 if nbytes > 2000 else 1.0)) + _HEAP
 
 
-def quote(identifier: str) -> str:
-    """Quote an SQL name where it needs it."""
-    return (
-        identifier
-        if re.fullmatch(r"[a-z_][a-z0-9_]*", identifier)
-        else '"' + identifier.replace('"', '""') + '"'
-    )
+@dataclass(frozen=True)
+class IndexAdvice:
+    """Which index, and what else there was.
+
+    Parameters
+    ----------
+    options : tuple of IndexOption
+    chosen : IndexOption
+    k : int
+    target_recall : float
+    sample_rows : int
+        Rows that recall was predicted from.
+    """
+
+    options: tuple[IndexOption, ...]
+    chosen: IndexOption
+    k: int
+    target_recall: float
+    sample_rows: int
+
+    @property
+    def reaches_target(self) -> bool:
+        """Whether the chosen index is predicted to have the recall that was asked for."""
+        return self.chosen.recall >= self.target_recall
+
+    def with_bits(self, bits: int) -> IndexOption | None:
+        """Return the option of so many bits that is chosen among them; None where they were not measured."""
+        found = [one for one in self.options if one.bits == bits]
+        return choose_option(found, target_recall=self.target_recall) if found else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return values that JSON can hold."""
+        return {**asdict(self), "reaches_target": self.reaches_target}
 
 
-def index_name(table: str, column: str) -> str:
-    """Name that the printed SQL gives the index; at most 63 bytes, as Postgres keeps."""
-    last = table.rsplit(".", 1)[-1].strip('"')
-    return f"{last}_{column}"[:58] + "_bq"
+@dataclass(frozen=True)
+class _Deep:
+    ranks: NDArray[np.float64]
+    bytes_per_vector: int
+
+
+def advise_index(
+    sample: Sample,
+    n: int,
+    *,
+    target_recall: float = TARGET_RECALL,
+    bytes_per_vector: int | None = None,
+    say: Callable[[str], None] | None = None,
+) -> IndexAdvice:
+    """Choose bits and hnsw.ef_search for rows.
+
+    Parameters
+    ----------
+    sample : Sample
+        Of the rows, with the k that is wanted.
+    n : int
+        Rows of the table.
+    target_recall : float, default .95
+    bytes_per_vector : int, optional
+        As in `choose_option`.
+    say : callable, optional
+        Takes a line before every step.
+    """
+    found: list[IndexOption] = []
+    is_enough = False
+    for bits, most in MAX_DIM.items():
+        if sample.vectors.shape[1] > most:
+            continue
+        if say is not None:
+            say(f"Postgres: bqhnsw with {bits} bits")
+        profile = sample.profile(spec(bits), max(AT_K))
+        these = options(bits, _Deep(profile.deep_ranks, profile.bytes_per_vector), sample.k, n)
+        found += these
+        # More bits would make a larger index of what is good enough; one step beyond shows what they gain.
+        if is_enough:
+            break
+        is_enough = bytes_per_vector is None and is_cheap(these, target_recall)
+    best = choose_option(found, target_recall=target_recall, bytes_per_vector=bytes_per_vector)
+    return IndexAdvice(tuple(found), best, sample.k, target_recall, len(sample.vectors))
+
+
+def advise_rows(
+    X: Float32Array,
+    metric: str,
+    n: int,
+    *,
+    k: int = 10,
+    target_recall: float | None = None,
+    name: str = "rows",
+    say: Callable[[str], None] | None = None,
+) -> IndexAdvice:
+    """Choose bits and hnsw.ef_search for rows that were read from a table, as `bqcore advise` does.
+
+    Parameters
+    ----------
+    X : ndarray of float32, shape (n_rows, dim)
+        Zero rows are left out under cosine.
+    metric : {"l2", "ip", "cosine"}
+    n : int
+        Rows of the table.
+    k : int, default 10
+    target_recall : float, optional
+        .95 by default.
+    name : str
+        What error texts call the rows.
+    say : callable, optional
+        Takes a line before every step.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 100 rows, or not more than k, or the target is out of (0, 1].
+    """
+    target = TARGET_RECALL if target_recall is None else target_recall
+    if not 0 < target <= 1:
+        raise ValueError(f"target_recall: expected a number in (0, 1], not {target}")
+    if metric == "cosine":
+        X = np.delete(X, zero_rows(X), axis=0)
+    check_rows(len(X), k, name)
+    return advise_index(Sample(X, None, metric, k, 0), n, target_recall=target, say=say)
 
 
 def table_sql(table: str, dim: int, type_name: str = "vector") -> str:
@@ -180,6 +310,38 @@ def table_sql(table: str, dim: int, type_name: str = "vector") -> str:
     return (
         "CREATE EXTENSION IF NOT EXISTS bqcore CASCADE;\n"
         f"CREATE TABLE {table} (id bigint PRIMARY KEY, embedding {type_name}({dim}));"
+    )
+
+
+def index_ddl(
+    bits: int,
+    metric: str,
+    *,
+    table: str,
+    column: str,
+    type_name: str = "vector",
+    concurrently: bool = True,
+    schema: str = "",
+) -> str:
+    """Return the statement that builds an index, without its semicolon.
+
+    Parameters
+    ----------
+    bits : {1, 2, 4, 8}
+    metric : {"l2", "ip", "cosine"}
+    table, column : str
+        Written as SQL has them.
+    type_name : {"vector", "halfvec"}
+    concurrently : bool, default True
+        For a table that others write to.
+    schema : str, optional
+        Of the extension, where it has to be named; as SQL writes it.
+    """
+    create = "CREATE INDEX CONCURRENTLY" if concurrently else "CREATE INDEX"
+    prefix = f"{schema}." if schema else ""
+    return (
+        f"{create} {quote(index_name(bare(table), bare(column), bits))} ON {table} "
+        f"USING bqhnsw ({column} {prefix}{type_name}_{metric}_ops) WITH (bits = {bits})"
     )
 
 
@@ -204,16 +366,16 @@ def index_sql(
     in_use : bool, default False
         Whether the table is one that others write to: the index is then built concurrently.
     """
-    name = quote(index_name(table, column.strip('"')))
-    create = "CREATE INDEX CONCURRENTLY" if in_use else "CREATE INDEX"
+    schema = table[: len(table) - len(last_part(table))]
+    name = schema + quote(index_name(bare(table), bare(column), option.bits))
     lines = ["CREATE EXTENSION IF NOT EXISTS bqcore CASCADE;"] if in_use else []
+    ddl = index_ddl(option.bits, metric, table=table, column=column, type_name=type_name, concurrently=in_use)
     return "\n".join(
         [
             *lines,
-            f"{create} {name} ON {table} USING bqhnsw ({column} {type_name}_{metric}_ops) "
-            f"WITH (bits = {option.bits});",
+            f"{ddl};",
             f"ANALYZE {table};",
             f"SET hnsw.ef_search = {option.ef_search};",
-            f"SELECT bqcore_recall('{name}');",
+            "SELECT bqcore_recall('{}');".format(name.replace("'", "''")),
         ]
     )

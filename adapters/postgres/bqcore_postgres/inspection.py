@@ -1,29 +1,19 @@
-"""What a table with a column of vectors is like, and what a bqhnsw index on it should be."""
+"""What a table with a column of vectors is like, and what to know before an index is built on it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from bqcore import RaBitQ
-from bqcore._kernels import Float32Array
-from bqcore.evaluation import exact_search
-from bqcore_postgres.candidates import OPERATORS, quote_name, raw_sql
+from bqcore_postgres.advice import index_ddl
+from bqcore_postgres.candidates import quote_name, raw_sql
+from bqcore_postgres.vectors import Column, metric_of
 
 if TYPE_CHECKING:
     import psycopg
 
     Connection = psycopg.Connection[Any]
 
-K = 10
-#: Rows whose exact distances bqhnsw knows before it has returned ten (docs/postgres.md), at most
-#: hnsw.ef_search; at 1 bit all of those.
-RESCORED = {1: 1000, 2: 67, 4: 30, 8: 19}
-#: Share of the ten nearest that has to be among them, in a sample.
-ENOUGH = 0.99
-SAMPLE_ROWS, SAMPLE_QUERIES = 10_000, 100
 #: Bytes of pgvector's graph per row while it is built, at m = 16, without the code.
 _GRAPH_BYTES = 720
 
@@ -110,22 +100,10 @@ class Inspection:
         """The table as SQL names it."""
         return f"{quote_name(self.schema)}.{quote_name(self.table)}"
 
-
-@dataclass(frozen=True)
-class BitAdvice:
-    """How many bits, and why.
-
-    Parameters
-    ----------
-    bits : int
-    shares : dict of int to float
-        By bits: share of the ten nearest rows among those that bqhnsw would rescore, in a sample.
-    sample_rows : int
-    """
-
-    bits: int
-    shares: dict[int, float]
-    sample_rows: int
+    @property
+    def source(self) -> Column:
+        """The column, for reading."""
+        return Column(self.relation, quote_name(self.column), self.type_name, self.dim, self.rows)
 
 
 def inspect(conn: Connection, table: str, column: str) -> Inspection:
@@ -188,79 +166,21 @@ def inspect(conn: Connection, table: str, column: str) -> Inspection:
         # rows beyond some 2,000 bytes move their widest columns out of line
         is_toasted=storage != "p" and toast > 0 and width > 1900,
         indexes=indexes,
-        metric=_metric_of(indexes),
+        metric=metric_of(index.opclass for index in indexes) or "cosine",
         bqcore_schema=None if extension is None else extension[0],
         maintenance_work_mem_bytes=int(memory),
     )
 
 
-def _metric_of(indexes: tuple[FoundIndex, ...]) -> str:
-    for index in indexes:
-        for metric in OPERATORS:
-            if index.opclass.endswith(f"_{metric}_ops"):
-                return metric
-    return "cosine"
-
-
-def sample(conn: Connection, found: Inspection, rows: int = SAMPLE_ROWS) -> Float32Array:
-    """Draw rows at random, shape (up to rows, dim); zero rows are left out."""
-    percent = 100.0 if found.rows <= rows else min(100.0, 100 * 1.3 * rows / found.rows)
-    method = "SYSTEM" if found.rows > 20 * rows else "BERNOULLI"
-    fetched = conn.execute(
-        raw_sql(
-            f"SELECT {quote_name(found.column)}::text FROM {found.relation} TABLESAMPLE {method} ({percent}) "
-            f"REPEATABLE (0) WHERE {quote_name(found.column)} IS NOT NULL LIMIT {rows}"
-        )
-    ).fetchall()
-    X = np.array([np.fromstring(text[1:-1], np.float32, sep=",") for (text,) in fetched], np.float32)
-    X = X.reshape(-1, found.dim)
-    return X[X.any(axis=1)]
-
-
-def advise_bits(X: Float32Array, metric: str, ef_search: int = 40) -> BitAdvice:
-    """Choose the fewest bits whose rescored candidates hold the ten nearest rows of a sample.
-
-    Parameters
-    ----------
-    X : ndarray of float32, shape (n, dim)
-    metric : {"l2", "ip", "cosine"}
-    ef_search : int
-        ``hnsw.ef_search`` of the queries to come.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than 100 rows: nothing can be said then, and no index is needed.
-    """
-    if len(X) < 100:
-        raise ValueError(f"expected 100 rows or more to advise from, not {len(X)}")
-    n_queries = min(SAMPLE_QUERIES, len(X) // 10)
-    queries, base = X[:n_queries], X[n_queries:]
-    truth, _ = exact_search(base, queries, K, metric)
-    shares: dict[int, float] = {}
-    for bits, candidates in RESCORED.items():
-        codec = RaBitQ(bits, metric).fit(base)
-        estimates = codec.estimate(codec.encode(base), queries)
-        first = np.argsort(estimates, axis=1, kind="stable")[:, : min(candidates, ef_search)]
-        shares[bits] = float(np.mean([np.isin(t, f).mean() for t, f in zip(truth, first, strict=True)]))
-    enough = [bits for bits, share in shares.items() if share >= ENOUGH]
-    return BitAdvice(enough[0] if enough else 8, shares, len(base))
-
-
-def index_name(found: Inspection, bits: int) -> str:
-    """Name of the index that `adopt` builds, shortened to 63 bytes."""
-    suffix = f"_bqhnsw{bits}"
-    stem = f"{found.table}_{found.column}".encode()[: 63 - len(suffix)].decode(errors="ignore")
-    return stem + suffix
-
-
 def ddl(found: Inspection, bits: int, metric: str) -> str:
     """Return the statement that builds the index."""
-    schema = quote_name(found.bqcore_schema) + "." if found.bqcore_schema else ""
-    return (
-        f"CREATE INDEX CONCURRENTLY {quote_name(index_name(found, bits))} ON {found.relation} "
-        f"USING bqhnsw ({quote_name(found.column)} {schema}{found.type_name}_{metric}_ops) "
-        f"WITH (bits = {bits})"
+    return index_ddl(
+        bits,
+        metric,
+        table=found.relation,
+        column=quote_name(found.column),
+        type_name=found.type_name,
+        schema=quote_name(found.bqcore_schema) if found.bqcore_schema else "",
     )
 
 

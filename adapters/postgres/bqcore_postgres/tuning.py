@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from bqcore._validation import check_int
 from bqcore.quickest import quickest
-from bqcore_postgres.candidates import raw_sql
-from bqcore_postgres.vectors import find_column, split_name
+from bqcore_postgres.advice import SAMPLE_ROWS, advise_rows
+from bqcore_postgres.candidates import OPERATORS, raw_sql
+from bqcore_postgres.vectors import find_column, read_rows, split_name
 
 EF_SEARCH = (20, 40, 60, 100, 150, 200, 300, 400)
+#: The largest that the server takes.
+MAX_EF_SEARCH = 1000
 #: -1 follows the bits.
 RESCORE = (-1, 20, 40)
-_OPERATORS = {"l2": "<->", "ip": "<#>", "cosine": "<=>"}
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,7 @@ def find_index(conn: Any, table: str, column: str) -> tuple[str, str]:
 
 def settings(bits: int, k: int) -> Iterator[tuple[int, int]]:
     """Yield the pairs worth measuring: at 1 bit all candidates are rescored by default."""
-    for ef in EF_SEARCH:
-        if ef < k:
-            continue
+    for ef in [one for one in EF_SEARCH if one >= k] or [k]:
         for rescore in RESCORE:
             if rescore == -1 or (rescore < ef and bits == 1):
                 yield ef, rescore
@@ -108,7 +109,8 @@ def tune_index(
     Returns
     -------
     dict
-        ``chosen``, ``settings``, ``reaches_target``, the ``sql`` that sets them.
+        ``chosen``, ``settings``, ``reaches_target``, the ``sql`` that sets them; ``advice``: the index that
+        `bqcore advise` and `bqcore postgres adopt` would choose for the same rows, target and k.
 
     Raises
     ------
@@ -122,6 +124,7 @@ def tune_index(
     except ImportError as error:
         raise ImportError(f"Postgres needs pip install 'bqcore[postgres]' ({error})") from error
     table, column = split_name(name)
+    k = check_int(k, name="k", low=1, high=MAX_EF_SEARCH)
     say = progress or (lambda text, done, total: None)
     started = time.monotonic()
     with psycopg.connect(dsn, autocommit=True) as conn:
@@ -134,6 +137,9 @@ def tune_index(
         ).fetchone()
         assert info is not None
         bits, rows = int(info[0]), int(info[1])
+        say("advise", 0, 0)
+        X = read_rows(conn, found, SAMPLE_ROWS)
+        advised = advise_rows(X, metric, max(found.rows, len(X)), k=k, target_recall=target_recall, name=name)
         asked = conn.execute(
             raw_sql(f"SELECT {column}::text FROM {table} WHERE {column} IS NOT NULL LIMIT {n_queries}")
         ).fetchall()
@@ -148,7 +154,7 @@ def tune_index(
             conn.execute(raw_sql(f"SET bqcore.rescore = {rescore}"))
             row = conn.execute("SELECT bqcore_recall(%s, %s, %s)", [index, k, n_queries]).fetchone()
             assert row is not None
-            order = f"{column} {_OPERATORS[metric]} %s::{found.type_name}"
+            order = f"{column} {OPERATORS[metric]} %s::{found.type_name}"
             text = f"SELECT 1 FROM {table} ORDER BY {order} LIMIT {k}"
             measured.append(Setting(ef, rescore, round(float(row[0]), 4), _median_ms(conn, text, asked)))
     at, reaches = quickest(
@@ -168,6 +174,7 @@ def tune_index(
         "chosen": best.as_dict(),
         "reaches_target": reaches,
         "settings": [one.as_dict() for one in measured],
+        "advice": advised.as_dict(),
         "not_measured": [list(pair) for pair in pairs[len(measured) :]],
         "sql": f"SET hnsw.ef_search = {best.ef_search};\nSET bqcore.rescore = {best.rescore};",
     }

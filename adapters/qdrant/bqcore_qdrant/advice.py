@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bqcore._validation import Float32Array
+from bqcore.study.source import shell_path
 from bqcore_qdrant.choose import Option
 from bqcore_qdrant.codec import QdrantCodec
 
@@ -104,6 +105,10 @@ def commands(
     server_version: str = SERVER,
     rows: int | None = None,
     float_nbytes: int | None = None,
+    column: str | None = None,
+    drop_invalid: bool = False,
+    has_zeros: bool = False,
+    has_usable_ids: bool = True,
 ) -> list[str]:
     """Return shell lines that set up, fill and check a collection for a configuration.
 
@@ -129,21 +134,34 @@ def commands(
     float_nbytes : int, optional
         Of all vectors as float32. Where segments may stay below the server's threshold, the collection
         gets a lower one.
+    column : str, optional
+        Of the file, where it has several of vectors.
+    drop_invalid : bool, default False
+        Rows that are not finite are left out.
+    has_zeros : bool, default False
+        Under cosine: whether zero vectors may be among the rows.
+    has_usable_ids : bool, default True
+        False where the file has an id column with values that Qdrant does not take: ids are row numbers.
     """
     where = f"--url {shlex.quote(url)}" if url else f"--edge {shlex.quote(f'qdrant_{name}')}"
     codec = shlex.quote(f"{name}-qdrant.npz")
     sample = f" --rows {rows}" if rows else ""
     is_small = float_nbytes is not None and float_nbytes < _MOST_UNINDEXED
     threshold = f" --indexing-threshold {_SMALL_THRESHOLD}" if is_small else ""
+    drop = " --drop-invalid" if drop_invalid else ""
+    named = "" if column is None else f" --column {shlex.quote(column)}"
     lines = [
-        f"bqcore qdrant advise {shlex.quote(data)} --metric {metric} "
+        f"bqcore qdrant advise {shell_path(data)}{named}{drop} --metric {metric} "
         f"--config {shlex.quote(option.config.name)} --transform {option.kind} "
         f"--k {k}{sample} --server-version {server_version} --output {codec}",
         f"bqcore qdrant create {codec} {name} {where}{threshold}",
     ]
     if upload is not None:
-        lines.append(f"bqcore qdrant upload {codec} {name} {shlex.quote(upload)} {where}")
-    asked = f" --queries {shlex.quote(queries)}" if queries else ""
+        options = "" if column is None else f" --vector-column {shlex.quote(column)}"
+        options += "" if has_usable_ids else " --id-column ''"
+        options += f"{drop} --keep-zero" if has_zeros and metric == "cosine" else drop
+        lines.append(f"bqcore qdrant upload {codec} {name} {shell_path(upload)} {where}{options}")
+    asked = f" --queries {shell_path(queries)}" if queries else ""
     return [*lines, f"bqcore qdrant verify {codec} {name} {where} --k {k}{asked}"]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from bqcore._validation import InputTypeError
 from bqcore_qdrant.versions import EDGE, client_version
 
 # Every module of the embedded client imports this one first: its others need models of this release.
@@ -54,7 +55,7 @@ def check_options(method: str, options: Mapping[str, Any], *more: str) -> None:
     """
     for name, value in options.items():
         if name not in MEANINGLESS and name not in more and value is not None:
-            raise TypeError(f"the embedded engine: {method} does not take {name} = {value!r}")
+            raise InputTypeError(f"the embedded engine: {method} does not take {name} = {value!r}")
 
 
 def text_of(value: Any) -> str:
@@ -78,4 +79,4 @@ def member(value: Any, enum: Any) -> Any:
     for name in (text.capitalize(), "".join(part.capitalize() for part in text.split("_"))):
         if hasattr(enum, name):
             return getattr(enum, name)
-    raise TypeError(f"the embedded engine: expected a member of {enum.__name__}, not {text!r}")
+    raise InputTypeError(f"the embedded engine: expected a member of {enum.__name__}, not {text!r}")

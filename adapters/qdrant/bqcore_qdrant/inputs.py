@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydantic import BaseModel
 from qdrant_client import models
 
-from bqcore._validation import Float32Array, as_vectors
+from bqcore._validation import Float32Array, InputTypeError, as_vectors
 
 PointId = int | str
 
@@ -82,7 +82,7 @@ def _element(value: Any, name: str) -> Any:
         return as_numbers(value, name)
     is_number = isinstance(value, numbers.Real | Decimal) and not isinstance(value, bool | np.bool_)
     if not is_number:
-        raise TypeError(f"{name}: expected real numbers, not {value!r} ({type(value).__name__})")
+        raise InputTypeError(f"{name}: expected real numbers, not {value!r} ({type(value).__name__})")
     return float(value)
 
 
@@ -143,7 +143,7 @@ def point_id(value: Any) -> Any:
     """
     if isinstance(value, str | uuid.UUID | int | np.integer) and not isinstance(value, bool | np.bool_):
         return as_id(value)
-    raise TypeError(
+    raise InputTypeError(
         "query: expected a vector, the id of a point or a query of qdrant_client.models, "
         f"not {type(value).__module__}.{type(value).__name__}"
     )
@@ -165,7 +165,7 @@ def as_id(value: Any) -> PointId:
         except ValueError:
             raise ValueError(f"id: expected a whole number >= 0 or a UUID, not {value!r}") from None
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        raise TypeError(f"id: expected a whole number >= 0 or a UUID, not {value!r}")
+        raise InputTypeError(f"id: expected a whole number >= 0 or a UUID, not {value!r}")
     if not 0 <= int(value) < 1 << 64:
         raise ValueError(f"id: expected a whole number in [0, 2**64), not {value}")
     return int(value)

@@ -9,7 +9,7 @@ import numpy as np
 from qdrant_client import models
 from qdrant_client.http.models import QueryResponse
 
-from bqcore._validation import Float32Array
+from bqcore._validation import Float32Array, InputTypeError
 from bqcore_qdrant import formula
 from bqcore_qdrant.codec import QdrantCodec
 from bqcore_qdrant.exact import exact_with_factors
@@ -191,7 +191,7 @@ def encode_request(
         If a query is of an unknown type, or one that transformed vectors do not carry over.
     """
     if not isinstance(request, models.QueryRequest):
-        raise TypeError(f"request: expected models.QueryRequest, not {type(request).__name__}")
+        raise InputTypeError(f"request: expected models.QueryRequest, not {type(request).__name__}")
     fields, shift = _encode_one(codec, using, request, n_points)
     return request.model_copy(update=fields), shift
 
@@ -202,7 +202,7 @@ def _stages(prefetch: Any) -> list[models.Prefetch]:
     stages = [prefetch] if isinstance(prefetch, models.Prefetch) else list(prefetch)
     for one in stages:
         if not isinstance(one, models.Prefetch):
-            raise TypeError(f"prefetch: expected models.Prefetch, not {type(one).__name__}")
+            raise InputTypeError(f"prefetch: expected models.Prefetch, not {type(one).__name__}")
     return stages
 
 

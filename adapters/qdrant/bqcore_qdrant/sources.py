@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bqcore._validation import InputTypeError
+from bqcore.datasets import invalid_rows, is_table, mapped, open_points, read_ids
 from bqcore_qdrant.inputs import PointId, as_id, as_numbers
 
 
@@ -70,20 +72,26 @@ def open_source(
     payloads: Sequence[Mapping[str, Any]] | None = None,
     id_column: str = "id",
     vector_column: str | None = None,
+    missing: str = "error",
 ) -> Source:
     """Return the batches of a source.
 
     Parameters
     ----------
     source : array-like, path, iterable or Source
-        Vectors (n, dim), also as a column of pandas or polars, or a tensor; a .npy file of them, which is
-        read in pieces; a Parquet file, whose other columns become the payload; an iterable of (id, vector,
-        payload) tuples or of mappings with these keys.
+        Vectors (n, dim), also as a column of pandas or polars, or a tensor; a file or folder of them, as
+        `bqcore.datasets.read` takes it, which is mapped or read in pieces where its format allows it; of
+        Parquet the other columns become the payload; an iterable of (id, vector, payload) tuples or of
+        mappings with these keys.
     batch_size : int
     ids, payloads : sequence, optional
-        Of an array or .npy file; ids are row numbers by default.
+        Of an array or a file that is not Parquet; ids are row numbers by default.
     id_column, vector_column : str, optional
-        Of a Parquet file. Without an id column ids are row numbers; the vector column is the one with lists.
+        Of a Parquet file. Without an id column, or with "", ids are row numbers; the vector column is needed
+        where more than one holds vectors, and names the array of an .npz file.
+    missing : {"error", "keep", "drop"}, default "error"
+        What becomes of rows of a table that have no vector: they are refused, become points without a vector,
+        or are left out, as all rows are then that hold NaN or inf.
 
     Raises
     ------
@@ -93,24 +101,24 @@ def open_source(
         return source
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(f"{path}: no such file")
-        if path.suffix == ".npy":
-            return _from_array(np.load(path, mmap_mode="r", allow_pickle=False), batch_size, ids, payloads)
-        if path.suffix == ".parquet":
-            return _from_parquet(path, batch_size, id_column, vector_column)
-        raise ValueError(
-            f"{path}: expected a .npy or .parquet file, not {path.suffix or 'one without suffix'}"
-        )
+        if is_table(path):
+            if ids is not None or payloads is not None:
+                raise ValueError("ids and payloads go with an array: a Parquet file brings its own")
+            opened = _from_table(path, batch_size, id_column, vector_column, missing)
+        else:
+            opened = _from_array(mapped(path, vector_column), batch_size, ids, payloads)
+        return opened if missing != "drop" else replace(opened, batches=_valid(opened.batches))
     if isinstance(source, np.ndarray) or any(hasattr(source, name) for name in ("__array__", "__dlpack__")):
         return _from_array(as_numbers(source, "source"), batch_size, ids, payloads)
     if isinstance(source, Iterable):
         if ids is not None or payloads is not None:
-            raise TypeError("ids and payloads go with an array: an iterable brings its own")
+            raise InputTypeError("ids and payloads go with an array: an iterable brings its own")
         return Source(
             _from_iterable(source, batch_size), len(source) if isinstance(source, Sequence) else None
         )
-    raise TypeError(f"source: expected an array, a path or an iterable, not {type(source).__name__}")
+    raise InputTypeError(f"source: expected an array, a path or an iterable, not {type(source).__name__}")
 
 
 def _from_array(
@@ -143,52 +151,73 @@ def _from_array(
     return Source(batches(), n, has_distinct_ids=ids is None)
 
 
-def _from_parquet(path: Path, batch_size: int, id_column: str, vector_column: str | None) -> Source:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ImportError("Parquet needs pip install 'bqcore[datasets]'") from error
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowException as error:
-        raise ValueError(f"{path}: not a readable Parquet file: {error}") from error
-    schema = file.schema_arrow
-    lists = [
-        field.name
-        for field in schema
-        if pa.types.is_list(field.type)
-        or pa.types.is_large_list(field.type)
-        or pa.types.is_fixed_size_list(field.type)
-    ]
-    if vector_column is None:
-        if len(lists) != 1:
-            raise ValueError(
-                f"{path}: expected one column of vectors, not {len(lists)}: name it (vector_column)"
-            )
-        vector_column = lists[0]
-    if vector_column not in schema.names:
-        raise ValueError(f"{path}: expected a column {vector_column!r}, not only {', '.join(schema.names)}")
-    has_ids = id_column in schema.names
+def _from_table(
+    path: Path, batch_size: int, id_column: str, vector_column: str | None, missing: str
+) -> Source:
+    """Points of a Parquet file or folder; `missing` as in `open_source`."""
+    table = open_points(path, id_column=id_column, column=vector_column)
 
     def batches() -> Iterator[Batch]:
-        start = 0
-        for part in file.iter_batches(batch_size=batch_size):
-            columns = part.to_pydict()
-            rows = columns.pop(vector_column)
-            ids = columns.pop(id_column) if has_ids else range(start, start + len(rows))
-            payloads: list[dict[str, Any]] = [
-                dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
-            ]
-            yield Batch(
+        for part in table.points(batch_size):
+            n = len(part.payloads)
+            ids = range(part.start, part.start + n) if part.ids is None else part.ids
+            vectors, has_vector = part.vectors, part.has_vector
+            if not has_vector.all():
+                if missing == "error":
+                    row = part.start + int(np.argmin(has_vector))
+                    raise ValueError(
+                        f"{table.table.where}: expected a vector in every row, but row {row} has none: leave "
+                        "such rows out (drop_invalid), or keep their points without it (zero_vectors='keep')"
+                    )
+                vectors = np.where(has_vector[:, np.newaxis], vectors, 0)
+            batch = Batch(
                 [as_id(one) for one in ids],
-                _stacked(rows, start),
-                payloads or [{} for _ in rows],
-                start=start,
+                np.asarray(vectors, dtype=np.float32),
+                part.payloads,
+                start=part.start,
+                has_vector=has_vector,
             )
-            start += len(rows)
+            yield batch if missing != "drop" else batch.part(np.flatnonzero(has_vector).tolist())
 
-    return Source(batches(), file.metadata.num_rows, has_distinct_ids=not has_ids)
+    return Source(batches(), table.n, has_distinct_ids=not table.has_ids)
+
+
+def usable_ids(path: Path, id_column: str = "id") -> bool:
+    """Tell whether the id column of a Parquet file or folder holds distinct ids that Qdrant takes.
+
+    Parameters
+    ----------
+    path : Path
+    id_column : str, default "id"
+
+    Returns
+    -------
+    bool
+        True also where there is no such column: ids are row numbers then.
+
+    Raises
+    ------
+    ImportError, ValueError
+        As `open_source`.
+    """
+    seen: set[PointId] = set()
+    try:
+        for ids in read_ids(path, id_column):
+            for one in ids:
+                id_ = as_id(one)
+                if id_ in seen:
+                    return False
+                seen.add(id_)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _valid(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Leave out points whose vectors float32 cannot hold as finite numbers."""
+    for batch in batches:
+        bad = np.isin(np.arange(len(batch.ids)), invalid_rows(batch.vectors))
+        yield batch if not bad.any() else batch.part(np.flatnonzero(~bad).tolist())
 
 
 def _from_iterable(source: Iterable[Any], batch_size: int) -> Iterator[Batch]:
@@ -220,7 +249,7 @@ def _unpacked(point: Any, position: int) -> tuple[PointId, Any, dict[str, Any]]:
         return as_id(point[0]), point[1], payload
     if hasattr(point, "id") and hasattr(point, "vector"):
         return as_id(point.id), point.vector, dict(getattr(point, "payload", None) or {})
-    raise TypeError(
+    raise InputTypeError(
         f"point {position}: expected (id, vector, payload) or a mapping, not {type(point).__name__}"
     )
 

@@ -53,7 +53,8 @@ def tune_collection(
     ValueError
         As `verify`.
     """
-    k = check_int(k, name="k", low=1)
+    points = int(collection.client.count(collection.name, exact=True).count)
+    k = check_int(k, name="k", low=1, high=max(1, points))
     say = progress or (lambda text, done, total: None)
     started = time.monotonic()
     asked = queries
@@ -61,7 +62,8 @@ def tune_collection(
         # A point that is asked for is among its own results, which every setting finds.
         _, asked = random_points(collection, n_queries)
     has_codes = collection.codec.config.quantizer != "none"
-    pairs = [(over, ef) for over in (OVERSAMPLING if has_codes else (1.0,)) for ef in HNSW_EF if ef >= k]
+    efs = [ef for ef in HNSW_EF if ef >= k] or [k]
+    pairs = [(over, ef) for over in (OVERSAMPLING if has_codes else (1.0,)) for ef in efs]
     measured: list[dict[str, Any]] = []
     for done, (over, ef) in enumerate(pairs):
         if measured and time.monotonic() - started > seconds:

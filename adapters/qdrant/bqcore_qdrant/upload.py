@@ -67,6 +67,7 @@ def upload(
     max_retries: int = 3,
     id_column: str = "id",
     vector_column: str | None = None,
+    drop_invalid: bool = False,
     progress: Progress | None = None,
 ) -> Uploaded:
     """Transform and write points.
@@ -86,8 +87,11 @@ def upload(
         Leave points alone whose ids are in the collection; else they are replaced.
     zero_vectors : {"error", "keep"}, default "error"
         Under cosine: refuse a zero vector, or write its point without the vector, so that searches skip it.
+        The same goes for rows of a table that have no vector.
     max_retries : int, default 3
         Of a batch, by the client.
+    drop_invalid : bool, default False
+        Leave rows of a file out that have no vector, or hold NaN or inf.
     progress : callable, optional
         Called with points done and points in all (None where that is not known).
 
@@ -105,7 +109,13 @@ def upload(
     if limit is not None:
         size = min(size, int(limit))
     opened = open_source(
-        source, batch_size=size, ids=ids, payloads=payloads, id_column=id_column, vector_column=vector_column
+        source,
+        batch_size=size,
+        ids=ids,
+        payloads=payloads,
+        id_column=id_column,
+        vector_column=vector_column,
+        missing="drop" if drop_invalid else "keep" if zero_vectors == "keep" else "error",
     )
     asks = resume and collection.client.count(collection.name, exact=True).count > 0
     n_points = n_written = n_present = n_empty = 0

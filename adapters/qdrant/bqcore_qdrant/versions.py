@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any, Self
 
+from bqcore._validation import InputTypeError
+
 #: First release with a feature, of the server and of qdrant-client: facts of their source and interfaces.
 FEATURES: dict[str, tuple[int, int]] = {
     "uint8": (1, 9),
@@ -51,7 +53,7 @@ class Version:
             If it is not a version, or of a server before 1.15.
         """
         if not isinstance(text, str):
-            raise TypeError(f"server_version: expected a str such as '1.18', not {text!r}")
+            raise InputTypeError(f"server_version: expected a str such as '1.18', not {text!r}")
         found = re.match(r"v?(\d+)\.(\d+)(?:[.\-+]|$)", text.strip())
         if found is None:
             raise ValueError(f"server_version: expected a version such as '1.18', not {text!r}")
