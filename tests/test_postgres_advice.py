@@ -23,15 +23,20 @@ def option(bits: int, ef: int, recall: float) -> IndexOption:
 
 
 def test_candidates_follow_the_rule_of_the_index() -> None:
-    # docs/postgres.md: a + s (k - 1)
-    assert [rule.rescored(bits, 100, 10) for bits in (1, 2, 4, 8)] == [100, 67, 30, 19]
-    assert rule.rescored(2, 40, 10) == 40  # no more than ef_search yields
-    assert rule.rescored(8, 40, 30) == 39
-    assert rule.rescored(4, 20, 20) == 20
+    spread = np.arange(1, 1001, dtype=float).reshape(100, 10)
+    # as many as the bounds need: .956, .978, .993 and .999 of the neighbours are among them
+    assert [rule.rescored(bits, 200, 10, spread) for bits in (1, 2, 4, 8)] == [957, 979, 994, 1000]
+    # at most ten times ef_search, at least ef_search / bits and k
+    assert [rule.rescored(bits, 40, 10, spread) for bits in (1, 8)] == [400, 400]
+    near = np.ones((100, 10))
+    assert [rule.rescored(bits, 100, 10, near) for bits in (1, 2, 4, 8)] == [100, 50, 25, 12]
+    assert rule.rescored(8, 40, 30, near) == 30
+    # neighbours that were not ranked
+    assert rule.rescored(1, 40, 10, np.full((3, 10), np.inf)) == 400
 
 
 def test_recall_is_that_of_the_candidates_less_the_graph() -> None:
-    ranks = np.array([[1.0, 5, 39], [2, 41, 150]])
+    ranks = np.array([[1.0, 5, 39], [2, 410, 1500]])
     found = {one.ef_search: one for one in advice.options(1, Ranks(ranks, 56), 3, 55_000)}
     assert found[40].codes_recall == pytest.approx(4 / 6, abs=1e-4)
     assert found[40].recall == pytest.approx(4 / 6 - 0.02, abs=1e-4)

@@ -116,7 +116,7 @@ def options(bits: int, profile: Ranked, k: int, n: int) -> list[IndexOption]:
     loss = {ef: graph_loss(ef, n) for ef in EF_SEARCH}
 
     def share(ef: int, wanted: int) -> float:
-        return float((ranks[:, :wanted] <= rescored(bits, ef, wanted)).mean())
+        return float((ranks[:, :wanted] <= rescored(bits, ef, wanted, ranks)).mean())
 
     for ef in EF_SEARCH:
         if ef < k and ef != EF_SEARCH[-1]:
@@ -127,7 +127,7 @@ def options(bits: int, profile: Ranked, k: int, n: int) -> list[IndexOption]:
             IndexOption(
                 bits,
                 ef,
-                rescored(bits, ef, k),
+                rescored(bits, ef, k, ranks),
                 round(max(0.0, codes - loss[ef]), 4),
                 round(codes, 4),
                 nbytes,
