@@ -56,6 +56,8 @@ bqhnsw_handler(PG_FUNCTION_ARGS)
 	am->ambuild = BqBuild;
 	am->ambuildempty = BqBuildEmpty;
 	am->aminsert = BqInsert;
+	am->ambulkdelete = BqBulkDelete;
+	am->amvacuumcleanup = BqVacuumCleanup;
 	am->amcostestimate = BqCostEstimate;
 	am->amoptions = BqReadOptions;
 	am->ambeginscan = BqBeginScan;

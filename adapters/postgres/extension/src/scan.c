@@ -6,6 +6,7 @@
  * returned, because each batch costs pgvector another walk. A row that turns up later but belongs before one already
  * returned is left out, except under relaxed_order: what is returned is always in exact order. */
 #include "rescore.h"
+#include "waiting.h"
 #include "walk.h"
 
 #include "pgstat.h"
@@ -17,6 +18,8 @@ typedef struct BqScan
 {
 	IndexScanDesc inner; /* pgvector's scan, with the query code as its argument */
 	BqWalk *walk;        /* in its place, if any */
+	BqWaiting waiting;   /* rows without an element in the graph */
+	int64 listed;        /* of them, not yet returned */
 	BqRescorer rescorer;
 	bool rescoring; /* rescorer is open */
 	bool first;
@@ -86,8 +89,8 @@ set_window(BqScan *s, int bits)
 	s->growth = bq_rescore >= 0 ? 0.0 : 2.0 / bits;
 }
 
-static BqWalk *
-walk(IndexScanDesc scan, const BqQuery *query)
+static void
+count_scan(IndexScanDesc scan)
 {
 	pgstat_count_index_scan(scan->indexRelation);
 #if PG_VERSION_NUM >= 180000
@@ -97,7 +100,19 @@ walk(IndexScanDesc scan, const BqQuery *query)
 	/* nothing stays pinned between rows, so that vacuum may remove what other snapshots would still look for */
 	if (!IsMVCCSnapshot(scan->xs_snapshot))
 		elog(ERROR, "bqhnsw needs an MVCC snapshot");
-	return BqWalkGraph(scan->indexRelation, query, BqBits(&query->h), BqEfSearch());
+}
+
+/* Rescores all rows that wait; the order of the reads is the contract of waiting.h. */
+static void
+add_waiting(IndexScanDesc scan, BqScan *s)
+{
+	MemoryContext old = MemoryContextSwitchTo(s->ctx);
+
+	for (uint32 at = 0; at < s->waiting.n; at += BQ_RESCORE_BATCH)
+		BqRescorerAdd(&s->rescorer, scan->xs_snapshot, s->waiting.tids + at,
+					  (int) Min(s->waiting.n - at, (uint32) BQ_RESCORE_BATCH));
+	MemoryContextSwitchTo(old);
+	s->listed = s->rescorer.n_pending;
 }
 
 static void
@@ -113,6 +128,7 @@ start(IndexScanDesc scan, BqScan *s)
 	if (scan->orderByData == NULL)
 		elog(ERROR, "cannot scan bqhnsw index without order");
 	orderby = scan->orderByData[0];
+	s->waiting = BqWaitingRead(scan->indexRelation);
 	if (orderby.sk_flags & SK_ISNULL)
 	{
 		set_window(s, BqModelGet(scan->indexRelation)->bits);
@@ -132,8 +148,13 @@ start(IndexScanDesc scan, BqScan *s)
 	}
 	s->iterative = BqIterativeScan();
 	s->walk = NULL;
-	if (bq_own_walk && prepared && s->iterative == BQ_ITERATIVE_OFF)
-		s->walk = walk(scan, prepared);
+	if (!s->waiting.trained)
+		count_scan(scan);
+	else if (bq_own_walk && prepared && s->iterative == BQ_ITERATIVE_OFF)
+	{
+		count_scan(scan);
+		s->walk = BqWalkGraph(scan->indexRelation, prepared, BqBits(&prepared->h), BqEfSearch());
+	}
 	MemoryContextSwitchTo(old);
 
 	s->inner->heapRelation = scan->heapRelation;
@@ -141,7 +162,7 @@ start(IndexScanDesc scan, BqScan *s)
 #if PG_VERSION_NUM >= 180000
 	s->inner->instrument = scan->instrument;
 #endif
-	if (s->walk == NULL)
+	if (s->waiting.trained && s->walk == NULL)
 		BqInner()->amrescan(s->inner, NULL, 0, &orderby, 1);
 	if (!s->rescoring)
 	{
@@ -155,15 +176,16 @@ start(IndexScanDesc scan, BqScan *s)
 	if (columnModel)
 		s->rescorer.query = query;
 	s->first = false;
-	s->exhausted = false;
+	s->exhausted = !s->waiting.trained;
 	s->last = -get_float8_infinity();
 	s->returned = 0;
+	add_waiting(scan, s);
 }
 
 /* pgvector's strict mode would drop candidates that come late by estimate; here exact distances decide, so it runs
  * relaxed. */
 static bool
-next_candidate(BqScan *s, ItemPointer tid)
+next_in_graph(BqScan *s, ItemPointer tid)
 {
 	volatile bool found = false;
 	int old;
@@ -189,6 +211,17 @@ next_candidate(BqScan *s, ItemPointer tid)
 	return found;
 }
 
+static bool
+next_candidate(BqScan *s, ItemPointer tid)
+{
+	bool found;
+
+	do
+		found = next_in_graph(s, tid);
+	while (found && BqWaitingHas(&s->waiting, tid));
+	return found;
+}
+
 /* Fetches candidates until `wanted` rescored rows wait or none is left. */
 static void
 refill(IndexScanDesc scan, BqScan *s, int64 wanted)
@@ -196,6 +229,7 @@ refill(IndexScanDesc scan, BqScan *s, int64 wanted)
 	ItemPointerData tids[BQ_RESCORE_BATCH];
 	MemoryContext old;
 
+	wanted += s->listed;
 	while (!s->exhausted && s->rescorer.n_pending < wanted)
 	{
 		int64 missing = Min(wanted - s->rescorer.n_pending, (int64) lengthof(tids));
@@ -234,6 +268,8 @@ BqGetTuple(IndexScanDesc scan, ScanDirection dir)
 			refill(scan, s, Max(s->floor, (int64) (s->growth * s->returned)));
 		if (!BqRescorerNext(&s->rescorer, scan->xs_snapshot, s->exhausted, &scan->xs_heaptid, &distance))
 			return false;
+		if (s->listed > 0 && BqWaitingHas(&s->waiting, &scan->xs_heaptid))
+			s->listed--;
 		if (distance < s->last && s->iterative != BQ_ITERATIVE_RELAXED)
 			continue;
 		s->last = distance;
