@@ -59,7 +59,7 @@ extern void BqWaitingSetState(Relation index, uint32 generation, uint32 moving);
 #define BqWaitingTids(page) ((ItemPointerData *) PageGetContents(page))
 
 /* train.c */
-#define BQ_TRAIN_ROWS 2000
+#define BQ_TRAIN_ROWS 1000
 extern int bq_train_rows;
 extern bool BqTrainIsDue(const BqTrailer *trailer);
 extern bool BqTrain(Relation heap, Relation index, bool force);
