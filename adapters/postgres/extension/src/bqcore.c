@@ -46,10 +46,11 @@ _PG_init(void)
 							 "Off leaves that to pgvector; results do not depend on it.", &bq_own_walk, true,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 	/* of the session that builds an index, which remembers it: who inserts has no say */
-	DefineCustomIntVariable("bqcore.train_rows", "Rows that a new index's model is made of, at least.",
-							"With fewer an index keeps its rows in a list, which scans read row by row. 0: the model is "
-							"made at once, of whatever there is.",
-							&bq_train_rows, BQ_TRAIN_ROWS, 0, 100000, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+		"bqcore.train_rows", "Rows that a new index's model is made of, at least.",
+		"With fewer an index keeps its rows in a list, which scans read row by row. 0: the model is "
+		"made at once, of whatever there is.",
+		&bq_train_rows, BQ_TRAIN_ROWS, 0, 100000, PGC_USERSET, 0, NULL, NULL, NULL);
 	BqDefineBuildSegment();
 	MarkGUCPrefixReserved("bqcore");
 	BqInitOptions();

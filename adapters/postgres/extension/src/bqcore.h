@@ -189,8 +189,8 @@ extern void BqBuildEmpty(Relation index);
 extern bool BqInsert(Relation index, Datum *values, bool *isnull, ItemPointer tid, Relation heap,
 					 IndexUniqueCheck checkUnique, bool indexUnchanged, IndexInfo *indexInfo);
 /* move.c */
-extern IndexBulkDeleteResult *BqBulkDelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
-										   IndexBulkDeleteCallback callback, void *state);
+extern IndexBulkDeleteResult *
+BqBulkDelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats, IndexBulkDeleteCallback callback, void *state);
 extern IndexBulkDeleteResult *BqVacuumCleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats);
 /* policies.c */
 struct PlannerInfo;

@@ -153,10 +153,9 @@ tell_waiting(Relation index, const IndexInfo *indexInfo, uint64 rows)
 	if (ReindexIsProcessingIndex(RelationGetRelid(index)) ||
 		(index->rd_createSubid == InvalidSubTransactionId && !indexInfo->ii_Concurrent))
 		return;
-	ereport(NOTICE,
-			(errmsg("index \"%s\" has " UINT64_FORMAT " rows: it waits for %d to take its centroid from",
-					RelationGetRelationName(index), rows, bq_train_rows),
-			 errdetail("Until then scans read its rows one by one; vacuum then moves them into the graph.")));
+	ereport(NOTICE, (errmsg("index \"%s\" has " UINT64_FORMAT " rows: it waits for %d to take its centroid from",
+							RelationGetRelationName(index), rows, bq_train_rows),
+					 errdetail("Until then scans read its rows one by one; vacuum then moves them into the graph.")));
 }
 
 /* A sample has found too few rows for a model: all of them, as a list. NULL, and a model of theirs, if that was wrong,

@@ -21,7 +21,7 @@ typedef struct BqItem
 
 typedef struct BqIndexRow
 {
-	ItemPointerData tid; /* in the heap */
+	ItemPointerData tid;     /* in the heap */
 	ItemPointerData element; /* offset 0 of its page for a row that waits */
 } BqIndexRow;
 
@@ -33,7 +33,7 @@ typedef struct BqCheck
 	BlockNumber blocks, heapBlocks;
 	uint64 *first; /* number of each block's first item; one more entry than blocks */
 	BqItem *items;
-	BqIndexRow *rows; /* by tid once they are sorted */
+	BqIndexRow *rows;                         /* by tid once they are sorted */
 	uint64 itemRoom, rowRoom, n_rows, listed; /* rows of graph and list; of the list */
 	BlockNumber waitingPages;
 	bool moving; /* a move broke off: rows may be in both */

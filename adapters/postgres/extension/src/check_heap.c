@@ -45,12 +45,11 @@ BqCheckRows(BqCheck *c)
 			continue;
 		}
 		if (again)
-			BqDamaged(c, ItemPointerGetBlockNumberNoCheck(&c->rows[i].element),
-					  ItemPointerGetOffsetNumberNoCheck(&c->rows[i].element), "row (%u,%u) is in element (%u,%u) too",
-					  ItemPointerGetBlockNumberNoCheck(&c->rows[i].tid),
-					  ItemPointerGetOffsetNumberNoCheck(&c->rows[i].tid),
-					  ItemPointerGetBlockNumberNoCheck(&last->element),
-					  ItemPointerGetOffsetNumberNoCheck(&last->element));
+			BqDamaged(
+				c, ItemPointerGetBlockNumberNoCheck(&c->rows[i].element),
+				ItemPointerGetOffsetNumberNoCheck(&c->rows[i].element), "row (%u,%u) is in element (%u,%u) too",
+				ItemPointerGetBlockNumberNoCheck(&c->rows[i].tid), ItemPointerGetOffsetNumberNoCheck(&c->rows[i].tid),
+				ItemPointerGetBlockNumberNoCheck(&last->element), ItemPointerGetOffsetNumberNoCheck(&last->element));
 		c->rows[n++] = c->rows[i];
 	}
 	c->n_rows = n;

@@ -37,8 +37,8 @@ BqCheckWaiting(BqCheck *c)
 		Page page;
 
 		if (block >= c->blocks || pages++ == c->waitingPages)
-			BqDamaged(c, block, InvalidOffsetNumber, "the chain of waiting rows leads here, the index has %u pages of them",
-					  c->waitingPages);
+			BqDamaged(c, block, InvalidOffsetNumber,
+					  "the chain of waiting rows leads here, the index has %u pages of them", c->waitingPages);
 		page = BqCopyPage(c, block, &copy);
 		if (PageIsNew(page) || !BqHasPageId(page, WAITING_PAGE_ID))
 			BqDamaged(c, block, InvalidOffsetNumber, "expected a page of waiting rows");

@@ -31,9 +31,8 @@ bqcore_index_info(PG_FUNCTION_ARGS)
 			 COLUMNS_BEFORE, lengthof(values), desc->natts);
 	trailer = BqReadTrailer(index);
 	model = BqModelGet(index);
-	/* an index that began anew still has the pages of its last model */
-	trained = BqTrailerIsTrained(&trailer) && model->n_trained > 0;
-	for (uint32 j = 0; j < model->dim && trained; j++)
+	trained = model->n_trained > 0;
+	for (uint32 j = 0; j < model->dim; j++)
 		norm2 += (double) model->centroid[j] * model->centroid[j];
 	values[i++] = CStringGetTextDatum("rabitq");
 	values[i++] = Int32GetDatum(model->bits);
@@ -43,7 +42,7 @@ bqcore_index_info(PG_FUNCTION_ARGS)
 	values[i++] = Int32GetDatum(trailer.efConstruction);
 	values[i++] = CStringGetTextDatum(model->rotation == BQK_ROTATION_NONE ? "none" : "hadamard");
 	values[i++] = Int64GetDatum((int64) model->seed);
-	values[i++] = Int64GetDatum(trained ? (int64) model->n_trained : 0);
+	values[i++] = Int64GetDatum((int64) model->n_trained);
 	values[i++] = Float8GetDatum(sqrt(norm2));
 	values[i++] = Int32GetDatum((int32) (bqk_code_nbytes(model->dim, model->bits) + sizeof(bqk_factors)));
 	values[i++] = Int64GetDatum((int64) RelationGetNumberOfBlocks(index) * BLCKSZ);

@@ -1,4 +1,5 @@
-/* Inserts: encode with the index's model, then pgvector's insert; or, as long as there is no model, the waiting list. */
+/* Inserts: encode with the index's model, then pgvector's insert; or, as long as there is no model, the waiting list.
+ */
 #include "waiting.h"
 
 #include "storage/lmgr.h"

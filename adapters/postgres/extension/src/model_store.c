@@ -45,7 +45,7 @@ BqModelStore(Relation index, ForkNumber fork, const bqk_model *model)
 
 	buf = ReadBufferExtended(index, fork, HNSW_METAPAGE, RBM_NORMAL, NULL);
 	LockBuffer(buf, BUFFER_LOCK_EXCLUSIVE);
-	BqTrailerInit(index, BufferGetPage(buf), first, (uint32) nbytes, (uint32) bq_train_rows);
+	BqTrailerInit(index, BufferGetPage(buf), first, (uint32) nbytes, model, (uint32) bq_train_rows);
 	MarkBufferDirty(buf);
 	UnlockReleaseBuffer(buf);
 
@@ -65,8 +65,8 @@ corrupt(Relation index, const char *what)
 					errhint("REINDEX INDEX %s.", RelationGetRelationName(index))));
 }
 
-/* Writes a trained model over the one of the build, which takes the same bytes: only the centroid and the number of rows
- * differ. Readers that meet both have a model that the index does not use yet (see train.c). */
+/* Writes the model of an index without one, page by page, where the build has made room: every model of an index takes
+ * the same bytes. Nobody reads these pages until the state on the metapage says that there is a model. */
 void
 BqModelReplace(Relation index, const bqk_model *model)
 {
@@ -124,23 +124,37 @@ BqIsModelPage(const char *page)
 	return BqHasPageId(page, MODEL_PAGE_ID);
 }
 
-/* The serialised model, palloc'd. */
-bytea *
-BqModelRead(Relation index)
+/* What an index without a model has in its place: the centroid is zero. What lies on the pages is older, or half
+ * written when a crash came. */
+static bytea *
+zero_model(Relation index, const BqTrailer *trailer)
 {
-	BqTrailer trailer = BqReadTrailer(index);
-	BlockNumber block;
-	Size done = 0;
-	bytea *out;
-	Buffer buf;
-	Page page;
+	BqSum nothing;
+	bqk_model *model;
+	bytea *out = palloc(VARHDRSZ + trailer->nbytes);
 
-	out = palloc(VARHDRSZ + trailer.nbytes);
-	SET_VARSIZE(out, VARHDRSZ + trailer.nbytes);
-	block = trailer.firstBlock;
-	while (done < trailer.nbytes)
+	BqSumBegin(&nothing, (uint32) TupleDescAttr(RelationGetDescr(index), 0)->atttypmod, BqGetTypeInfo(index)->metric);
+	model = BqSumModel(&nothing, (int) trailer->bits, BQ_DEFAULT_SEED);
+	if (bqk_model_nbytes(model) != trailer->nbytes ||
+		bqk_model_write(model, (uint8 *) VARDATA(out), trailer->nbytes) != BQK_OK)
+		corrupt(index, "another length than its dimensions need");
+	SET_VARSIZE(out, VARHDRSZ + trailer->nbytes);
+	return out;
+}
+
+static bytea *
+read_pages(Relation index, const BqTrailer *trailer)
+{
+	BlockNumber block = trailer->firstBlock;
+	bytea *out = palloc(VARHDRSZ + trailer->nbytes);
+	Size done = 0;
+
+	SET_VARSIZE(out, VARHDRSZ + trailer->nbytes);
+	while (done < trailer->nbytes)
 	{
-		Size chunk = Min(trailer.nbytes - done, PAYLOAD);
+		Size chunk = Min(trailer->nbytes - done, PAYLOAD);
+		Buffer buf;
+		Page page;
 		bool ok;
 
 		if (block >= RelationGetNumberOfBlocks(index))
@@ -162,6 +176,35 @@ BqModelRead(Relation index)
 	return out;
 }
 
+/* The serialised model, palloc'd, and its generation. Pages are written only while there is no model: one whose
+ * generation is the same before and after was read whole. */
+static bytea *
+read_model(Relation index, uint32 *generation)
+{
+	for (;;)
+	{
+		BqTrailer trailer = BqReadTrailer(index);
+		bytea *out;
+
+		CHECK_FOR_INTERRUPTS();
+		*generation = trailer.generation;
+		if (!BqTrailerIsTrained(&trailer))
+			return zero_model(index, &trailer);
+		out = read_pages(index, &trailer);
+		if (BqReadTrailer(index).generation == trailer.generation)
+			return out;
+		pfree(out);
+	}
+}
+
+bytea *
+BqModelRead(Relation index)
+{
+	uint32 generation;
+
+	return read_model(index, &generation);
+}
+
 /* 256 kB of them at most. */
 #define MAX_HINTS 65536
 
@@ -179,9 +222,8 @@ typedef struct Cache
 static Cache *
 fill_cache(Relation index, AttrNumber column, const struct varlena *columnModel)
 {
-	/* before the model: one that is replaced meanwhile is then taken for the older one, and read again */
-	uint32 generation = BqReadTrailer(index).generation;
-	bytea *blob = BqModelRead(index);
+	uint32 generation;
+	bytea *blob = read_model(index, &generation);
 	Size nbytes = VARSIZE_ANY_EXHDR(blob), signs, columnNbytes = columnModel ? VARSIZE_ANY(columnModel) : 0;
 	uint32 n_hints = Max(Min(RelationGetNumberOfBlocks(index), MAX_HINTS), 1);
 	bqk_model parsed;

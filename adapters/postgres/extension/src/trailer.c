@@ -5,15 +5,15 @@
 
 /* A new trailer of an index whose model is made. */
 void
-BqTrailerInit(Relation index, Page metapage, BlockNumber firstBlock, uint32 nbytes, uint32 trainAt)
+BqTrailerInit(Relation index, Page metapage, BlockNumber firstBlock, uint32 nbytes, const bqk_model *model,
+			  uint32 trainAt)
 {
 	const BqOptions *options = (const BqOptions *) index->rd_options;
 	PageHeader header = (PageHeader) metapage;
 
 	if (header->pd_lower > TRAILER_OFFSET || *(uint32 *) PageGetContents(metapage) != HNSW_MAGIC)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("bqhnsw does not know this pgvector's metapage"),
-				 errdetail("It ends at byte %u, expected at most %u.", header->pd_lower, TRAILER_OFFSET)));
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("bqhnsw does not know this pgvector's metapage"),
+						errdetail("It ends at byte %u, expected at most %u.", header->pd_lower, TRAILER_OFFSET)));
 	*Trailer(metapage) = (BqTrailer) {
 		.magic = TRAILER_MAGIC,
 		.version = TRAILER_VERSION,
@@ -22,6 +22,7 @@ BqTrailerInit(Relation index, Page metapage, BlockNumber firstBlock, uint32 nbyt
 		.m = (uint16) (options ? options->m : BQ_DEFAULT_M),
 		.efConstruction = (uint16) (options ? options->efConstruction : BqDefaultEfConstruction(BQ_DEFAULT_BITS)),
 		.generation = 1,
+		.bits = model->bits,
 		.trainAt = trainAt,
 		.listHead = InvalidBlockNumber,
 		.listInsert = InvalidBlockNumber,
@@ -41,8 +42,7 @@ BqTrailer
 BqTrailerOf(Relation index, Page metapage)
 {
 	Size end = ((PageHeader) metapage)->pd_lower;
-	BqTrailer trailer = {
-		.generation = 1, .listHead = InvalidBlockNumber, .listInsert = InvalidBlockNumber};
+	BqTrailer trailer = {.generation = 1, .listHead = InvalidBlockNumber, .listInsert = InvalidBlockNumber};
 
 	if (end >= TRAILER_OFFSET + TRAILER_NBYTES(1))
 		memcpy(&trailer, Trailer(metapage), TRAILER_NBYTES(1));

@@ -22,6 +22,7 @@ typedef struct BqTrailer
 	uint16 efConstruction;
 	/* Version 1 (0.1.0 to 0.2.0) ends here: it has no list, and its model is for ever that of its build. */
 	uint32 generation; /* of the model: odd while there is one; even: rows wait, and the graph is empty */
+	uint32 bits;       /* of its codes */
 	uint32 trainAt;    /* waiting rows that a model is made of; decided by whoever built the index */
 	uint32 listed;     /* rows on the waiting list */
 	uint32 moving;     /* 1 while rows are moved: some may be in list and graph */
@@ -45,7 +46,8 @@ typedef struct BqPageOpaque
 #define Opaque(page) ((BqPageOpaque *) PageGetSpecialPointer(page))
 #define Trailer(page) ((BqTrailer *) ((char *) (page) + TRAILER_OFFSET))
 
-extern void BqTrailerInit(Relation index, Page metapage, BlockNumber firstBlock, uint32 nbytes, uint32 trainAt);
+extern void BqTrailerInit(Relation index, Page metapage, BlockNumber firstBlock, uint32 nbytes, const bqk_model *model,
+						  uint32 trainAt);
 /* What a metapage says, which is locked; a copy, in which fields that version 1 lacks are filled. */
 extern BqTrailer BqTrailerOf(Relation index, Page metapage);
 /* The same of the index's metapage, which is locked for the time. */

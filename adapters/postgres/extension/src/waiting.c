@@ -228,8 +228,8 @@ BqWaitingRead(Relation index)
 		if (room - w.n < BQ_WAITING_ROOM)
 		{
 			room = Max(2 * room, (uint32) BQ_WAITING_ROOM);
-			w.tids = w.tids ? repalloc_huge(w.tids, room * sizeof(ItemPointerData))
-							: palloc(room * sizeof(ItemPointerData));
+			w.tids =
+				w.tids ? repalloc_huge(w.tids, room * sizeof(ItemPointerData)) : palloc(room * sizeof(ItemPointerData));
 		}
 		w.n += BqWaitingPage(index, block, w.tids + w.n, &block);
 	}

@@ -44,10 +44,11 @@ BqWaitingHas(const BqWaiting *w, const ItemPointerData *tid)
 extern void BqWaitingStore(Relation index, ForkNumber fork, const ItemPointerData *tids, uint32 n);
 /* Lists a row, if rows wait; else false. `trailer`: the state afterwards. */
 extern bool BqWaitingAppend(Relation index, const ItemPointerData *tid, BqTrailer *trailer);
-/* Removes the rows of a page that `gone` names; next: the page after it. Returns how many, and in `left` how many stay. */
+/* Removes the rows of a page that `gone` names; next: the page after it. Returns how many, and in `left` how many stay.
+ */
 typedef bool (*BqGone)(ItemPointer tid, void *state);
-extern uint32 BqWaitingFilter(Relation index, BlockNumber block, BqGone gone, void *state, uint32 *left,
-							  BlockNumber *next);
+extern uint32
+BqWaitingFilter(Relation index, BlockNumber block, BqGone gone, void *state, uint32 *left, BlockNumber *next);
 /* Rows of a page, at most BQ_WAITING_ROOM of them. */
 extern uint32 BqWaitingPage(Relation index, BlockNumber block, ItemPointerData *tids, BlockNumber *next);
 /* Changes generation and moving under the metapage's lock. */
