@@ -242,6 +242,28 @@ def test_rows_that_wait_are_searched_exactly(conn: Connection, metric: str) -> N
             execute(conn, f"SELECT bqcore_{function}")
 
 
+@pytest.mark.parametrize("mode", ["off", "strict_order"])
+def test_rows_that_wait_are_rescored_from_codes(conn: Connection, mode: str) -> None:
+    create_table(conn, BASE[:300])
+    literal = value(conn, "SELECT bq_train(embedding, 8, 'l2')::text FROM items")
+    execute(
+        conn,
+        "ALTER TABLE items ADD code bqcode(48) "
+        f"GENERATED ALWAYS AS (bq_encode(embedding, '{literal}')) STORED",
+    )
+    create_index(conn, 1, options=", rescore_column = 'code'")
+    assert state(conn) == (False, 0, 300)
+    configure(conn, hnsw_iterative_scan=mode)
+    assert table_recall(conn, QUERIES) == 1.0
+    insert(conn, "items", range(300, 900), BASE[300:900])
+    assert state(conn) == (True, WAIT, WAIT)
+    waiting = table_recall(conn, QUERIES)
+    assert value(conn, "SELECT bqcore_train('items_bq')") == WAIT
+    moved = table_recall(conn, QUERIES)
+    conn.execute("REINDEX INDEX items_bq")
+    assert min(waiting, moved) >= table_recall(conn, QUERIES) - 0.01
+
+
 def test_train_makes_a_model_of_fewer_rows(conn: Connection) -> None:
     create_table(conn, BASE[:100])
     create_index(conn, 4)
