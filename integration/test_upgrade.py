@@ -73,6 +73,7 @@ def test_upgrade_keeps_indexes_and_adds_the_types(server: Server, database: str)
         }
         models = {bits: model(conn, f"items{bits}_bq") for bits in WIDTHS}
         assert set(members(conn)) < set(expected)
+        assert value(conn, "SELECT trained_rows FROM bqcore_index_info('items1_bq')") == len(DATA.base)
     with server.connect(database) as conn:
         register_vector(conn)
         conn.execute("ALTER EXTENSION bqcore UPDATE")
