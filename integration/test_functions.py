@@ -64,6 +64,8 @@ def test_index_info(conn: Connection, metric: str, bits: int) -> None:
         "trained_rows": 600,
         "code_bytes": 3 * bits + 8,
         "index_bytes": size(conn, "items_bq"),
+        "trained": True,
+        "waiting_rows": 0,
     }
     assert info["code_bytes"] == stored.bytes_per_vector
 

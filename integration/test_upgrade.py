@@ -77,7 +77,9 @@ def test_upgrade_keeps_indexes_and_adds_what_is_new(server: Server, database: st
         models = {bits: model(conn, f"items{bits}_bq") for bits in WIDTHS}
         before_upgrade = members(conn)
         assert before_upgrade != expected
-        assert all("recall" in member for member in set(before_upgrade) - set(expected))
+        changed = set(before_upgrade) - set(expected)
+        assert all("bqcore_recall" in member or "bqcore_index_info" in member for member in changed)
+        assert value(conn, "SELECT trained_rows FROM bqcore_index_info('items1_bq')") == len(DATA.base)
     with server.connect(database) as conn:
         register_vector(conn)
         conn.execute("ALTER EXTENSION bqcore UPDATE")

@@ -1,6 +1,7 @@
 /* Library start: settings, and the support functions of the operator classes. */
 #include "bqcore.h"
 #include "scan_node.h"
+#include "waiting.h"
 
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -53,6 +54,12 @@ _PG_init(void)
 	DefineCustomBoolVariable("bqcore.own_walk", "Whether scans walk through the graph by themselves.",
 							 "Off leaves that to pgvector; results do not depend on it.", &bq_own_walk, true,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
+	/* of the session that builds an index, which remembers it: who inserts has no say */
+	DefineCustomIntVariable(
+		"bqcore.train_rows", "Rows that a new index's model is made of, at least.",
+		"With fewer an index keeps its rows in a list, which scans read row by row. 0: the model is "
+		"made at once, of whatever there is.",
+		&bq_train_rows, BQ_TRAIN_ROWS, 0, 100000, PGC_USERSET, 0, NULL, NULL, NULL);
 	BqDefineBuildSegment();
 	BqScanNodeDefineHook();
 	MarkGUCPrefixReserved("bqcore");

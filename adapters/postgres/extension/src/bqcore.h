@@ -152,6 +152,7 @@ extern int BqMetricByName(const char *name);
 
 /* codes.c */
 extern BqCode *BqEncode(const bqk_model *model, const BqVector *vec, BqType type);
+extern BqCode *BqTryEncode(const bqk_model *model, const BqVector *vec, BqType type);
 extern BqQuery *BqPrepare(const bqk_model *model, const BqVector *vec, BqType type);
 /* The coordinates as floats: those of the value itself, or converted into buf (dim floats). */
 extern const float *BqCoordinates(const BqVector *vec, uint32 dim, BqType type, float *buf);
@@ -192,6 +193,7 @@ extern void BqUnshareBuildContext(struct dsm_segment *segment);
 
 /* model_store.c */
 extern void BqModelStore(Relation index, ForkNumber fork, const bqk_model *model);
+extern void BqModelReplace(Relation index, const bqk_model *model);
 extern const bqk_model *BqModelGet(Relation index);
 extern const struct varlena *BqColumnModelGet(Relation heap, Relation index);
 extern bytea *BqModelRead(Relation index);
@@ -208,6 +210,10 @@ extern IndexBuildResult *BqBuild(Relation heap, Relation index, IndexInfo *index
 extern void BqBuildEmpty(Relation index);
 extern bool BqInsert(Relation index, Datum *values, bool *isnull, ItemPointer tid, Relation heap,
 					 IndexUniqueCheck checkUnique, bool indexUnchanged, IndexInfo *indexInfo);
+/* move.c */
+extern IndexBulkDeleteResult *
+BqBulkDelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats, IndexBulkDeleteCallback callback, void *state);
+extern IndexBulkDeleteResult *BqVacuumCleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats);
 /* policies.c, cost.c */
 struct PlannerInfo;
 struct IndexOptInfo;

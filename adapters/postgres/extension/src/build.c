@@ -1,5 +1,5 @@
 /* Index build: take the centroid from a sample, let pgvector build its graph over codes, store the model. */
-#include "hnsw_pages.h"
+#include "waiting.h"
 
 #include "access/tableam.h"
 #include "catalog/index.h"
@@ -127,27 +127,112 @@ check_size(Relation index, int dim, int bits)
 						errdetail("Its codes take %zu bytes, of at most %zu.", size, (Size) HNSW_VALUE_MAX)));
 }
 
-/* A model in the current memory context; without rows its centroid is zero. */
-static bqk_model *
-train(Relation heap, Relation index, IndexInfo *indexInfo)
+static void
+begin_sample(Relation index, Sample *s)
 {
 	int32 dim = TupleDescAttr(RelationGetDescr(index), 0)->atttypmod;
-	int bits = index_bits(index);
-	Sample s;
 
 	if (dim < 1)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("column does not have dimensions"),
 						errhint("Declare it as vector(n).")));
-	check_size(index, dim, bits);
+	check_size(index, dim, index_bits(index));
+	BqSumBegin(&s->sum, (uint32) dim, BqGetTypeInfo(index)->metric);
+	s->type = BqGetTypeInfo(index)->type;
+	s->buf = palloc(sizeof(float) * dim);
+	s->tmp = AllocSetContextCreate(CurrentMemoryContext, "bqhnsw sample", ALLOCSET_DEFAULT_SIZES);
+}
 
-	BqSumBegin(&s.sum, (uint32) dim, BqGetTypeInfo(index)->metric);
-	s.type = BqGetTypeInfo(index)->type;
-	s.buf = palloc(sizeof(float) * dim);
-	s.tmp = AllocSetContextCreate(CurrentMemoryContext, "bqhnsw sample", ALLOCSET_DEFAULT_SIZES);
+/* The rows of a build that may be too few for a model. */
+typedef struct Few
+{
+	Sample sample;
+	const bqk_model *zero;
+	ItemPointerData *tids; /* bq_train_rows at most */
+	uint32 n, room;
+	uint64 rows;
+} Few;
+
+static void
+add_few(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool tupleIsAlive, void *state)
+{
+	Few *f = state;
+	MemoryContext old;
+	const BqVector *vec;
+
+	if (isnull[0])
+		return;
+	old = MemoryContextSwitchTo(f->sample.tmp);
+	vec = (const BqVector *) PG_DETOAST_DATUM(values[0]);
+	if (BqHasCode(f->sample.sum.metric, vec, f->sample.type))
+	{
+		/* what cannot be encoded is an error of the build, as with a model */
+		(void) BqEncode(f->zero, vec, f->sample.type);
+		if (f->sample.sum.rows < SAMPLE_ROWS)
+			BqSumAdd(&f->sample.sum, BqCoordinates(vec, f->sample.sum.dim, f->sample.type, f->sample.buf));
+		if (f->n == f->room && f->n < (uint32) bq_train_rows)
+		{
+			f->room = Min(2 * f->room, (uint32) bq_train_rows);
+			f->tids = repalloc(f->tids, f->room * sizeof(ItemPointerData));
+		}
+		if (f->n < f->room)
+			f->tids[f->n++] = *tid;
+		f->rows++;
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(f->sample.tmp);
+}
+
+/* CREATE INDEX says that an index waits; what truncates or rewrites a table does not. */
+static void
+tell_waiting(Relation index, const IndexInfo *indexInfo, uint64 rows)
+{
+	if (ReindexIsProcessingIndex(RelationGetRelid(index)) ||
+		(index->rd_createSubid == InvalidSubTransactionId && !indexInfo->ii_Concurrent))
+		return;
+	ereport(NOTICE, (errmsg("index \"%s\" has " UINT64_FORMAT " rows: it waits for %d to take its centroid from",
+							RelationGetRelationName(index), rows, bq_train_rows),
+					 errdetail("Until then scans read its rows one by one; vacuum then moves them into the graph.")));
+}
+
+/* A sample has found too few rows for a model: all of them, as a list. NULL, and a model of theirs, if that was wrong,
+ * because the sample did not reach them. */
+static IndexBuildResult *
+build_list(Relation heap, Relation index, IndexInfo *indexInfo, bqk_model **model)
+{
+	Few f = {.zero = *model, .room = Min(64, (uint32) bq_train_rows)};
+	IndexBuildResult *result;
+	double heapRows;
+
+	begin_sample(index, &f.sample);
+	f.tids = palloc(f.room * sizeof(ItemPointerData));
+	heapRows = table_index_build_scan(heap, index, indexInfo, true, true, add_few, &f, NULL);
+	MemoryContextDelete(f.sample.tmp);
+	if (f.rows >= (uint64) bq_train_rows)
+	{
+		*model = BqSumModel(&f.sample.sum, (*model)->bits, BQ_DEFAULT_SEED);
+		return NULL;
+	}
+	/* without a table pgvector builds an empty graph, as it does for the init fork */
+	result = BqInner()->ambuild(NULL, index, indexInfo);
+	BqModelStore(index, MAIN_FORKNUM, *model);
+	BqWaitingStore(index, MAIN_FORKNUM, f.tids, f.n);
+	tell_waiting(index, indexInfo, f.rows);
+	result->heap_tuples = heapRows;
+	result->index_tuples = (double) f.n;
+	return result;
+}
+
+/* A model in the current memory context; without rows its centroid is zero. */
+static bqk_model *
+train(Relation heap, Relation index, IndexInfo *indexInfo)
+{
+	Sample s;
+
+	begin_sample(index, &s);
 	if (heap)
 		take_centroid(heap, index, indexInfo, &s);
 	MemoryContextDelete(s.tmp);
-	return BqSumModel(&s.sum, bits, BQ_DEFAULT_SEED);
+	return BqSumModel(&s.sum, index_bits(index), BQ_DEFAULT_SEED);
 }
 
 IndexBuildResult *
@@ -156,6 +241,7 @@ BqBuild(Relation heap, Relation index, IndexInfo *indexInfo)
 	IndexBuildResult *volatile result = NULL;
 	BqBuildContext context, outer;
 	struct dsm_segment *segment;
+	bqk_model *model;
 	int nest;
 
 	BqCheckPgvector();
@@ -168,7 +254,17 @@ BqBuild(Relation heap, Relation index, IndexInfo *indexInfo)
 		if (column != 0)
 			BqRescoreModel(heap, index, column);
 	}
-	context.model = train(heap, index, indexInfo);
+	model = train(heap, index, indexInfo);
+	if (model->n_trained < (uint64) bq_train_rows)
+	{
+		/* the codes of a list's rows are checked with the centroid that they would have without a model */
+		memset((void *) model->centroid, 0, sizeof(float) * model->dim);
+		model->n_trained = 0;
+		result = build_list(heap, index, indexInfo, &model);
+		if (result)
+			return result;
+	}
+	context.model = model;
 	context.type = BqGetTypeInfo(index)->type;
 
 	nest = NewGUCNestLevel();
@@ -200,4 +296,6 @@ BqBuildEmpty(Relation index)
 	model = train(NULL, index, NULL);
 	BqInner()->ambuildempty(index);
 	BqModelStore(index, INIT_FORKNUM, model);
+	if (bq_train_rows > 0)
+		BqWaitingStore(index, INIT_FORKNUM, NULL, 0);
 }

@@ -3,6 +3,7 @@
  * The first pass goes over the pages and keeps four bytes per item; the second over the lists of neighbours; then a
  * walk from the entry point counts rows without a path. Nothing that was read is trusted before it has been checked. */
 #include "check.h"
+#include "trailer.h"
 
 #include <math.h>
 
@@ -123,8 +124,8 @@ check_code(BqCheck *c, BlockNumber block, OffsetNumber offset, const HnswElement
 		BqDamaged(c, block, offset, "factors of the code are %g and %g", code->factors.f_add, code->factors.f_rescale);
 }
 
-static void
-keep_row(BqCheck *c, const ItemPointerData *tid, BlockNumber block, OffsetNumber offset)
+void
+BqCheckKeepRow(BqCheck *c, const ItemPointerData *tid, BlockNumber block, OffsetNumber offset)
 {
 	if (c->n_rows == c->rowRoom)
 	{
@@ -132,7 +133,8 @@ keep_row(BqCheck *c, const ItemPointerData *tid, BlockNumber block, OffsetNumber
 		c->rows = repalloc_huge(c->rows, c->rowRoom * sizeof(BqIndexRow));
 	}
 	c->rows[c->n_rows].tid = *tid;
-	ItemPointerSet(&c->rows[c->n_rows].element, block, offset);
+	BlockIdSet(&c->rows[c->n_rows].element.ip_blkid, block);
+	c->rows[c->n_rows].element.ip_posid = offset;
 	c->n_rows++;
 }
 
@@ -160,7 +162,7 @@ check_element(BqCheck *c, BlockNumber block, OffsetNumber offset, const HnswElem
 			BqDamaged(c, block, offset, "row %d of %s element is (%u,%u), the table has %u blocks", i,
 					  element->deleted ? "a deleted" : "an", ItemPointerGetBlockNumberNoCheck(tid),
 					  ItemPointerGetOffsetNumberNoCheck(tid), c->heapBlocks);
-		keep_row(c, tid, block, offset);
+		BqCheckKeepRow(c, tid, block, offset);
 		item.rows++;
 	}
 	if (element->deleted)
@@ -209,9 +211,12 @@ check_pages(BqCheck *c)
 		n = check_page(c, block, page);
 		if (HnswSpecial(page)->pageId != HNSW_PAGE_ID)
 		{
-			if (!BqIsModelPage(page))
+			if (BqHasPageId(page, WAITING_PAGE_ID))
+				BqCheckWaitingPage(c, block, page);
+			else if (BqIsModelPage(page))
+				modelPages++;
+			else
 				BqDamaged(c, block, InvalidOffsetNumber, "page id %04x", HnswSpecial(page)->pageId);
-			modelPages++;
 			continue;
 		}
 		if (block == HNSW_METAPAGE)
@@ -253,6 +258,7 @@ check_pages(BqCheck *c)
 	if (modelPages != BqModelPages(c->index))
 		BqDamaged(c, HNSW_METAPAGE, InvalidOffsetNumber, "%u pages of a model, expected %u", modelPages,
 				  BqModelPages(c->index));
+	BqCheckWaiting(c);
 	pfree(next);
 	pfree(elements);
 }

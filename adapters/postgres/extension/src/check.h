@@ -22,8 +22,8 @@ typedef struct BqItem
 
 typedef struct BqIndexRow
 {
-	ItemPointerData tid; /* in the heap */
-	ItemPointerData element;
+	ItemPointerData tid;     /* in the heap */
+	ItemPointerData element; /* offset 0 of its page for a row that waits */
 } BqIndexRow;
 
 typedef struct BqCheck
@@ -34,8 +34,10 @@ typedef struct BqCheck
 	BlockNumber blocks, heapBlocks;
 	uint64 *first; /* number of each block's first item; one more entry than blocks */
 	BqItem *items;
-	BqIndexRow *rows; /* by tid once they are sorted */
-	uint64 itemRoom, rowRoom, n_rows;
+	BqIndexRow *rows;                         /* by tid once they are sorted */
+	uint64 itemRoom, rowRoom, n_rows, listed; /* rows of graph and list; of the list */
+	BlockNumber waitingPages;
+	bool moving; /* a move broke off: rows may be in both */
 	int64 elements, deleted, links, unreachable, heapRows;
 	BufferAccessStrategy strategy;
 	XLogRecPtr replay; /* where a standby's replay stands still; invalid on a primary */
@@ -50,6 +52,12 @@ extern void BqCheckReplay(const BqCheck *c);
 extern Page BqCopyPage(BqCheck *c, BlockNumber block, PGAlignedBlock *copy);
 /* The element's tuple; its place has been checked. */
 extern const HnswElement *BqElementAt(Page page, OffsetNumber offset);
+
+extern void BqCheckKeepRow(BqCheck *c, const ItemPointerData *tid, BlockNumber block, OffsetNumber offset);
+
+/* check_waiting.c */
+extern void BqCheckWaitingPage(BqCheck *c, BlockNumber block, Page page);
+extern void BqCheckWaiting(BqCheck *c);
 
 /* check_graph.c */
 extern void BqCheckGraph(BqCheck *c);

@@ -119,8 +119,9 @@ BqCheckPaths(BqCheck *c, const HnswMeta *meta)
 				  c->blocks);
 	if (meta->entryBlock == InvalidBlockNumber)
 	{
-		if (c->n_rows > 0)
-			BqDamaged(c, HNSW_METAPAGE, InvalidOffsetNumber, "no entry point for " UINT64_FORMAT " rows", c->n_rows);
+		if (c->n_rows > c->listed)
+			BqDamaged(c, HNSW_METAPAGE, InvalidOffsetNumber, "no entry point for " UINT64_FORMAT " rows",
+					  c->n_rows - c->listed);
 		return;
 	}
 	BlockIdSet(&at.ip_blkid, meta->entryBlock);

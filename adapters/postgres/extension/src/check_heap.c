@@ -24,19 +24,35 @@ by_row(const void *a, const void *b, void *unused)
 							  (ItemPointer) & ((const BqIndexRow *) b)->tid);
 }
 
-/* Sorts the rows that the index names; none may be named twice. */
+#define IS_WAITING(row) (ItemPointerGetOffsetNumberNoCheck(&(row)->element) == InvalidOffsetNumber)
+
+/* Sorts the rows that the index names; none may be named twice, but for those that wait still in a broken move. */
 void
 BqCheckRows(BqCheck *c)
 {
+	uint64 n = 0;
+
 	qsort_interruptible(c->rows, c->n_rows, sizeof(BqIndexRow), by_row, NULL);
-	for (uint64 i = 1; i < c->n_rows; i++)
-		if (by_row(&c->rows[i - 1], &c->rows[i], NULL) == 0)
-			BqDamaged(c, ItemPointerGetBlockNumberNoCheck(&c->rows[i].element),
-					  ItemPointerGetOffsetNumberNoCheck(&c->rows[i].element), "row (%u,%u) is in element (%u,%u) too",
-					  ItemPointerGetBlockNumberNoCheck(&c->rows[i].tid),
-					  ItemPointerGetOffsetNumberNoCheck(&c->rows[i].tid),
-					  ItemPointerGetBlockNumberNoCheck(&c->rows[i - 1].element),
-					  ItemPointerGetOffsetNumberNoCheck(&c->rows[i - 1].element));
+	for (uint64 i = 0; i < c->n_rows; i++)
+	{
+		BqIndexRow *last = n > 0 ? &c->rows[n - 1] : NULL;
+		bool again = last && by_row(last, &c->rows[i], NULL) == 0;
+
+		if (again && c->moving && IS_WAITING(last) != IS_WAITING(&c->rows[i]))
+		{
+			if (IS_WAITING(last))
+				*last = c->rows[i];
+			continue;
+		}
+		if (again)
+			BqDamaged(
+				c, ItemPointerGetBlockNumberNoCheck(&c->rows[i].element),
+				ItemPointerGetOffsetNumberNoCheck(&c->rows[i].element), "row (%u,%u) is in element (%u,%u) too",
+				ItemPointerGetBlockNumberNoCheck(&c->rows[i].tid), ItemPointerGetOffsetNumberNoCheck(&c->rows[i].tid),
+				ItemPointerGetBlockNumberNoCheck(&last->element), ItemPointerGetOffsetNumberNoCheck(&last->element));
+		c->rows[n++] = c->rows[i];
+	}
+	c->n_rows = n;
 }
 
 /* What is wrong with a heap item that an index names; NULL if nothing is. */
@@ -118,7 +134,9 @@ check_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool ali
 		}
 		block = ItemPointerGetBlockNumberNoCheck(&row->element);
 		offset = ItemPointerGetOffsetNumberNoCheck(&row->element);
-		if (memcmp(&BqElementAt(BqCopyPage(c, block, &copy), offset)->code, code, BQ_CODE_SIZE(c->dim, c->bits)) != 0)
+		/* a row that waits has no code yet */
+		if (!IS_WAITING(row) &&
+			memcmp(&BqElementAt(BqCopyPage(c, block, &copy), offset)->code, code, BQ_CODE_SIZE(c->dim, c->bits)) != 0)
 			BqDamaged(c, block, offset, "its code is not that of row (%u,%u)", ItemPointerGetBlockNumber(tid),
 					  ItemPointerGetOffsetNumber(tid));
 		c->heapRows++;

@@ -85,8 +85,8 @@ set_header(BqHeader *h, Size size, uint8 tag, const bqk_model *model)
 }
 
 /* Zeroed allocation: pgvector recognises equal values byte by byte. */
-BqCode *
-BqEncode(const bqk_model *model, const BqVector *vec, BqType type)
+static BqCode *
+encode_value(const bqk_model *model, const BqVector *vec, BqType type, int *status)
 {
 	Size size = BQ_CODE_SIZE(model->dim, model->bits);
 	BqCode *code = palloc0(size);
@@ -95,9 +95,29 @@ BqEncode(const bqk_model *model, const BqVector *vec, BqType type)
 	size_t bad;
 
 	set_header(&code->h, size, BQ_TAG_CODE, model);
-	BqCheckStatus(bqk_encode(model, x, 1, code->code, &code->factors, work, &bad));
+	*status = bqk_encode(model, x, 1, code->code, &code->factors, work, &bad);
 	pfree(work);
 	return code;
+}
+
+BqCode *
+BqEncode(const bqk_model *model, const BqVector *vec, BqType type)
+{
+	int status;
+	BqCode *code = encode_value(model, vec, type, &status);
+
+	BqCheckStatus(status);
+	return code;
+}
+
+/* NULL for a vector that the model cannot encode. */
+BqCode *
+BqTryEncode(const bqk_model *model, const BqVector *vec, BqType type)
+{
+	int status;
+	BqCode *code = encode_value(model, vec, type, &status);
+
+	return status == BQK_OK ? code : NULL;
 }
 
 BqQuery *

@@ -10,6 +10,7 @@
 #include "budget.h"
 #include "hnsw_pages.h"
 #include "pg_compat.h"
+#include "trailer.h"
 
 #include <math.h>
 
@@ -53,7 +54,8 @@ typedef struct Estimate
 	int bits, m;
 	bool coded; /* rescored from a column of codes */
 	double dimensions;
-	double indexed;   /* rows in the index */
+	double indexed;   /* rows in the index, */
+	double listed;    /* and of them those that wait for the graph */
 	double vector_us; /* of a vector's distance, in line */
 	double toast_us;  /* of reading it, where it lies out of line */
 } Estimate;
@@ -116,6 +118,7 @@ estimate(const PlannerInfo *root, const IndexOptInfo *info)
 	bool toasted;
 	double nulls, element;
 
+	e.listed = BqReadTrailer(index).listed;
 	index_close(index, NoLock);
 	look_at_column(root, info, bytes, &toasted, &nulls);
 	/* where statistics are older than the rows, pages tell; vacuum leaves them half empty, or worse */
@@ -136,19 +139,20 @@ candidates_per_row(int bits)
 }
 
 /* Of a scan that returns so many rows: the query, the walk, rescoring, and the distances of what is returned, which
- * ORDER BY computes once more. What a scan reads beside the graph belongs into this sum. */
+ * ORDER BY computes once more. Rows that wait are all rescored. */
 static double
 scan_us(const Estimate *e, double rows)
 {
 	BqWindow window = BqScanWindow(e->bits);
-	double kept = Min(BqWalkStart(e->bits, rows), e->indexed), levels = log2(e->indexed + 1.0) * e->m / BQ_DEFAULT_M;
+	double graph = Max(e->indexed - e->listed, 0.0);
+	double kept = Min(BqWalkStart(e->bits, rows), graph), levels = log2(graph + 1.0) * e->m / BQ_DEFAULT_M;
 	bool iterative = BqIterativeScan() != BQ_ITERATIVE_OFF;
 	double walk, rescored;
 
 	if (BqBounded())
 	{
 		rescored = Max(BqLeastRescored(e->bits), rows * candidates_per_row(e->bits));
-		rescored = Min(rescored, BqDeliverable(e->indexed));
+		rescored = Min(rescored, BqDeliverable(graph));
 		walk = OUR_WALK_US * Max(kept, rescored) * levels;
 	}
 	else if (!iterative)
@@ -159,11 +163,12 @@ scan_us(const Estimate *e, double rows)
 	else
 	{
 		rescored = Max(window.ahead, rows + Max(window.floor, window.growth * rows));
-		rescored = Min(rescored, BqDeliverable(e->indexed));
+		rescored = Min(rescored, BqDeliverable(graph));
 		walk = (FIRST_WALK_US * kept + NEXT_WALK_US * Max(rescored - kept, 0.0)) * levels;
 	}
 	return QUERY_US + ROTATION_US * e->dimensions + walk +
-		   rescored * (ROW_US + e->vector_us + (e->coded ? 0.0 : e->toast_us)) + rows * (e->vector_us + e->toast_us);
+		   (rescored + e->listed) * (ROW_US + e->vector_us + (e->coded ? 0.0 : e->toast_us)) +
+		   rows * (e->vector_us + e->toast_us);
 }
 
 /* Of a sequential scan and a sort. */
@@ -214,7 +219,7 @@ BqCostEstimate(struct PlannerInfo *root, struct IndexPath *path, double loopCoun
 		return;
 	}
 	e = estimate(root, index);
-	delivery = BqDelivers(root, index, e.indexed);
+	delivery = BqDelivers(root, index, e.indexed, e.listed);
 	table = table_cost(root, index->rel);
 	us = table / table_us(&e, index->rel);
 	*startup = us * scan_us(&e, Min(delivery.rows, 1.0));

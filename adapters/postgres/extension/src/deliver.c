@@ -170,12 +170,13 @@ live_share(const PlannerInfo *root, const RelOptInfo *rel)
 	return dead > 0.0 && dead > live / 3.0 ? live / (live + dead) : 1.0;
 }
 
-/* `indexed` live rows are in the index. */
+/* `indexed` live rows are in the index, `listed` of them wait and are all looked at. */
 BqDelivery
-BqDelivers(PlannerInfo *root, const IndexOptInfo *index, double indexed)
+BqDelivers(PlannerInfo *root, const IndexOptInfo *index, double indexed, double listed)
 {
 	RelOptInfo *rel = index->rel;
-	double live = live_share(root, rel), entries = indexed / Max(live, 1e-6), most = BqDeliverable(entries);
+	double live = live_share(root, rel), entries = indexed / Max(live, 1e-6),
+		   most = Min(BqDeliverable(entries) + listed, entries);
 	/* conditions that a partial index's predicate implies are not among these */
 	double share = clauselist_selectivity(root, index->indrestrictinfo, 0, JOIN_INNER, NULL) * joined_share(root, rel);
 	/* of a table whose vectors are NULL in part, the other plans return those rows too */

@@ -14,6 +14,6 @@ typedef struct BqDelivery
 } BqDelivery;
 
 extern double BqDeliverable(double tuples);
-extern BqDelivery BqDelivers(PlannerInfo *root, const IndexOptInfo *index, double indexed);
+extern BqDelivery BqDelivers(PlannerInfo *root, const IndexOptInfo *index, double indexed, double listed);
 
 #endif

@@ -44,18 +44,6 @@ BqReadOptions(Datum reloptions, bool validate)
 	return (bytea *) options;
 }
 
-static IndexBulkDeleteResult *
-bulk_delete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats, IndexBulkDeleteCallback callback, void *state)
-{
-	return BqInner()->ambulkdelete(info, stats, callback, state);
-}
-
-static IndexBulkDeleteResult *
-vacuum_cleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats)
-{
-	return BqInner()->amvacuumcleanup(info, stats);
-}
-
 /* With a pgvector of unknown interface the table can be read, if not through the index. */
 static void
 never_cheap(PlannerInfo *root, IndexPath *path, double loopCount, Cost *startup, Cost *total, Selectivity *selectivity,
@@ -77,8 +65,8 @@ bqhnsw_handler(PG_FUNCTION_ARGS)
 	am->ambuild = BqBuild;
 	am->ambuildempty = BqBuildEmpty;
 	am->aminsert = BqInsert;
-	am->ambulkdelete = bulk_delete;
-	am->amvacuumcleanup = vacuum_cleanup;
+	am->ambulkdelete = BqBulkDelete;
+	am->amvacuumcleanup = BqVacuumCleanup;
 	am->amcostestimate = BqKnowsInner() ? BqCostEstimate : never_cheap;
 	am->amoptions = BqReadOptions;
 	am->ambeginscan = BqBeginScan;

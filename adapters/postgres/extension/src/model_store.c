@@ -4,42 +4,13 @@
  * never visit them. A trailer on pgvector's metapage points at the first one; pd_lower is raised over it, so
  * that WAL replay keeps it. The model is thereby as crash-safe, replicated, dropped and rebuilt as the index is. */
 #include "graph.h"
-#include "hnsw_pages.h"
+#include "trailer.h"
 #include "types.h"
+#include "waiting.h"
 
+#include "access/generic_xlog.h"
 #include "access/xloginsert.h"
 #include "miscadmin.h"
-#include "storage/bufmgr.h"
-#include "storage/bufpage.h"
-
-/* Room for pgvector's own struct (28 bytes in 0.8) to grow. */
-#define TRAILER_OFFSET 1024
-#define TRAILER_MAGIC 0x42514D50
-
-typedef struct BqTrailer
-{
-	uint32 magic;
-	uint32 version;
-	BlockNumber firstBlock;
-	uint32 nbytes;
-	uint16 m; /* of the graph; the options may have been altered since */
-	uint16 efConstruction;
-} BqTrailer;
-
-#define TRAILER_VERSION 1
-
-/* Special space as on pgvector's pages, with another page id. */
-typedef struct BqPageOpaque
-{
-	BlockNumber next;
-	uint16 unused;
-	uint16 pageId;
-} BqPageOpaque;
-
-#define MODEL_PAGE_ID 0xBC01
-#define PAYLOAD (BLCKSZ - MAXALIGN(SizeOfPageHeaderData) - MAXALIGN(sizeof(BqPageOpaque)))
-#define Opaque(page) ((BqPageOpaque *) PageGetSpecialPointer(page))
-#define Trailer(page) ((BqTrailer *) ((char *) (page) + TRAILER_OFFSET))
 
 /* Called at the end of a build, when nobody else can see the index. */
 void
@@ -48,7 +19,6 @@ BqModelStore(Relation index, ForkNumber fork, const bqk_model *model)
 	Size nbytes = bqk_model_nbytes(model), done = 0;
 	uint8 *blob = palloc(nbytes);
 	BlockNumber first = RelationGetNumberOfBlocksInFork(index, fork), block = first;
-	const BqOptions *options = (const BqOptions *) index->rd_options;
 	Buffer buf;
 	Page page;
 
@@ -75,19 +45,7 @@ BqModelStore(Relation index, ForkNumber fork, const bqk_model *model)
 
 	buf = ReadBufferExtended(index, fork, HNSW_METAPAGE, RBM_NORMAL, NULL);
 	LockBuffer(buf, BUFFER_LOCK_EXCLUSIVE);
-	page = BufferGetPage(buf);
-	if (((PageHeader) page)->pd_lower > TRAILER_OFFSET || *(uint32 *) PageGetContents(page) != HNSW_MAGIC)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("bqhnsw does not know this pgvector's metapage"),
-				 errdetail("It ends at byte %u, expected at most %u.", ((PageHeader) page)->pd_lower, TRAILER_OFFSET)));
-	*Trailer(page) =
-		(BqTrailer) {TRAILER_MAGIC,
-					 TRAILER_VERSION,
-					 first,
-					 (uint32) nbytes,
-					 (uint16) (options ? options->m : BQ_DEFAULT_M),
-					 (uint16) (options ? options->efConstruction : BqDefaultEfConstruction(BQ_DEFAULT_BITS))};
-	((PageHeader) page)->pd_lower = TRAILER_OFFSET + sizeof(BqTrailer);
+	BqTrailerInit(index, BufferGetPage(buf), first, (uint32) nbytes, model, (uint32) bq_train_rows);
 	MarkBufferDirty(buf);
 	UnlockReleaseBuffer(buf);
 
@@ -107,34 +65,47 @@ corrupt(Relation index, const char *what)
 					errhint("REINDEX INDEX %s.", RelationGetRelationName(index))));
 }
 
-static BqTrailer
-read_trailer(Relation index)
+/* Writes the model of an index without one, page by page, where the build has made room: every model of an index takes
+ * the same bytes. Nobody reads these pages until the state on the metapage says that there is a model. */
+void
+BqModelReplace(Relation index, const bqk_model *model)
 {
-	BqTrailer trailer = {0};
-	Buffer buf = ReadBuffer(index, HNSW_METAPAGE);
-	Page page;
+	BqTrailer trailer = BqReadTrailer(index);
+	Size nbytes = bqk_model_nbytes(model), done = 0;
+	uint8 *blob = palloc(nbytes);
+	BlockNumber block = trailer.firstBlock;
 
-	LockBuffer(buf, BUFFER_LOCK_SHARE);
-	page = BufferGetPage(buf);
-	if (((PageHeader) page)->pd_lower >= TRAILER_OFFSET + sizeof(BqTrailer))
-		trailer = *Trailer(page);
-	UnlockReleaseBuffer(buf);
-	if (trailer.magic != TRAILER_MAGIC)
-		corrupt(index, "no pointer on the metapage");
-	if (trailer.version != TRAILER_VERSION)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("index \"%s\" has model pages of version %u, expected %u",
-							   RelationGetRelationName(index), trailer.version, TRAILER_VERSION)));
-	if (trailer.nbytes > BQ_MODEL_MAX)
-		corrupt(index, "impossible length");
-	return trailer;
+	if (nbytes != trailer.nbytes || bqk_model_write(model, blob, nbytes) != BQK_OK)
+		elog(ERROR, "bqhnsw: cannot write a model of %zu bytes over one of %u", nbytes, trailer.nbytes);
+	while (done < nbytes)
+	{
+		Size chunk = Min(nbytes - done, PAYLOAD);
+		GenericXLogState *state;
+		Buffer buf;
+		Page page;
+
+		if (block >= RelationGetNumberOfBlocks(index))
+			corrupt(index, "page missing");
+		buf = ReadBuffer(index, block);
+		LockBuffer(buf, BUFFER_LOCK_EXCLUSIVE);
+		state = GenericXLogStart(index);
+		page = GenericXLogRegisterBuffer(state, buf, 0);
+		if (PageIsNew(page) || !BqIsModelPage(page))
+			corrupt(index, "not a model page");
+		memcpy(PageGetContents(page), blob + done, chunk);
+		block = Opaque(page)->next;
+		GenericXLogFinish(state);
+		UnlockReleaseBuffer(buf);
+		done += chunk;
+	}
+	pfree(blob);
 }
 
 /* What the graph was built with. */
 void
 BqBuiltWith(Relation index, int *m, int *efConstruction)
 {
-	BqTrailer trailer = read_trailer(index);
+	BqTrailer trailer = BqReadTrailer(index);
 
 	*m = trailer.m;
 	*efConstruction = trailer.efConstruction;
@@ -144,34 +115,46 @@ BqBuiltWith(Relation index, int *m, int *efConstruction)
 BlockNumber
 BqModelPages(Relation index)
 {
-	return (BlockNumber) ((read_trailer(index).nbytes + PAYLOAD - 1) / PAYLOAD);
+	return (BlockNumber) ((BqReadTrailer(index).nbytes + PAYLOAD - 1) / PAYLOAD);
 }
 
 bool
-BqIsModelPage(const char *content)
+BqIsModelPage(const char *page)
 {
-	Page page = (Page) content;
-
-	return PageGetSpecialSize(page) == MAXALIGN(sizeof(BqPageOpaque)) && Opaque(page)->pageId == MODEL_PAGE_ID;
+	return BqHasPageId(page, MODEL_PAGE_ID);
 }
 
-/* The serialised model, palloc'd. */
-bytea *
-BqModelRead(Relation index)
+/* What an index without a model has in its place: the centroid is zero. What lies on the pages is older, or half
+ * written when a crash came. */
+static bytea *
+zero_model(Relation index, const BqTrailer *trailer)
 {
-	BqTrailer trailer = read_trailer(index);
-	BlockNumber block;
-	Size done = 0;
-	bytea *out;
-	Buffer buf;
-	Page page;
+	BqSum nothing;
+	bqk_model *model;
+	bytea *out = palloc(VARHDRSZ + trailer->nbytes);
 
-	out = palloc(VARHDRSZ + trailer.nbytes);
-	SET_VARSIZE(out, VARHDRSZ + trailer.nbytes);
-	block = trailer.firstBlock;
-	while (done < trailer.nbytes)
+	BqSumBegin(&nothing, (uint32) TupleDescAttr(RelationGetDescr(index), 0)->atttypmod, BqGetTypeInfo(index)->metric);
+	model = BqSumModel(&nothing, (int) trailer->bits, BQ_DEFAULT_SEED);
+	if (bqk_model_nbytes(model) != trailer->nbytes ||
+		bqk_model_write(model, (uint8 *) VARDATA(out), trailer->nbytes) != BQK_OK)
+		corrupt(index, "another length than its dimensions need");
+	SET_VARSIZE(out, VARHDRSZ + trailer->nbytes);
+	return out;
+}
+
+static bytea *
+read_pages(Relation index, const BqTrailer *trailer)
+{
+	BlockNumber block = trailer->firstBlock;
+	bytea *out = palloc(VARHDRSZ + trailer->nbytes);
+	Size done = 0;
+
+	SET_VARSIZE(out, VARHDRSZ + trailer->nbytes);
+	while (done < trailer->nbytes)
 	{
-		Size chunk = Min(trailer.nbytes - done, PAYLOAD);
+		Size chunk = Min(trailer->nbytes - done, PAYLOAD);
+		Buffer buf;
+		Page page;
 		bool ok;
 
 		if (block >= RelationGetNumberOfBlocks(index))
@@ -193,6 +176,35 @@ BqModelRead(Relation index)
 	return out;
 }
 
+/* The serialised model, palloc'd, and its generation. Pages are written only while there is no model: one whose
+ * generation is the same before and after was read whole. */
+static bytea *
+read_model(Relation index, uint32 *generation)
+{
+	for (;;)
+	{
+		BqTrailer trailer = BqReadTrailer(index);
+		bytea *out;
+
+		CHECK_FOR_INTERRUPTS();
+		*generation = trailer.generation;
+		if (!BqTrailerIsTrained(&trailer))
+			return zero_model(index, &trailer);
+		out = read_pages(index, &trailer);
+		if (BqReadTrailer(index).generation == trailer.generation)
+			return out;
+		pfree(out);
+	}
+}
+
+bytea *
+BqModelRead(Relation index)
+{
+	uint32 generation;
+
+	return read_model(index, &generation);
+}
+
 /* 256 kB of them at most. */
 #define MAX_HINTS 65536
 
@@ -201,6 +213,7 @@ BqModelRead(Relation index)
 typedef struct Cache
 {
 	bqk_model model;
+	uint32 generation; /* of the model */
 	BqHints hints;
 	AttrNumber column; /* 0: none was asked for */
 	const struct varlena *columnModel;
@@ -209,7 +222,8 @@ typedef struct Cache
 static Cache *
 fill_cache(Relation index, AttrNumber column, const struct varlena *columnModel)
 {
-	bytea *blob = BqModelRead(index);
+	uint32 generation;
+	bytea *blob = read_model(index, &generation);
 	Size nbytes = VARSIZE_ANY_EXHDR(blob), signs, columnNbytes = columnModel ? VARSIZE_ANY(columnModel) : 0;
 	uint32 n_hints = Max(Min(RelationGetNumberOfBlocks(index), MAX_HINTS), 1);
 	bqk_model parsed;
@@ -233,6 +247,7 @@ fill_cache(Relation index, AttrNumber column, const struct varlena *columnModel)
 		cache->model.signs = (float *) at;
 	}
 	at += MAXALIGN(signs);
+	cache->generation = generation;
 	cache->hints = (BqHints) {n_hints, (Buffer *) at};
 	at += MAXALIGN(n_hints * sizeof(Buffer));
 	if (columnModel)
@@ -248,16 +263,21 @@ fill_cache(Relation index, AttrNumber column, const struct varlena *columnModel)
 	return cache;
 }
 
-/* The index's model, cached in its relcache entry.
+/* The index's model, cached in its relcache entry. Training sends no invalidation, which would come late or, on a
+ * standby, with the end of the transaction only: the metapage tells whether the cached model is still the index's.
  *
- * The result lives until the next relcache invalidation of the index: use it before anything that may look
- * up a catalog or take a lock. */
+ * The result lives until the next call, or the next relcache invalidation of the index: use it before anything that may
+ * look up a catalog or take a lock. */
 const bqk_model *
 BqModelGet(Relation index)
 {
 	Cache *cache = index->rd_amcache;
 
-	return cache ? &cache->model : &fill_cache(index, 0, NULL)->model;
+	if (cache == NULL)
+		cache = fill_cache(index, 0, NULL);
+	else if (cache->generation != BqReadTrailer(index).generation)
+		cache = fill_cache(index, cache->column, cache->columnModel);
+	return &cache->model;
 }
 
 /* An index that has grown shares them between blocks, which costs a look into the buffer table. */

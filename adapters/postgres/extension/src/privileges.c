@@ -65,13 +65,19 @@ runs_functions(Relation index)
 		   !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
 }
 
+bool
+BqMayRunAsOwner(Relation heap, Relation index)
+{
+	return !runs_functions(index) || !has_temporary_objects() || has_privs_of_role(GetUserId(), heap->rd_rel->relowner);
+}
+
 BqCaller
 BqRunAsOwner(Relation heap, Relation index)
 {
 	Oid owner = heap->rd_rel->relowner;
 	BqCaller caller;
 
-	if (runs_functions(index) && has_temporary_objects() && !has_privs_of_role(GetUserId(), owner))
+	if (!BqMayRunAsOwner(heap, index))
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 						errmsg("functions of index \"%s\" run as \"%s\", which is not done in a session of another "
 							   "role that has had temporary objects",

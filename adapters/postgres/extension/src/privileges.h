@@ -12,6 +12,8 @@ typedef struct BqCaller
 	int nest;
 } BqCaller;
 
+/* Whether this session may run them as the owner, without which BqRunAsOwner is an error. */
+extern bool BqMayRunAsOwner(Relation heap, Relation index);
 /* Expressions and predicates of the index run as the table's owner from here on, and can do no lasting harm. After an
  * error the (sub)transaction's end restores the caller. */
 extern BqCaller BqRunAsOwner(Relation heap, Relation index);

@@ -192,8 +192,8 @@ add_upper(BqRescorer *r, double upper)
 }
 
 /* How many rows' blocks are looked up, and read if they are not in buffers, before they are needed: those whose cache
- * lines are asked for, more where effective_io_concurrency says so; none where it is 0, or where the table is not a heap,
- * so that nobody knows what a block number means. */
+ * lines are asked for, more where effective_io_concurrency says so; none where it is 0, or where the table is not a
+ * heap, so that nobody knows what a block number means. */
 static int
 rows_ahead(const BqRescorer *r)
 {

@@ -13,6 +13,7 @@
 #include "budget.h"
 #include "pg_compat.h"
 #include "pool.h"
+#include "waiting.h"
 
 #include <math.h>
 
@@ -29,6 +30,8 @@ typedef struct BqScan
 	IndexScanDesc inner; /* pgvector's scan, with the query code as its argument; NULL until it is needed */
 	bool walking;        /* by ourselves, in its place: */
 	BqPool pool;
+	BqWaiting waiting; /* rows without an element in the graph */
+	int64 listed;      /* of them, not yet returned */
 	BqRescorer rescorer;
 	bool rescoring; /* rescorer is open */
 	bool first;
@@ -133,7 +136,7 @@ static int
 next_of_pool(BqScan *s, BqCandidate *candidates)
 {
 	if (!s->bounded)
-		return BqPoolTake(&s->pool, candidates, wanted_elements(s) - s->rescorer.n_pending, INFINITY);
+		return BqPoolTake(&s->pool, candidates, wanted_elements(s) + s->listed - s->rescorer.n_pending, INFINITY);
 	if (s->pool.taken < s->leastRescored)
 		return BqPoolTake(&s->pool, candidates, Max(s->leastRescored - s->pool.taken, s->target), INFINITY);
 	return BqPoolTake(&s->pool, candidates, NEXT_BATCH, bound_of_last(s));
@@ -186,6 +189,18 @@ begin_inner(IndexScanDesc scan, BqScan *s, ScanKey orderby)
 
 /* ---- rows ---- */
 
+/* Rows that wait have been rescored already, and may have an element in the graph since. */
+static int
+leave_out_waiting(const BqScan *s, BqCandidate *candidates, int n)
+{
+	int kept = 0;
+
+	for (int i = 0; i < n; i++)
+		if (!BqWaitingHas(&s->waiting, &candidates[i].tid))
+			candidates[kept++] = candidates[i];
+	return kept;
+}
+
 /* Fetches and rescores some candidates, or finds that there are none. */
 static void
 rescore_some(IndexScanDesc scan, BqScan *s)
@@ -198,7 +213,7 @@ rescore_some(IndexScanDesc scan, BqScan *s)
 		n = next_of_pool(s, candidates);
 	else
 	{
-		int64 missing = Min(wanted_elements(s) - s->rescorer.n_pending, (int64) lengthof(candidates));
+		int64 missing = Min(wanted_elements(s) + s->listed - s->rescorer.n_pending, (int64) lengthof(candidates));
 
 		MemoryContextSwitchTo(old);
 		while (n < missing && next_of_inner(s, &candidates[n].tid))
@@ -207,20 +222,46 @@ rescore_some(IndexScanDesc scan, BqScan *s)
 	}
 	if (n == 0)
 		s->exhausted = true;
+	if (s->waiting.n > 0)
+		n = leave_out_waiting(s, candidates, n);
 	BqRescorerAdd(&s->rescorer, scan->xs_snapshot, candidates, n);
 	MemoryContextSwitchTo(old);
 }
 
+/* Of scans that are not pgvector's. */
 static void
-begin_walk(IndexScanDesc scan, BqScan *s, const BqQuery *query)
+count_scan(IndexScanDesc scan)
 {
 	pgstat_count_index_scan(scan->indexRelation);
 	BqCountSearch(scan);
 	/* nothing stays pinned between rows, so that vacuum may remove what other snapshots would still look for */
 	if (!IsMVCCSnapshot(scan->xs_snapshot))
 		elog(ERROR, "bqhnsw needs an MVCC snapshot");
+}
+
+/* Rescores all rows that wait; the order of the reads is the contract of waiting.h. */
+static void
+add_waiting(IndexScanDesc scan, BqScan *s)
+{
+	BqCandidate candidates[BQ_RESCORE_BATCH];
+	MemoryContext old = MemoryContextSwitchTo(s->ctx);
+
+	for (uint32 at = 0; at < s->waiting.n;)
+	{
+		int n = 0;
+
+		for (; n < BQ_RESCORE_BATCH && at < s->waiting.n; at++)
+			candidates[n++] = (BqCandidate) {s->waiting.tids[at], true};
+		BqRescorerAdd(&s->rescorer, scan->xs_snapshot, candidates, n);
+	}
+	MemoryContextSwitchTo(old);
+	s->listed = s->rescorer.n_pending;
+}
+
+static void
+begin_walk(IndexScanDesc scan, BqScan *s, const BqQuery *query)
+{
 	s->leastRescored = BqLeastRescored(BqBits(&query->h));
-	BqQueueInit(&s->nearest, 64);
 	BqPoolBegin(&s->pool, scan->indexRelation, query, (double) s->target);
 }
 
@@ -241,8 +282,9 @@ start(IndexScanDesc scan, BqScan *s)
 		elog(ERROR, "cannot scan bqhnsw index without order");
 	orderby = scan->orderByData[0];
 	mayWalk = BqMayWalk();
+	s->waiting = BqWaitingRead(scan->indexRelation);
 	s->iterative = BqIterativeScan();
-	s->exhausted = false;
+	s->exhausted = !s->waiting.trained;
 	s->last = -get_float8_infinity();
 	s->returned = s->rows = 0;
 	s->late = pairingheap_allocate(BqNearestFirst, NULL);
@@ -274,18 +316,22 @@ start(IndexScanDesc scan, BqScan *s)
 	}
 	limit = BqScanNodeRows(&s->rescorer.node);
 	set_target(s, limit > 0 ? limit : EXPECTED_ROWS);
-	s->walking = mayWalk && prepared;
+	s->walking = mayWalk && prepared && s->waiting.trained;
 	s->bounded = s->walking && BqBounded();
+	BqQueueInit(&s->nearest, 64);
+	if (s->walking || !s->waiting.trained)
+		count_scan(scan);
 	if (s->walking)
 		begin_walk(scan, s, prepared);
 	MemoryContextSwitchTo(old);
 
-	if (!s->walking)
+	if (s->waiting.trained && !s->walking)
 		begin_inner(scan, s, &orderby);
 	s->rescorer.column = columnModel ? BqRescoreAttribute(scan->heapRelation, scan->indexRelation) : 0;
 	if (columnModel)
 		s->rescorer.query = query;
 	s->first = false;
+	add_waiting(scan, s);
 }
 
 /* Whether the nearest row that waits, NULL if none does, has to wait for more candidates. */
@@ -298,7 +344,7 @@ has_to_wait(BqScan *s, const BqRow *row)
 		return true;
 	if (s->rows >= s->target)
 		set_target(s, 2 * s->target);
-	return s->bounded ? wants_candidates(s, row->distance) : s->rescorer.n_pending < wanted_elements(s);
+	return s->bounded ? wants_candidates(s, row->distance) : s->rescorer.n_pending < wanted_elements(s) + s->listed;
 }
 
 /* The next row in the order that is promised, NULL at the end. */
@@ -344,6 +390,8 @@ BqGetTuple(IndexScanDesc scan, ScanDirection dir)
 		return false;
 	s->last = Max(s->last, row->distance);
 	s->returned += row->counts;
+	if (s->listed > 0 && BqWaitingHas(&s->waiting, &row->tid))
+		s->listed--;
 	s->rows++;
 	scan->xs_heaptid = row->tid;
 	scan->xs_recheck = false;

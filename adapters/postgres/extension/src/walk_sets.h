@@ -66,11 +66,17 @@ BqQueueInit(BqQueue *q, uint32 capacity)
 	q->entries = palloc(sizeof(BqQueueEntry) * capacity);
 }
 
+/* Fibonacci hashing (Knuth, volume 3, 6.4): the high bits of a product with 2^64 over the golden ratio */
+static inline uint32
+tidset_place(uint64 key, uint32 mask)
+{
+	return (uint32) (key * UINT64CONST(0x9E3779B97F4A7C15) >> 32) & mask;
+}
+
 static inline bool
 tidset_put(uint64 *table, uint32 mask, uint64 key)
 {
-	/* Fibonacci hashing (Knuth, volume 3, 6.4): the high bits of a product with 2^64 over the golden ratio */
-	uint32 at = (uint32) (key * UINT64CONST(0x9E3779B97F4A7C15) >> 32) & mask;
+	uint32 at = tidset_place(key, mask);
 
 	while (table[at] != 0)
 	{
@@ -97,11 +103,28 @@ BqTidSetInit(BqTidSet *s, uint32 expected)
 	s->keys = palloc0(sizeof(uint64) * ((Size) s->mask + 1));
 }
 
+static inline uint64
+tidset_key(const ItemPointerData *tid)
+{
+	return (uint64) ItemPointerGetBlockNumberNoCheck(tid) << 16 | ItemPointerGetOffsetNumberNoCheck(tid);
+}
+
+static inline bool
+BqTidSetHas(const BqTidSet *s, const ItemPointerData *tid)
+{
+	uint64 key = tidset_key(tid);
+	uint32 at = tidset_place(key, s->mask);
+
+	while (s->keys[at] != 0 && s->keys[at] != key)
+		at = (at + 1) & s->mask;
+	return s->keys[at] == key;
+}
+
 /* False if it was there. */
 static inline bool
 BqTidSetAdd(BqTidSet *s, const ItemPointerData *tid)
 {
-	uint64 key = (uint64) ItemPointerGetBlockNumberNoCheck(tid) << 16 | ItemPointerGetOffsetNumberNoCheck(tid);
+	uint64 key = tidset_key(tid);
 
 	if (s->n >= s->mask / 4 * 3)
 	{
