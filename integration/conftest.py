@@ -46,7 +46,7 @@ from bqcore_postgres import EmbeddedServer, build, source_dir
 DSN_VARIABLE = "BQCORE_TEST_DSN"
 
 # Most tests look at graphs and models of a few hundred rows: their indexes do not wait for more rows. Those
-# that do have a test file with options of its own, test_waiting.py.
+# that do have a test file with options of its own, test_waiting*.py.
 os.environ.setdefault("PGOPTIONS", "-c bqcore.train_rows=0")
 
 #: Begun first, so that no worker is left alone with one of them at the end.
