@@ -37,7 +37,6 @@ from bqcore_postgres.candidates import (
 )
 from bqcore_postgres.measure import Measurement, average, measure_index
 
-K = 10
 ERRORS = Console(stderr=True)
 
 
@@ -53,6 +52,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=positive, help="use the first N rows only")
     parser.add_argument("--builds", type=positive, default=1, help="builds to average over (default 1)")
     parser.add_argument("--ef", type=positives, default=[40, 100, 200], metavar="40,100,200")
+    parser.add_argument("--k", type=positives, default=[10, 20, 40], metavar="10,20,40", help="LIMITs")
     parser.add_argument("--dsn", help="existing server; a scratch database is created there and dropped")
     parser.add_argument(
         "--indexes",
@@ -114,8 +114,8 @@ def run(options: argparse.Namespace) -> tuple[list[Measurement], dict[str, str |
     data = read(options.data, metric=options.metric, rows=options.rows)
     rows, dim = data.base.shape
     truth = data.ground_truth
-    if truth is None or truth.shape[1] < K:
-        truth, _ = exact_search(data.base, data.queries, K, data.metric)
+    if truth is None or truth.shape[1] < max(options.k):
+        truth, _ = exact_search(data.base, data.queries, max(options.k), data.metric)
     ERRORS.print(f"{data.name}: {rows:,} x {dim}, {len(data.queries):,} queries, {data.metric}", markup=False)
     measurements: list[Measurement] = []
     with database(options, data) as conn, ERRORS.status("") as status:
@@ -134,7 +134,7 @@ def run(options: argparse.Namespace) -> tuple[list[Measurement], dict[str, str |
                     data.base,
                     data.metric,
                     ef_searches=options.ef,
-                    k=K,
+                    k=options.k,
                     progress=functools.partial(_show, status, prefix),
                 )
                 ERRORS.print(f"{prefix}{spec.label}: {time.perf_counter() - start:.1f} s", markup=False)
@@ -143,7 +143,7 @@ def run(options: argparse.Namespace) -> tuple[list[Measurement], dict[str, str |
 
 def render(measurements: list[Measurement]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("index", "bits", "ef", "recall@10", "CPU ms", "p50 ms", "size MB", "build s"):
+    for column in ("index", "bits", "ef", "k", "recall@k", "CPU ms", "p50 ms", "size MB", "build s"):
         table.add_column(column, justify="left" if column == "index" else "right", no_wrap=True)
     previous = None
     for one in measurements:
@@ -154,6 +154,7 @@ def render(measurements: list[Measurement]) -> Table:
             one.index,
             str(one.bits),
             str(one.ef_search),
+            str(one.k),
             f"{one.recall_at_10:.4f}",
             "-" if one.cpu_ms is None else f"{one.cpu_ms:.3f}",
             f"{one.p50_ms:.3f}",

@@ -105,9 +105,13 @@ def test_odd_names_and_toasted_columns(conn: Connection, watcher: Connection) ->
 
 def test_more_bits_where_few_dimensions_say_little() -> None:
     assert advise_rows(clustered(2000, 768, random_state=3).base, "cosine", 2000).chosen.bits == 1
-    low = advise_rows(clustered(4000, 16, random_state=3, n_clusters=4).base, "l2", 4000)
-    assert low.chosen.bits > 1
-    assert {one.bits for one in low.options} >= {1, 2}
+    low = clustered(4000, 16, random_state=3, n_clusters=4).base
+    chosen = advise_rows(low, "l2", 4000, target_recall=0.98).chosen
+    assert chosen.bits > 1
+    # 1 bit takes many more candidates there
+    options = advise_rows(low, "l2", 4000).options
+    assert min(one.candidates for one in options if one.bits == 1) > 2 * chosen.candidates
+    assert {one.bits for one in options} >= {1, 2}
     with pytest.raises(ValueError, match=r"rows: expected at least 100 rows .* not 50"):
         advise_rows(DATA.base[:50], "l2", 50)
 

@@ -103,7 +103,7 @@ def test_rescans_do_not_grow_a_running_query(conn: Connection, bits: int) -> Non
 @both_bits
 def test_a_long_scan_keeps_its_window_only(session: Connection, corpus: Corpus, bits: int) -> None:
     """pgvector remembers what it has visited; what the wrapper holds does not grow with that."""
-    configure(session, hnsw_iterative_scan="relaxed_order", bqcore_rescore=40)
+    configure(session, hnsw_iterative_scan="relaxed_order", bqcore_rescore=40, bqcore_own_walk="off")
     force_index(session)
     own = "SELECT sum(total_bytes) FROM pg_backend_memory_contexts WHERE name LIKE 'bqhnsw%%'"
     text = f"DECLARE c CURSOR FOR {search_sql('l2', f'l2_{bits}', limit=None)}"

@@ -7,6 +7,7 @@ and by build time.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -60,6 +61,8 @@ class Measurement:
         Wall time of CREATE INDEX in seconds.
     rows, dim : int
         Shape of the table.
+    k : int
+        Rows per query.
     """
 
     index: str
@@ -72,6 +75,7 @@ class Measurement:
     build_s: float
     rows: int
     dim: int
+    k: int = 10
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields in order, ready for JSON."""
@@ -168,7 +172,7 @@ def measure_index(
     metric: str,
     *,
     ef_searches: Sequence[int] = (40, 100, 200),
-    k: int = 10,
+    k: int | Sequence[int] = 10,
     table: str = "items",
     progress: Progress | None = None,
 ) -> list[Measurement]:
@@ -193,8 +197,8 @@ def measure_index(
         Metric of ground truth, index and query.
     ef_searches : sequence of int
         Values of ``hnsw.ef_search``.
-    k : int
-        Rows per query.
+    k : int or sequence of int
+        Rows per query; of several each is measured.
     table : str
         Table name.
     progress : callable, optional
@@ -203,7 +207,7 @@ def measure_index(
     Returns
     -------
     list of Measurement
-        One per ef_search, in the given order.
+        One per ef_search and k, in the given order.
 
     Raises
     ------
@@ -216,10 +220,11 @@ def measure_index(
 
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     rows, dim = X.shape
+    ks = [k] if isinstance(k, int) else list(k)
     if queries.shape[1] != dim:
         raise ValueError(f"expected queries of {dim} dimensions, not {queries.shape[1]}")
-    if len(ground_truth) != len(queries) or ground_truth.shape[1] < k:
-        expected = f"({len(queries)}, at least {k})"
+    if len(ground_truth) != len(queries) or ground_truth.shape[1] < max(ks):
+        expected = f"({len(queries)}, at least {max(ks)})"
         raise ValueError(f"expected ground truth of shape {expected}, not {ground_truth.shape}")
 
     report(progress, f"{spec.label}: building")
@@ -230,18 +235,18 @@ def measure_index(
         report(progress, "CPU time unknown: the server's backend is not a process of this machine")
 
     measurements = []
-    for ef_search in ef_searches:
-        report(progress, f"{spec.label}: ef_search {ef_search}")
+    for ef_search, one_k in itertools.product(ef_searches, ks):
+        report(progress, f"{spec.label}: ef_search {ef_search}, k {one_k}")
         set_setting(conn, "hnsw.ef_search", str(ef_search))
-        statement = query_sql(spec, metric, dim, table, k, ef_search=ef_search)
+        statement = query_sql(spec, metric, dim, table, one_k, ef_search=ef_search)
         _check_plans(conn, statement, queries[0], name)
-        retrieved, _ = _pass(conn, statement, queries, k)
+        retrieved, _ = _pass(conn, statement, queries, one_k)
         if spec.index == "bqhnsw":
             _check_order(spec, X, queries, retrieved, metric)
         cpu_ms, p50_ms = [], []
         for _ in range(2):
             before = clock.seconds()
-            _, seconds = _pass(conn, statement, queries, k)
+            _, seconds = _pass(conn, statement, queries, one_k)
             cpu_ms.append((clock.seconds() - before) / len(queries) * 1e3)
             p50_ms.append(float(np.median(seconds)) * 1e3)
         measurements.append(
@@ -249,13 +254,14 @@ def measure_index(
                 index=spec.index,
                 bits=spec.bits,
                 ef_search=ef_search,
-                recall_at_10=float(recall(retrieved, ground_truth, k, X=X, Q=queries, metric=metric)),
+                recall_at_10=float(recall(retrieved, ground_truth, one_k, X=X, Q=queries, metric=metric)),
                 cpu_ms=min(cpu_ms) if clock.works else None,
                 p50_ms=min(p50_ms),
                 size_bytes=size_bytes,
                 build_s=build_s,
                 rows=rows,
                 dim=dim,
+                k=one_k,
             )
         )
     return measurements
@@ -272,13 +278,13 @@ def average(measurements: Iterable[Measurement]) -> list[Measurement]:
     Returns
     -------
     list of Measurement
-        Means per (index, bits, ef_search) in order of first appearance; cpu_ms is None if any value is.
+        Means per (index, bits, ef_search, k) in order of first appearance; cpu_ms is None if any value is.
     """
-    groups: dict[tuple[str, int, int], list[Measurement]] = {}
+    groups: dict[tuple[str, int, int, int], list[Measurement]] = {}
     for one in measurements:
-        groups.setdefault((one.index, one.bits, one.ef_search), []).append(one)
+        groups.setdefault((one.index, one.bits, one.ef_search, one.k), []).append(one)
     means = []
-    for (index, bits, ef_search), group in groups.items():
+    for (index, bits, ef_search, k), group in groups.items():
         cpu = [one.cpu_ms for one in group if one.cpu_ms is not None]
         means.append(
             Measurement(
@@ -292,6 +298,7 @@ def average(measurements: Iterable[Measurement]) -> list[Measurement]:
                 build_s=float(np.mean([one.build_s for one in group])),
                 rows=group[0].rows,
                 dim=group[0].dim,
+                k=k,
             )
         )
     return means

@@ -27,15 +27,20 @@ BqPoolBegin(BqPool *p, Relation index, const BqQuery *query, double rows)
 {
 	int bits = BqBits(&query->h);
 	uint32 start = BqWalkStart(bits, rows);
+	int64 elements = PG_INT64_MAX;
+	Size memory = MaxAllocHugeSize;
 
 	*p = (BqPool) {
 		.epsilon = BqEpsilon(),
 		.walkMost = BqWalkMost(),
-		.ctx = CurrentMemoryContext,
-		.memoryMost = (Size) (BqScanMemMultiplier() * work_mem * 1024.0),
-		.iterative = BqIterativeScan() != BQ_ITERATIVE_OFF,
 	};
-	p->walk = BqWalkBegin(index, query, bits, start, p->iterative ? BqMaxScanTuples() : PG_INT64_MAX);
+	/* without iteration walkMost alone is a limit */
+	if (BqIterativeScan() != BQ_ITERATIVE_OFF)
+	{
+		elements = BqMaxScanTuples();
+		memory = (Size) (BqScanMemMultiplier() * work_mem * 1024.0);
+	}
+	p->walk = BqWalkBegin(index, query, bits, start, elements, memory);
 	BqQueueInit(&p->elements, 2 * start);
 	collect(p);
 }
@@ -70,8 +75,6 @@ grow(BqPool *p)
 {
 	uint32 size = BqWalkSize(p->walk);
 
-	if (p->iterative && MemoryContextMemAllocated(p->ctx, false) > p->memoryMost)
-		BqWalkStop(p->walk);
 	BqWalkGrow(p->walk, Min(size + Max(size / 2, 16), p->walkMost));
 	collect(p);
 }

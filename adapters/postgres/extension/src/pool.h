@@ -12,10 +12,7 @@ typedef struct BqPool
 	BqQueue elements; /* that have not been taken; keys are estimates less their errors */
 	float epsilon;    /* deviations that the error is */
 	uint32 walkMost;  /* elements that the walk finds at most */
-	MemoryContext ctx;
-	Size memoryMost; /* of ctx, for an iterative walk */
-	bool iterative;
-	int64 taken; /* elements */
+	int64 taken;      /* elements */
 } BqPool;
 
 /* Walks for so many rows. All lies in the current memory context. */

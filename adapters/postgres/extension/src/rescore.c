@@ -245,7 +245,8 @@ BqRescorerAdd(BqRescorer *r, Snapshot snapshot, BqCandidate *candidates, int n)
 		row->counts = candidates[i].counts;
 		pairingheap_add(r->rows, &row->node);
 		r->n_pending += row->counts;
-		add_upper(r, row->upper);
+		if (r->ranking)
+			add_upper(r, row->upper);
 	}
 	release_pages(r);
 }

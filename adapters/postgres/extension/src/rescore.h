@@ -47,6 +47,7 @@ typedef struct BqRescorer
 	MemoryContext tmp;
 	pairingheap *rows; /* rescored or bounded, not yet returned; nearest first */
 	int64 n_pending;   /* elements that they are of */
+	bool ranking;      /* keep: */
 	double *uppers;    /* of all rows that came in, upper bounds of their distances */
 	uint32 n_uppers, capacity;
 } BqRescorer;

@@ -318,6 +318,7 @@ start(IndexScanDesc scan, BqScan *s)
 	set_target(s, limit > 0 ? limit : EXPECTED_ROWS);
 	s->walking = mayWalk && prepared && s->waiting.trained;
 	s->bounded = s->walking && BqBounded();
+	s->rescorer.ranking = s->bounded;
 	BqQueueInit(&s->nearest, 64);
 	if (s->walking || !s->waiting.trained)
 		count_scan(scan);

@@ -25,6 +25,7 @@ struct BqWalk
 	MemoryContext ctx;
 	uint32 ef;
 	int64 most;
+	Size mostMemory;
 	BqElement *elements; /* that are or were kept */
 	uint32 n_elements, capacity;
 	BqTidSet visited;
@@ -118,13 +119,20 @@ limit(const BqWalk *w)
 	return w->kept.n < w->ef ? INFINITY : -w->kept.entries[0].key;
 }
 
+/* Arrays double when they are full: what is allocated may become twice as much by the next element. */
+static bool
+may_look_further(const BqWalk *w)
+{
+	return w->visited.n < w->most && MemoryContextMemAllocated(w->ctx, false) <= w->mostMemory / 2;
+}
+
 /* Expands the nearest elements until all that are left are further than the ef nearest. */
 static void
 search(BqWalk *w)
 {
 	ItemPointerData tids[2 * HNSW_MAX_M];
 
-	while (w->frontier.n > 0 && w->frontier.entries[0].key <= limit(w) && w->visited.n < w->most)
+	while (w->frontier.n > 0 && w->frontier.entries[0].key <= limit(w) && may_look_further(w))
 	{
 		BqQueueEntry nearest = BqQueuePop(&w->frontier);
 		int n = BqGraphNeighbours(&w->graph, &w->elements[nearest.element], 0, tids), unvisited = 0;
@@ -149,6 +157,13 @@ search(BqWalk *w)
 	w->next = 0;
 }
 
+/* Whether there is memory for twice as many elements. */
+static bool
+may_double(const BqWalk *w)
+{
+	return MemoryContextMemAllocated(w->ctx, false) + sizeof(BqElement) * w->capacity <= w->mostMemory;
+}
+
 /* The nearest of what was discarded, until ef are kept. */
 static void
 take_back(BqWalk *w)
@@ -157,7 +172,7 @@ take_back(BqWalk *w)
 		BqQueueInit(&w->again, Max(w->n_discarded, 16));
 	for (; w->n_queued < w->n_discarded; w->n_queued++)
 		BqQueuePush(&w->again, w->discardedDistance[w->n_queued], w->n_queued);
-	while (w->again.n > 0 && w->kept.n < w->ef)
+	while (w->again.n > 0 && w->kept.n < w->ef && (w->n_elements < w->capacity || may_double(w)))
 	{
 		const Discarded *d = &w->discarded[BqQueuePop(&w->again).element];
 		uint32 number = d->element;
@@ -177,7 +192,7 @@ take_back(BqWalk *w)
 }
 
 BqWalk *
-BqWalkBegin(Relation index, const BqQuery *query, int bits, uint32 ef, int64 most)
+BqWalkBegin(Relation index, const BqQuery *query, int bits, uint32 ef, int64 most, Size mostMemory)
 {
 	BqWalk *w = palloc0(sizeof(BqWalk));
 	BqElement entry;
@@ -185,6 +200,7 @@ BqWalkBegin(Relation index, const BqQuery *query, int bits, uint32 ef, int64 mos
 	w->ctx = CurrentMemoryContext;
 	w->ef = ef;
 	w->most = most;
+	w->mostMemory = MaxAllocHugeSize;
 	w->capacity = w->discardedCapacity = 4 * ef;
 	w->elements = palloc_extended(sizeof(BqElement) * w->capacity, MCXT_ALLOC_HUGE);
 	w->discarded = palloc_extended(sizeof(Discarded) * w->discardedCapacity, MCXT_ALLOC_HUGE);
@@ -206,6 +222,8 @@ BqWalkBegin(Relation index, const BqQuery *query, int bits, uint32 ef, int64 mos
 	else
 		w->ended = true;
 	BqGraphUnlock(&w->graph);
+	/* what hnsw.ef_search asks for is found whatever it takes */
+	w->mostMemory = mostMemory;
 	return w;
 }
 
@@ -224,12 +242,6 @@ BqWalkGrow(BqWalk *w, uint32 ef)
 	BqGraphUnlock(&w->graph);
 	MemoryContextSwitchTo(old);
 	return true;
-}
-
-void
-BqWalkStop(BqWalk *w)
-{
-	w->most = 0;
 }
 
 bool

@@ -8,12 +8,10 @@
 typedef struct BqWalk BqWalk;
 
 /* Finds the `ef` nearest elements by estimate. All that a walk keeps lies in the current memory context.
- * most: elements to be looked at, beyond which the walk does not go on. */
-extern BqWalk *BqWalkBegin(Relation index, const BqQuery *query, int bits, uint32 ef, int64 most);
+ * most, mostMemory: elements to be looked at, and bytes of that context, beyond which the walk does not go on. */
+extern BqWalk *BqWalkBegin(Relation index, const BqQuery *query, int bits, uint32 ef, int64 most, Size mostMemory);
 /* Goes on until the `ef` nearest are found; false if the graph, or what may be looked at, holds no more. */
 extern bool BqWalkGrow(BqWalk *w, uint32 ef);
-/* No more elements are looked at; growing gives what has been seen. */
-extern void BqWalkStop(BqWalk *w);
 /* Whether all that it can find has been found. */
 extern bool BqWalkEnded(const BqWalk *w);
 /* How many it has been asked for. */
