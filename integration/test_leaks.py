@@ -181,6 +181,6 @@ def test_an_iterative_scan_respects_work_mem(server: Server, large: str, mode: s
     )
     limit = {"64kB": 64, "1MB": 1024, "4MB": 4096}[work_mem] * 1024
     assert returned >= 40
-    # the first walk is made whatever it takes
-    assert ours <= max(limit, 128 * 1024)
+    # the first walk is made whatever it takes, and rows that wait come on top of the walk's share
+    assert ours <= 1.5 * max(limit, 96 * 1024)
     assert total - ours <= 1024 * 1024
