@@ -27,7 +27,9 @@ FUZZ_SECONDS ?= 60
 FUZZ_CASES ?= 100000
 # What runs on both embedded servers.
 BOTH_SERVERS := $(addprefix integration/test_,types.py type_dump.py type_fuzz.py code_index.py rescore_column.py upgrade.py \
-	sql_mode.py sql_codes.py sql_security.py check.py adopt.py client_types.py plans.py)
+	sql_mode.py sql_codes.py sql_security.py check.py adopt.py client_types.py \
+	plans.py scan.py bounds.py conditions.py waiting.py waiting_faults.py permissions.py security.py recall.py query_scale.py \
+	isolation.py)
 
 .PHONY: demo test test-long test-pg16 test-pg17 test-pgvector test-faults memory-postgres fuzz-postgres bench bench-advice bench-sql bench-qdrant \
 	bench-scan bench-check fuzz eval lint format native-test native-test-neon docker-image integration clean help
@@ -35,7 +37,7 @@ BOTH_SERVERS := $(addprefix integration/test_,types.py type_dump.py type_fuzz.py
 help:
 	@echo 'make demo    compare pgvector indexes with bqhnsw on real text, with a picture'
 	@echo 'make test    linters, C tests under sanitizers, Python and server tests'
-	@echo 'make test-long   the tests that make test leaves out because they take long'
+	@echo 'make test-long   what make test leaves out because it takes long, and the tests on Postgres 16'
 	@echo 'make bench   DATA_DIR=folder: the table of the README'
 	@echo 'make bench-advice   DATA_SETS=folder: bqcore advise on every set, its steps run, its predictions checked'
 	@echo 'make bench-sql   DATA_DIR=folder: SQL mode beside pgvector alone'
@@ -104,12 +106,12 @@ test: lint native-test
 	  else echo 'native-test-neon skipped: it needs $(NEON_CC) and $(NEON_RUN) (Debian: $(NEON_PACKAGES))'; fi
 	$(BIN)/pytest tests --numprocesses 2 -m '$(SHORT)'
 	$(BIN)/pytest integration $(WORKERS) -m '$(SHORT)'
-	BQCORE_TEST_PG=16 $(BIN)/pytest $(BOTH_SERVERS) $(WORKERS) -m 'not slow'
 
-# What make test leaves out; .ci/run runs both.
+# What make test leaves out, and the older server; .ci/run runs both.
 test-long: $(READY)
 	$(BIN)/pytest tests --numprocesses 2 -m '$(LONG)'
 	$(BIN)/pytest integration $(WORKERS) -m '$(LONG)'
+	BQCORE_TEST_PG=16 $(BIN)/pytest $(BOTH_SERVERS) $(WORKERS) -m 'not slow'
 
 # The server tests on the older embedded server.
 test-pg16: $(READY)

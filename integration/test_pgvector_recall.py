@@ -112,7 +112,9 @@ def test_duplicates_share_elements(conn: Connection, bits: int) -> None:
     create_table(conn, np.ones((20, 64), np.float32))
     create_index(conn, bits)
     force_index(conn)
-    configure(conn, hnsw_ef_search=1)
+    conn.execute("LOAD 'bqcore'")
+    # where numbers decide, the walk ends with hnsw.ef_search elements
+    configure(conn, hnsw_ef_search=1, bqcore_rescore=1)
     one = np.ones(64, np.float32)
     assert len(search(conn, one, None)) == 10
     conn.execute("TRUNCATE items")

@@ -65,9 +65,10 @@ def test_recall_follows_its_definition(conn: Connection, metric: str, bits: int)
     assert measured[10] < 1
     assert value(conn, "SELECT bqcore_recall('items_bq', 10, 100)") == pytest.approx(measured[10], abs=0.05)
     assert value(conn, "SELECT bqcore_recall('items_bq')") == value(conn, "SELECT bqcore_recall('items_bq')")
-    # a scan returns ef_search rows at most
+    # where numbers decide, a scan returns ef_search rows at most
+    configure(conn, bqcore_rescore=100)
     assert value(conn, "SELECT bqcore_recall('items_bq', 30, 400)") <= 15 / 30
-    configure(conn, hnsw_ef_search=200)
+    configure(conn, hnsw_ef_search=200, bqcore_rescore=-1)
     assert value(conn, "SELECT bqcore_recall('items_bq')") > measured[10]
 
 

@@ -89,7 +89,7 @@ def test_recall_is_that_of_vectors(items: Connection, metric: str, bits: int) ->
     create_index(items, bits, metric, options=OPTION)
     by_codes = value(items, "SELECT bqcore_recall('items_bq', 10, 300)")
     items.execute("ALTER INDEX items_bq RESET (rescore_column)")
-    assert abs(by_codes - value(items, "SELECT bqcore_recall('items_bq', 10, 300)")) <= 0.002
+    assert abs(by_codes - value(items, "SELECT bqcore_recall('items_bq', 10, 300)")) <= 0.004
 
 
 def test_few_vectors_are_read(conn: Connection) -> None:

@@ -224,6 +224,7 @@ extern void BqCostEstimate(struct PlannerInfo *root, struct IndexPath *path, dou
 
 /* scan.c */
 extern IndexScanDesc BqBeginScan(Relation index, int nkeys, int norderbys);
+extern void BqScanExpect(IndexScanDesc scan, int64 rows);
 extern void BqRescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int norderbys);
 extern bool BqGetTuple(IndexScanDesc scan, ScanDirection dir);
 extern void BqEndScan(IndexScanDesc scan);

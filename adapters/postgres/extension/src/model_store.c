@@ -280,13 +280,18 @@ BqModelGet(Relation index)
 	return &cache->model;
 }
 
-/* An index that has grown shares them between blocks, which costs a look into the buffer table. */
+/* An index that has grown shares them between blocks, which costs a look into the buffer table: more are made when it
+ * has doubled. */
 BqHints
 BqBufferHints(Relation index)
 {
 	Cache *cache = index->rd_amcache;
 
-	return cache ? cache->hints : fill_cache(index, 0, NULL)->hints;
+	if (cache == NULL)
+		cache = fill_cache(index, 0, NULL);
+	else if (cache->hints.n < MAX_HINTS && RelationGetNumberOfBlocks(index) > 2 * cache->hints.n)
+		cache = fill_cache(index, cache->column, cache->columnModel);
+	return cache->hints;
 }
 
 /* The model of the code column that is rescored from, NULL without one; lives as long. A column whose expression

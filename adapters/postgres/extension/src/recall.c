@@ -143,6 +143,8 @@ index_hits(Relation heap, Relation index, BqReader *reader, FmgrInfo *distance, 
 		return 0;
 	ScanKeyEntryInitializeWithInfo(&key, SK_ORDER_BY, 1, 1, InvalidOid, collation, distance, q->value);
 	scan = BqIndexBeginScan(heap, index, GetActiveSnapshot());
+	/* what a query with that LIMIT would get */
+	BqScanExpect(scan, k + q->own);
 	index_rescan(scan, NULL, 0, &key, 1);
 	while (returned < k && index_getnext_slot(scan, ForwardScanDirection, reader->slot))
 	{

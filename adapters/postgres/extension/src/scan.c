@@ -42,6 +42,7 @@ typedef struct BqScan
 	double last;         /* distance of the last row returned */
 	int64 returned;      /* elements */
 	int64 rows;          /* returned */
+	int64 expected;      /* rows that the caller of BqScanExpect will ask for, or 0 */
 	int64 target;        /* rows that are wanted */
 	BqQueue nearest;     /* of the rescored rows, at most `target`, furthest first: keys are negative upper bounds */
 	uint32 n_ranked;     /* rescored rows that have been put there, or were further */
@@ -77,6 +78,13 @@ BqRescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int nord
 		BqRescorerReset(&s->rescorer);
 	MemoryContextReset(s->ctx);
 	s->first = true;
+}
+
+/* For scans without a plan: as LIMIT tells others. */
+void
+BqScanExpect(IndexScanDesc scan, int64 rows)
+{
+	((BqScan *) scan->opaque)->expected = rows;
 }
 
 /* How many elements are to wait for a row to be returned, where numbers decide. */
@@ -314,7 +322,7 @@ start(IndexScanDesc scan, BqScan *s)
 		BqScanNodeBegin(&s->rescorer.node, scan);
 		s->rescoring = true;
 	}
-	limit = BqScanNodeRows(&s->rescorer.node);
+	limit = s->expected > 0 ? s->expected : BqScanNodeRows(&s->rescorer.node);
 	set_target(s, limit > 0 ? limit : EXPECTED_ROWS);
 	s->walking = mayWalk && prepared && s->waiting.trained;
 	s->bounded = s->walking && BqBounded();
