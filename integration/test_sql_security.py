@@ -357,8 +357,8 @@ def test_the_cache_of_rotations_may_be_closed(conn: Connection, admin: Connectio
 AS_CALLER = """
     add cleanup default_candidates encode encode estimate fill filter_sql is_trigger_function make_model
     make_trigger model model_id query read_model remove renamed residual rotate rotation_axes rotation_signs
-    search search_as search_sql setup sql_version statement train vector_column weight widen_search with_suffix
-    wrap64"""
+    search search_as search_sql setup sql_version statement train vector_column weight widen_search
+    with_suffix wrap64"""
 #: Writes the cache of rotations, whose rows follow from its two numbers: nothing of the caller's.
 AS_OWNER = ["prepare_rotation"]
 #: Commits, which a pinned search_path forbids; names its schemas.
