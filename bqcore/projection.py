@@ -34,7 +34,9 @@ def shares(Q: Float32Array, centroids: Float32Array) -> Float32Array:
     squares = np.square(wide).sum(axis=1)
     products = Q.astype(np.float64) @ wide.T
     out = np.divide(products, squares, out=np.zeros_like(products), where=squares >= _ZERO)
-    return np.asarray(out, dtype=np.float32)
+    # a share beyond float32 is of a query that is refused by its length
+    with np.errstate(over="ignore"):
+        return np.asarray(out, dtype=np.float32)
 
 
 def less_centroid(Q: Float32Array, centroid: Float32Array, metric: str) -> tuple[Float32Array, Float32Array]:

@@ -79,10 +79,12 @@ def test_estimates_are_those_of_decoded_residuals_and_of_exact_norms(bits, metri
     if metric == "cosine":
         X, Q = (V / np.linalg.norm(V, axis=1, keepdims=True) for V in (X, Q))
     c = codec.centroid_.astype(np.float64)
-    o, q = X - c, Q - c
+    # under ip the query less its projection on the centroid, else less the centroid
+    share = (Q @ c / (c @ c))[:, None] if metric == "ip" else 1
+    o, q = X - c, Q - share * c
     products = q @ (codec.decode(codes) - c).T
     if metric == "ip":
-        expected = -(Q @ c)[:, None] - o @ c - products
+        expected = -(Q @ c)[:, None] - share * (o @ c) - products
     else:
         expected = (q * q).sum(1)[:, None] + (o * o).sum(1) - 2 * products
         expected /= 2 if metric == "cosine" else 1

@@ -32,7 +32,7 @@ def same_codes(a, b):
 def test_fit_takes_the_mean_of_normalised_rows_under_cosine_else_of_rows(metric):
     X = vectors() * np.linspace(0.1, 9, 60, dtype=np.float32)[:, None]
     quantizer = RaBitQ(metric=metric)
-    assert quantizer.fit(X, y="ignored") is quantizer
+    assert quantizer.fit(X, y=np.zeros(60)) is quantizer
     rows = X.astype(np.float64)
     if metric == "cosine":
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -84,7 +84,7 @@ def test_sklearn_clones_parameters_without_the_fit():
         ({"bits": 0}, ValueError, "bits: expected at least 1, not 0"),
         ({"bits": 1.0}, TypeError, "bits: expected an int, not 1.0 (float)"),
         ({"bits": True}, TypeError, "bits: expected an int, not True"),
-        ({"metric": "L2"}, ValueError, "metric: expected 'l2', 'ip' or 'cosine', not 'L2'"),
+        ({"metric": "l1"}, ValueError, "metric: expected 'l2', 'ip' or 'cosine', not 'l1'"),
         ({"metric": None}, TypeError, "metric: expected a str, not None (NoneType)"),
         ({"rotation": "pca"}, ValueError, "rotation: expected one of none, hadamard, dense, not 'pca'"),
         ({"rotation": None}, ValueError, "rotation: expected one of none, hadamard, dense, not None"),

@@ -28,9 +28,13 @@ def test_estimates_follow_their_formula(spec, centroids, metric):
         X, Q = (A / np.linalg.norm(A, axis=1, keepdims=True) for A in (X, Q))
     lists = codes.factors["list"] if centroids > 1 else np.zeros(len(X), dtype=int)
     c = codec.centroids_[lists]
-    estimated = np.einsum("nd,qnd->qn", codec.decode(codes) - c, Q[:, np.newaxis] - c)
+    # under ip the query less its projection on the centroid, else less the centroid
+    length2 = np.square(c).sum(axis=1)
+    s = np.divide(Q @ c.T, length2, out=np.zeros((len(Q), len(c))), where=length2 > 0)
+    share = s[:, :, np.newaxis] if metric == "ip" else 1
+    estimated = np.einsum("nd,qnd->qn", codec.decode(codes) - c, Q[:, np.newaxis] - share * c)
     if metric == "ip":
-        expected = -(Q @ c.T) - ((X - c) * c).sum(axis=1) - estimated
+        expected = -(Q @ c.T) - s * ((X - c) * c).sum(axis=1) - estimated
     else:
         expected = np.square(X - c).sum(1) + np.square(Q[:, np.newaxis] - c).sum(2) - 2 * estimated
     if metric == "cosine":
