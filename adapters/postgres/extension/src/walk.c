@@ -199,7 +199,7 @@ BqWalkBegin(Relation index, const BqQuery *query, int bits, uint32 ef, int64 mos
 
 	w->ctx = CurrentMemoryContext;
 	w->ef = ef;
-	w->most = most;
+	w->most = PG_INT64_MAX;
 	w->mostMemory = MaxAllocHugeSize;
 	w->capacity = w->discardedCapacity = 4 * ef;
 	w->elements = palloc_extended(sizeof(BqElement) * w->capacity, MCXT_ALLOC_HUGE);
@@ -223,6 +223,7 @@ BqWalkBegin(Relation index, const BqQuery *query, int bits, uint32 ef, int64 mos
 		w->ended = true;
 	BqGraphUnlock(&w->graph);
 	/* what hnsw.ef_search asks for is found whatever it takes */
+	w->most = most;
 	w->mostMemory = mostMemory;
 	return w;
 }
