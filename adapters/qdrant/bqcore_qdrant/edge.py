@@ -9,6 +9,7 @@ import qdrant_edge as edge
 from qdrant_client import models
 from qdrant_client.http.models import QueryResponse
 
+from bqcore_qdrant.arguments import make_request
 from bqcore_qdrant.edge_fields import check_options
 from bqcore_qdrant.edge_filters import filter_
 from bqcore_qdrant.edge_lookup import with_vectors_for_ids
@@ -110,18 +111,18 @@ class EdgeClient(EdgeWrites):
     ) -> QueryResponse:
         """Search."""
         check_options("query_points", options)
-        request = models.QueryRequest.model_construct(
-            query=query,
-            using=using,
-            prefetch=prefetch,
-            filter=query_filter,
-            params=search_params,
-            limit=limit,
-            offset=offset,
-            with_payload=with_payload,
-            with_vector=with_vectors,
-            score_threshold=score_threshold,
-            lookup_from=lookup_from,
+        request = make_request(
+            query,
+            using,
+            prefetch,
+            query_filter,
+            search_params,
+            limit,
+            offset,
+            with_payload,
+            with_vectors,
+            score_threshold,
+            lookup_from,
         )
         return self.query_batch_points(collection_name, [request])[0]
 

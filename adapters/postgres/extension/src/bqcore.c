@@ -52,7 +52,7 @@ _PG_init(void)
 							   "For tests; results do not depend on it.", &bq_isa, "auto", PGC_USERSET,
 							   GUC_NOT_IN_SAMPLE, check_isa, assign_isa, NULL);
 	DefineCustomBoolVariable("bqcore.own_walk", "Whether scans walk through the graph by themselves.",
-							 "Off leaves that to pgvector; results do not depend on it.", &bq_own_walk, true,
+							 "Off leaves that to pgvector, and numbers decide what is rescored.", &bq_own_walk, true,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 	/* of the session that builds an index, which remembers it: who inserts has no say */
 	DefineCustomIntVariable(
